@@ -1,0 +1,1 @@
+"""Demand: what is asked of the network, by whom and when."""

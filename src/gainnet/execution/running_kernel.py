@@ -1,0 +1,237 @@
+"""The table of running tasks: how a chosen pattern enters it, how artifacts are loaded for it, how it leaves."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gainnet.compiled import njit
+from gainnet.network.compute_kernel import load_s
+from gainnet.orchestrator.pattern_kernel import (
+    ADAPTER,
+    BATCH,
+    CANDIDATE,
+    CELL,
+    LEVEL,
+    MODEL,
+    NODE,
+    QUALITY,
+    SENSING,
+    STEP,
+    WAIT_S,
+    TaskColumns,
+    View,
+    windows,
+)
+from gainnet.orchestrator.stage_kernel import (
+    DENOISE,
+    KIND,
+    LEARNING,
+    PERCEPTION,
+    PREFILL,
+    TRAIN,
+    WAIT,
+    expand,
+)
+from gainnet.orchestrator.tables import Tables
+
+R_TASK, R_USER, R_SERVICE, R_CELL, R_NODE, R_MODEL, R_ADAPTER, R_SENSING, R_LEVEL, R_STAGE, R_STAGES = range(11)
+R_HANDOVER, R_LOOKS, R_STATUS, R_ROW = range(11, 15)
+RUNNING_INTS = 15
+R_ARRIVAL, R_DEADLINE, R_QUALITY, R_ACCURACY, R_READY, R_ENERGY, R_COST, R_START, R_END, R_CACHE = range(10)
+RUNNING_FLOATS = 10
+ACTIVE, DONE, LOST, MISSED = 0, 1, 2, 3
+
+
+class Running(NamedTuple):
+    """Running tasks, one row each; free rows are not in the active list.
+
+    ``stage_floats[row, s, AMOUNT]`` is what is left of stage s; ``stage_end_s`` its planned end (absolute). ``accuracy``
+    is the probability that a radar look finds its target.
+    """
+
+    ints: NDArray[np.int64]
+    floats: NDArray[np.float64]
+    stage_ints: NDArray[np.int64]
+    stage_floats: NDArray[np.float64]
+    stage_end_s: NDArray[np.float64]
+
+
+class Residency(NamedTuple):
+    """What each node holds: models and adapters, those on their way, and KV cache. Axes node, artifact."""
+
+    resident: NDArray[np.bool_]
+    ready_s: NDArray[np.float64]
+    pinned: NDArray[np.int64]
+    used_s: NDArray[np.float64]
+    cache_byte: NDArray[np.float64]
+    load_free_s: NDArray[np.float64]
+
+
+@njit
+def holder_of(tables: Tables, kind: int, user: int, node: int) -> int:
+    """The node that must hold the model: the end itself for a learning task, else the node that computes."""
+    return tables.fixed + user if kind == LEARNING else node
+
+
+@njit
+def make_room(tables: Tables, residency: Residency, node: int, need_byte: float) -> bool:
+    """Evict idle artifacts, least recently used first, until ``need_byte`` fit at a node; False where they never will."""
+    artifacts = residency.resident.shape[1]
+    free = tables.memory_byte[node] - residency.cache_byte[node]
+    for a in range(artifacts):
+        if residency.ready_s[node, a] < math.inf:
+            free -= tables.size_byte[a]
+    while free < need_byte:
+        oldest = -1
+        for a in range(artifacts):
+            idle = residency.ready_s[node, a] < math.inf and residency.pinned[node, a] == 0
+            if idle and (oldest < 0 or residency.used_s[node, a] < residency.used_s[node, oldest]):
+                oldest = a
+        if oldest < 0:
+            return False
+        residency.resident[node, oldest] = False
+        residency.ready_s[node, oldest] = math.inf
+        free += tables.size_byte[oldest]
+    return True
+
+
+@njit
+def hold(tables: Tables, residency: Residency, node: int, artifact: int, now_s: float) -> int:
+    """Pin an artifact, loading it first where it is absent. Returns loads begun (0 or 1), or -1 where it cannot fit."""
+    begun = 0
+    if residency.ready_s[node, artifact] == math.inf:
+        residency.pinned[node, artifact] += 1
+        fits = make_room(tables, residency, node, tables.size_byte[artifact])
+        residency.pinned[node, artifact] -= 1
+        if not fits:
+            return -1
+        seconds = load_s(
+            tables.size_byte[artifact], tables.load_s[artifact], tables.load_byte_per_s[node], tables.load_overhead_s[node]
+        )
+        residency.load_free_s[node] = max(now_s, residency.load_free_s[node]) + seconds
+        residency.ready_s[node, artifact] = residency.load_free_s[node]
+        begun = 1
+    residency.pinned[node, artifact] += 1
+    residency.used_s[node, artifact] = now_s
+    return begun
+
+
+@njit
+def hold_all(
+    tables: Tables, residency: Residency, node: int, model: int, adapter: int, cache_byte: float, now_s: float
+) -> int:
+    """Pin a task's model and adapter and reserve its KV cache, all or nothing. Returns loads begun, or -1."""
+    first = hold(tables, residency, node, model, now_s)
+    if first < 0:
+        return -1
+    second = hold(tables, residency, node, adapter, now_s) if adapter >= 0 else 0
+    if second >= 0 and make_room(tables, residency, node, cache_byte):
+        residency.cache_byte[node] += cache_byte
+        return first + second
+    residency.pinned[node, model] -= 1
+    if second >= 0 and adapter >= 0:
+        residency.pinned[node, adapter] -= 1
+    return -1
+
+
+@njit
+def release(tables: Tables, running: Running, residency: Residency, row: int, now_s: float) -> None:
+    """Unpin what a task held."""
+    ints = running.ints[row]
+    kind = tables.service_kind[ints[R_SERVICE]]
+    node = holder_of(tables, kind, ints[R_USER], ints[R_NODE])
+    for artifact in (ints[R_MODEL], ints[R_ADAPTER]):
+        if artifact >= 0 and residency.pinned[node, artifact] > 0:
+            residency.pinned[node, artifact] -= 1
+            residency.used_s[node, artifact] = now_s
+    residency.cache_byte[node] = max(0.0, residency.cache_byte[node] - running.floats[row, R_CACHE])
+
+
+@njit
+def artifact_ready_s(residency: Residency, ints: NDArray[np.int64], holder: int) -> float:
+    """When both a task's model and its adapter may be used."""
+    ready = residency.ready_s[holder, ints[R_MODEL]]
+    if ints[R_ADAPTER] >= 0:
+        ready = max(ready, residency.ready_s[holder, ints[R_ADAPTER]])
+    return ready
+
+
+@njit
+def enter_stage(tables: Tables, running: Running, residency: Residency, row: int, at_s: float) -> None:
+    """Set when the current stage may begin: after its link's latency, and not before its model is there."""
+    ints = running.ints[row]
+    stage = ints[R_STAGE]
+    kind = running.stage_ints[row, stage, KIND]
+    if kind == PREFILL or kind == DENOISE or kind == TRAIN:
+        holder = holder_of(tables, tables.service_kind[ints[R_SERVICE]], ints[R_USER], ints[R_NODE])
+        running.floats[row, R_READY] = max(at_s, artifact_ready_s(residency, ints, holder))
+    else:
+        running.floats[row, R_READY] = at_s + running.stage_floats[row, stage, WAIT]
+
+
+@njit
+def admit(
+    tables: Tables,
+    tasks: TaskColumns,
+    view: View,
+    pace: float,
+    pattern_ints: NDArray[np.int64],
+    pattern_floats: NDArray[np.float64],
+    choice: NDArray[np.int64],
+    running: Running,
+    residency: Residency,
+    rows: NDArray[np.int64],
+    entered: NDArray[np.int64],
+) -> int:
+    """Enter every chosen pattern into the table, in task order, into the free ``rows``.
+
+    ``entered[i]`` becomes the row of task i, or -1 where it was refused or its memory was taken by an earlier one.
+    Returns the number of loads begun.
+    """
+    loads, used = 0, 0
+    for i in range(len(choice)):
+        entered[i] = -1
+        if choice[i] < 0:
+            continue
+        p = pattern_ints[choice[i]]
+        number = pattern_floats[choice[i]]
+        user, kind = tasks.user[i], tables.service_kind[tasks.service[i]]
+        node, model, adapter = p[NODE], p[MODEL], p[ADAPTER]
+        holder = holder_of(tables, kind, user, node)
+        cache = 0.0
+        if kind != LEARNING:
+            cache = (tasks.prompt_token[i] + tasks.output_token[i]) * tables.kv_byte_per_token[model]
+        begun = hold_all(tables, residency, holder, model, adapter, cache, view.now_s)
+        if begun < 0:
+            continue
+        loads += begun
+        row = rows[used]
+        used += 1
+        entered[i] = row
+        k = max(p[CANDIDATE], 0)
+        stage_ints, stage_floats = running.stage_ints[row], running.stage_floats[row]
+        n, accuracy = expand(
+            tables, kind, user, tasks.prompt_token[i], tasks.output_token[i], number[STEP], tasks.image[i],
+            tasks.uplink_bit[i], tasks.downlink_bit[i], tasks.target_range_m[i], p[CELL], view.uplink[user, k],
+            view.downlink[user, k], view.uplink_power_w[user, k], view.cell_distance_m[user, k], node, model,
+            number[BATCH], number[WAIT_S], p[SENSING], p[LEVEL], stage_ints, stage_floats,
+        )  # fmt: skip
+        windows(stage_floats, n, tasks.deadline_s[i] - view.now_s, pace, running.stage_end_s[row])
+        running.stage_end_s[row, :n] += view.now_s
+        ints, floats = running.ints[row], running.floats[row]
+        ints[R_USER], ints[R_SERVICE], ints[R_CELL], ints[R_NODE] = user, tasks.service[i], p[CELL], node
+        ints[R_MODEL], ints[R_ADAPTER], ints[R_SENSING], ints[R_LEVEL] = model, adapter, p[SENSING], p[LEVEL]
+        ints[R_STAGE], ints[R_STAGES], ints[R_HANDOVER], ints[R_LOOKS], ints[R_STATUS] = 0, n, 0, 0, ACTIVE
+        ints[R_ROW] = i
+        floats[R_DEADLINE], floats[R_CACHE], floats[R_ACCURACY] = tasks.deadline_s[i], cache, accuracy
+        floats[R_QUALITY] = number[QUALITY] / accuracy if kind == PERCEPTION else number[QUALITY]
+        floats[R_ENERGY] = floats[R_COST] = 0.0
+        floats[R_START], floats[R_END] = view.now_s, math.nan
+        enter_stage(tables, running, residency, row, view.now_s)
+    return loads
+
+

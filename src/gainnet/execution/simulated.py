@@ -1,0 +1,378 @@
+"""Simulated execution: plans carried out on the true network.
+
+Tasks wait here until the matcher admits them or their patience ends, run as fluid stages (`step_kernel`), and leave as
+Outcomes. What they left of the network becomes the Load of the next frame. Nothing is lost on the way: a task is
+waiting, running, or has exactly one outcome.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from gainnet.demand.task import Tasks
+from gainnet.execution import running_kernel as rk
+from gainnet.execution.fault import Schedule
+from gainnet.execution.outcome import Outcomes, Result, Usage
+from gainnet.execution.step_kernel import (
+    DETECTIONS,
+    DOWN_BIT,
+    FLOPS,
+    LOOKS,
+    UP_BIT,
+    Meters,
+    commit_rows,
+    run_frame,
+)
+from gainnet.execution.table import Ledger, Table, concatenate, empty_residency, new_meters, new_work, take
+from gainnet.network.compute import Nodes
+from gainnet.network.energy import END_CIRCUIT_W, compute_energy_j, radio_energy_j
+from gainnet.network.state import Load, NetworkState
+from gainnet.orchestrator.orchestrator import Orchestrator
+from gainnet.orchestrator.pattern import Posed, view_of
+from gainnet.orchestrator.pattern_kernel import TaskColumns
+from gainnet.orchestrator.plan import Plan
+from gainnet.scenario.execution import Execution as Config
+from gainnet.scenario.hardware import BaseStation
+
+BATCH_MEMORY = 0.5
+
+
+class Execution:
+    """Carries out the plans of a run in simulation.
+
+    Args:
+        config: steps, retries, patience after a deadline.
+        orchestrator: its pool, tables and sounding are shared.
+        nodes: the machines.
+        station: power model of a cell.
+        schedule: the faults.
+        resident: which artifacts each node holds at the start.
+        frame_s: length of a frame, in s.
+        pace: the orchestrator's pace; windows are planned again at admission with it.
+        patience_s: how long a task may wait before it is refused.
+        rng: decides radar looks.
+        load_initial: fraction of every cell in use before the first frame.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        orchestrator: Orchestrator,
+        nodes: Nodes,
+        station: BaseStation,
+        schedule: Schedule,
+        *,
+        resident: Bool[np.ndarray, "node artifact"],
+        frame_s: float,
+        pace: float,
+        patience_s: float,
+        rng: np.random.Generator,
+        load_initial: float,
+    ) -> None:
+        self._config, self._orchestrator, self._nodes, self._station = config, orchestrator, nodes, station
+        self._schedule, self._frame_s, self._pace, self._patience_s, self._rng = schedule, frame_s, pace, patience_s, rng
+        pool, tables = orchestrator.pool, orchestrator.tables
+        self._pool, self._tables = pool, tables
+        self._residency = empty_residency(resident)
+        self._table = Table()
+        self._ledger = Ledger()
+        self._work = new_work(pool, tables, self._table.rows)
+        self._waiting: Tasks | None = None
+        self._since_s = np.empty(0)
+        self._posed_since_s = np.empty(0)
+        self._committed = np.zeros(pool.rows)
+        self._batch = np.ones(resident.shape)
+        blank = np.zeros(pool.users)
+        self.load = self._new_load(
+            np.full(pool.cells, load_initial), blank, np.full(pool.users, -1), np.ones(pool.users), 0.0
+        )
+
+    def pending(self, arrived: Tasks) -> Tasks:
+        """The tasks to decide in this frame: those still waiting, then the new ones."""
+        if self._waiting is None:
+            self._posed_since_s = arrived.arrival_s
+            return arrived
+        waiting, since = self._waiting, self._since_s
+        self._waiting = None
+        if len(arrived) == 0:
+            self._posed_since_s = since
+            return waiting
+        self._posed_since_s = np.concatenate([since, arrived.arrival_s])
+        return concatenate(waiting, arrived)
+
+    def execute(self, posed: Posed, plan: Plan, state: NetworkState) -> tuple[Outcomes, Usage]:
+        """Admit what the plan chose and run one frame on the true state."""
+        tables, pool = self._tables, self._pool
+        health = state.load.health
+        end_s = state.time_s + self._frame_s
+        self._forget_failed(health.node_up)
+        loads, refused = self._admit(posed, plan, state)
+        rejected = self._refuse(posed.tasks, refused, state.time_s)
+        meters = new_meters(pool, tables)
+        capacity = pool.capacity_now(health)
+        sounding = self._orchestrator.sounding_block_s
+        capacity[: pool.compute_start : pool.radio_parts] -= sounding / self._frame_s
+        np.maximum(capacity, 0.0, out=capacity)
+        active = self._table.active
+        running = self._table.running
+        if len(active):
+            run_frame(
+                tables, view_of(state, state.truth), running, self._residency, active, capacity, pool.power_block_s,
+                self._frame_s, self._config.steps, self._config.retries, self._work, meters, self._rng,
+            )  # fmt: skip
+        ended = self._collect(end_s)
+        outcomes = _join(rejected, ended)
+        commit_rows(tables, running, self._table.active, end_s, self._committed)
+        usage = self._usage(meters, state, sounding, loads)
+        self._batch *= 1.0 - BATCH_MEMORY
+        self._batch += BATCH_MEMORY * np.maximum(meters.batch, 1.0).reshape(self._batch.shape)
+        band = tables.blocks * self._frame_s
+        self._residency.resident[:] = self._residency.ready_s <= end_s
+        self.load = self._new_load(
+            meters.transmit_block_s / band,
+            meters.uplink_block_s / band,
+            meters.uplink_cell,
+            self._orchestrator.sounding,
+            end_s,
+        )
+        return outcomes, usage
+
+    def still_open(self, time_s: float) -> Outcomes:
+        """The tasks that have not ended, when the run ends."""
+        active = self._table.active
+        running = self._outcomes(active, np.full(len(active), int(Result.OPEN)), time_s)
+        if self._waiting is None:
+            return running
+        return _join(self._never_ran(self._waiting, Result.OPEN, time_s), running)
+
+    def _admit(self, posed: Posed, plan: Plan, state: NetworkState) -> tuple[int, Int[np.ndarray, " refused"]]:
+        """Enter the chosen patterns; returns loads begun and the tasks that were not admitted."""
+        chosen = int(np.count_nonzero(plan.choice >= 0))
+        everyone = np.arange(len(posed.tasks))
+        if chosen == 0:
+            return 0, everyone
+        if self._table.make_room(chosen):
+            self._work = new_work(self._pool, self._tables, self._table.rows)
+        tasks = posed.tasks
+        entered = np.empty(len(tasks), np.int64)
+        loads = rk.admit(
+            self._tables,
+            TaskColumns(*(getattr(tasks, name) for name in TaskColumns._fields)),
+            view_of(state, state.observed),
+            self._pace,
+            posed.ints,
+            posed.floats,
+            plan.choice,
+            self._table.running,
+            self._residency,
+            self._table.free[:chosen],
+            entered,
+        )
+        self._table.enter(tasks, entered)
+        return loads, everyone[entered < 0]
+
+    def _refuse(self, tasks: Tasks, refused: Int[np.ndarray, " refused"], now_s: float) -> Outcomes | None:
+        """Keep the tasks that may still wait; the others are rejected."""
+        if len(refused) == 0:
+            return None
+        since = self._posed_since_s[refused]
+        wait = (now_s + self._frame_s - since <= self._patience_s) & (now_s + self._frame_s < tasks.deadline_s[refused])
+        if wait.any():
+            self._requeue(take(tasks, refused[wait]), since[wait])
+        over = refused[~wait]
+        return self._never_ran(take(tasks, over), Result.REJECTED, now_s) if len(over) else None
+
+    def _requeue(self, tasks: Tasks, since_s: Float[np.ndarray, " task"]) -> None:
+        if self._waiting is None:
+            self._waiting, self._since_s = tasks, since_s
+        else:
+            self._waiting = concatenate(self._waiting, tasks)
+            self._since_s = np.concatenate([self._since_s, since_s])
+
+    def _collect(self, end_s: float) -> Outcomes | None:
+        """Take ended tasks out of the table; lost ones try again while they may."""
+        table = self._table
+        active = table.active
+        if len(active) == 0:
+            return None
+        ints, floats = table.running.ints, table.running.floats
+        status = ints[active, rk.R_STATUS]
+        late = end_s > floats[active, rk.R_DEADLINE] + self._config.abandon_s
+        leaving = (status != rk.ACTIVE) | late
+        if not leaving.any():
+            return None
+        rows, status = active[leaving], status[leaving]
+        for row in rows:
+            rk.release(self._tables, table.running, self._residency, row, end_s)
+        again = self._retry(rows, status, end_s)
+        done = rows[~again]
+        finish, deadline = floats[done, rk.R_END], floats[done, rk.R_DEADLINE]
+        good = floats[done, rk.R_QUALITY] >= table.task.quality_min[done] - 1e-12
+        ended_well = (status[~again] == rk.DONE) & good
+        result = np.where(ended_well, np.where(finish <= deadline, Result.SERVED, Result.LATE), Result.FAILED)
+        outcomes = self._outcomes(done, result, end_s)
+        table.leave(leaving)
+        return outcomes
+
+    def _retry(
+        self, rows: Int[np.ndarray, " row"], status: Int[np.ndarray, " row"], now_s: float
+    ) -> Bool[np.ndarray, " row"]:
+        """Queue again the lost tasks whose retries and deadline allow it."""
+        table = self._table
+        again = np.zeros(len(rows), np.bool_)
+        for index in np.flatnonzero(status == rk.LOST):
+            row = rows[index]
+            retries = self._ledger.retries(int(table.task.task_id[row]))
+            if retries < self._config.retries and now_s < table.task.deadline_s[row]:
+                again[index] = True
+                self._ledger.add(table, row)
+        if again.any():
+            self._requeue(take(table.task, rows[again]), np.full(int(again.sum()), now_s))
+        return again
+
+    def _outcomes(self, rows: Int[np.ndarray, " row"], result: Int[np.ndarray, " row"], time_s: float) -> Outcomes:
+        """Outcomes of rows of the table."""
+        task, ints, floats = self._table.task, self._table.running.ints[rows], self._table.running.floats[rows]
+        earlier = self._ledger.of(task.task_id[rows])
+        end_s = floats[:, rk.R_END]
+        sensing = ints[:, rk.R_SENSING]
+        level = ints[:, rk.R_LEVEL] + 1
+        answered = (result == Result.SERVED) | (result == Result.LATE)
+        return Outcomes(
+            task_id=task.task_id[rows],
+            service=task.service[rows],
+            user=task.user[rows],
+            result=np.asarray(result, np.int64),
+            arrival_s=task.arrival_s[rows],
+            deadline_s=task.deadline_s[rows],
+            end_s=np.where(np.isnan(end_s), time_s, end_s),
+            start_s=np.fmin(floats[:, rk.R_START], earlier.start_s),
+            quality=np.where(answered, floats[:, rk.R_QUALITY], 0.0),
+            quality_min=task.quality_min[rows],
+            value=task.value[rows],
+            energy_j=floats[:, rk.R_ENERGY] + earlier.energy_j,
+            cost=floats[:, rk.R_COST] + earlier.cost,
+            node=ints[:, rk.R_NODE],
+            tier=self._tables.tier[ints[:, rk.R_NODE]],
+            cell=ints[:, rk.R_CELL],
+            model=ints[:, rk.R_MODEL],
+            sensing=np.where(sensing == 0, 0, np.where(sensing == 1, level, -level)),
+            handover=ints[:, rk.R_HANDOVER] + earlier.handover,
+            retry=earlier.retry + np.maximum(ints[:, rk.R_LOOKS] - 1, 0),
+        )
+
+    def _never_ran(self, tasks: Tasks, result: Result, time_s: float) -> Outcomes:
+        """Outcomes of tasks that are not in the table."""
+        n = len(tasks)
+        earlier = self._ledger.of(tasks.task_id)
+        none = np.full(n, -1)
+        return Outcomes(
+            task_id=tasks.task_id,
+            service=tasks.service,
+            user=tasks.user,
+            result=np.full(n, int(result)),
+            arrival_s=tasks.arrival_s,
+            deadline_s=tasks.deadline_s,
+            end_s=np.full(n, time_s),
+            start_s=earlier.start_s,
+            quality=np.zeros(n),
+            quality_min=tasks.quality_min,
+            value=tasks.value,
+            energy_j=earlier.energy_j,
+            cost=earlier.cost,
+            node=none,
+            tier=none,
+            cell=none,
+            model=none,
+            sensing=np.zeros(n, np.int64),
+            handover=earlier.handover,
+            retry=earlier.retry,
+        )
+
+    def _forget_failed(self, node_up: Bool[np.ndarray, " fixed"]) -> None:
+        """A machine that is down has nothing in memory."""
+        down = np.flatnonzero(~node_up)
+        if len(down):
+            residency = self._residency
+            residency.resident[down] = False
+            residency.ready_s[down] = math.inf
+            residency.load_free_s[down] = 0.0
+
+    def _usage(self, meters: Meters, state: NetworkState, sounding: Float[np.ndarray, " cell"], loads: int) -> Usage:
+        """What the frame used, from the meters of the step kernel."""
+        tables, pool, nodes, frame_s = self._tables, self._pool, self._nodes, self._frame_s
+        health, fixed = state.load.health, pool.fixed
+        band = tables.blocks * frame_s
+        band_use = meters.used[: pool.compute_start].reshape(pool.cells, -1).sum(axis=1) / band
+        sounding_use = sounding / band
+        transmit = meters.transmit_block_s / band
+        radio_j = radio_energy_j(transmit, band_use + sounding_use > 0.0, health.cell_up, self._station, frame_s).sum()
+        radio_j += meters.uplink_j.sum() + END_CIRCUIT_W * meters.uplink_block_s.sum() / tables.blocks
+        node_up = np.concatenate([health.node_up, np.ones(pool.users, np.bool_)])
+        compute_j = compute_energy_j(meters.busy_s, node_up, nodes, frame_s)[:fixed].sum()
+        compute_j += meters.busy_s[fixed:] @ tables.busy_w[fixed:]
+        link = pool.link_start
+        residency = self._residency
+        weights = np.isfinite(residency.ready_s[:fixed]) @ tables.size_byte
+        return Usage(
+            radio_energy_j=float(radio_j),
+            compute_energy_j=float(compute_j),
+            cost=float(meters.busy_s @ tables.price_per_s + (radio_j + compute_j) * tables.energy_price_per_j),
+            running=len(self._table.active),
+            waiting=0 if self._waiting is None else len(self._waiting),
+            cell_use=band_use + sounding_use,
+            sounding_use=sounding_use,
+            radar_use=meters.radar_block_s / band,
+            node_use=meters.busy_s[:fixed] / (tables.count[:fixed] * frame_s),
+            link_use=meters.used[link:] / (tables.link_bit_per_s * frame_s),
+            memory_use=(weights + residency.cache_byte[:fixed]) / tables.memory_byte[:fixed],
+            uplink_bit=float(meters.totals[UP_BIT]),
+            downlink_bit=float(meters.totals[DOWN_BIT]),
+            flop=float(meters.totals[FLOPS]),
+            detections=int(meters.totals[DETECTIONS]),
+            looks=int(meters.totals[LOOKS]),
+            loads=loads,
+            handovers=int(np.count_nonzero(state.handover)),
+        )
+
+    def _new_load(
+        self,
+        downlink_use: Float[np.ndarray, " cell"],
+        uplink_use: Float[np.ndarray, " user"],
+        uplink_cell: Int[np.ndarray, " user"],
+        sounding_block: Float[np.ndarray, " user"],
+        time_s: float,
+    ) -> Load:
+        residency = self._residency
+        return Load(
+            downlink_use=downlink_use,
+            uplink_use=uplink_use,
+            uplink_cell=uplink_cell,
+            sounding_block=sounding_block,
+            batch=self._batch,
+            resident=residency.resident,
+            ready_s=residency.ready_s,
+            pinned=residency.pinned,
+            used_s=residency.used_s,
+            committed=self._committed,
+            memory_used_byte=residency.cache_byte,
+            health=self._schedule.health(time_s),
+        )
+
+
+def _join(first: Outcomes | None, second: Outcomes | None) -> Outcomes:
+    """Both, in this order; an empty one where there is none."""
+    parts = [part for part in (first, second) if part is not None]
+    if len(parts) == 1:
+        return parts[0]
+    return Outcomes(*(np.concatenate([getattr(part, name) for part in parts or [NOTHING]]) for name in OUTCOME_FIELDS))
+
+
+OUTCOME_FIELDS = {
+    field.name: np.float64 if "Float" in str(field.type) else np.int64 for field in dataclasses.fields(Outcomes)
+}
+NOTHING = Outcomes(*(np.empty(0, dtype) for dtype in OUTCOME_FIELDS.values()))

@@ -1,0 +1,491 @@
+"""One frame of fluid execution: every resource shares its time among the stages that want it, step by step.
+
+Within a step a resource gives each stage at least the rate its plan reserved; what is left follows the square-root law
+and never idles while a stage could use it. A stage that ends inside a step hands its left-over time to the next one. A
+resource whose reservations exceed what it truly has (the channel was worse than observed) serves the earliest planned
+end first.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gainnet.compiled import njit
+from gainnet.execution.running_kernel import (
+    ACTIVE,
+    DONE,
+    LOST,
+    MISSED,
+    R_ACCURACY,
+    R_CELL,
+    R_COST,
+    R_END,
+    R_ENERGY,
+    R_HANDOVER,
+    R_LEVEL,
+    R_LOOKS,
+    R_MODEL,
+    R_NODE,
+    R_READY,
+    R_SERVICE,
+    R_STAGE,
+    R_STAGES,
+    R_STATUS,
+    R_USER,
+    Residency,
+    Running,
+    enter_stage,
+)
+from gainnet.orchestrator.pattern_kernel import View, stage_cost
+from gainnet.orchestrator.share_kernel import square_root_with_floors
+from gainnet.orchestrator.stage_kernel import (
+    AMOUNT,
+    BLOCK_W,
+    DECODE,
+    DOWNLINK,
+    FLOP,
+    KIND,
+    RADIO_DOWN,
+    RADIO_UP,
+    RATE,
+    RESOURCE,
+    SENSE,
+    TOKEN_CACHE,
+    TOKEN_WEIGHT,
+    TRAIN,
+    TRANSFER,
+    UNIT,
+    UPLINK,
+    UPLOAD,
+    radio_resource,
+)
+from gainnet.orchestrator.tables import Tables
+
+PASSES = 4
+REHOME_BELOW = 0.5
+TIME_EPSILON_S = 1e-9
+UP_BIT, DOWN_BIT, FLOPS, LOOKS, DETECTIONS = range(5)
+TOTALS = 5
+
+
+class Meters(NamedTuple):
+    """What a frame used: resource units, transmissions, energy, and counts; zeroed by the caller."""
+
+    used: NDArray[np.float64]
+    radar_block_s: NDArray[np.float64]
+    transmit_block_s: NDArray[np.float64]
+    uplink_block_s: NDArray[np.float64]
+    uplink_cell: NDArray[np.int64]
+    uplink_j: NDArray[np.float64]
+    busy_s: NDArray[np.float64]
+    batch: NDArray[np.float64]
+    totals: NDArray[np.float64]
+
+
+class Work(NamedTuple):
+    """Scratch of a step: per running row, per resource, and per (node, artifact)."""
+
+    left_s: NDArray[np.float64]
+    following: NDArray[np.int64]
+    most: NDArray[np.float64]
+    floor: NDArray[np.float64]
+    grant: NDArray[np.float64]
+    first: NDArray[np.int64]
+    left: NDArray[np.float64]
+    touched: NDArray[np.int64]
+    transmit_left: NDArray[np.float64]
+    decoding: NDArray[np.int64]
+    list_row: NDArray[np.int64]
+    list_root: NDArray[np.float64]
+    list_floor: NDArray[np.float64]
+    list_grant: NDArray[np.float64]
+
+
+@njit
+def is_radio(kind: int) -> bool:
+    """Whether a stage sends data over the air."""
+    return kind == UPLINK or kind == DOWNLINK or kind == UPLOAD
+
+
+@njit
+def follow_radio(tables: Tables, view: View, running: Running, row: int, now_s: float, pending: NDArray[np.bool_]) -> None:
+    """Give a task's remaining radio stages the rates of its cell as they truly are; hand it over where the cell is lost."""
+    ints, stages, amounts = running.ints[row], running.stage_ints[row], running.stage_floats[row]
+    pending[row] = False
+    for s in range(ints[R_STAGE], ints[R_STAGES]):
+        if is_radio(stages[s, KIND]) or stages[s, KIND] == SENSE:
+            pending[row] = True
+    if not pending[row]:
+        return
+    user, k = ints[R_USER], -1
+    for j in range(view.candidate.shape[1]):
+        if view.candidate[user, j] == ints[R_CELL]:
+            k = j
+    best = view.candidate[user, 0]
+    if best >= 0 and k != 0:
+        weak = k < 0 or view.downlink[user, k] < REHOME_BELOW * view.downlink[user, 0]
+        if weak or view.uplink[user, k] < REHOME_BELOW * view.uplink[user, 0]:
+            forward_s = tables.path_latency_s[tables.cell_edge[ints[R_CELL]], tables.cell_edge[best]]
+            ints[R_CELL], k = best, 0
+            ints[R_HANDOVER] += 1
+            running.floats[row, R_READY] = max(running.floats[row, R_READY], now_s + tables.interruption_s + forward_s)
+    up, down = (view.uplink[user, k], view.downlink[user, k]) if k >= 0 else (0.0, 0.0)
+    for s in range(ints[R_STAGE], ints[R_STAGES]):
+        kind = stages[s, KIND]
+        if kind == SENSE:
+            stages[s, RESOURCE] = radio_resource(tables, ints[R_CELL], 0)
+        elif is_radio(kind):
+            rate = down if kind == DOWNLINK else up
+            amounts[s, UNIT] = 1.0 / (rate * tables.block_hz) if rate > 0.0 else math.inf
+            part = RADIO_DOWN if kind == DOWNLINK else RADIO_UP
+            stages[s, RESOURCE] = radio_resource(tables, ints[R_CELL], part)
+            if kind != DOWNLINK and k >= 0:
+                amounts[s, BLOCK_W] = view.uplink_power_w[user, k]
+
+
+@njit
+def count_decoding(running: Running, active: NDArray[np.int64], artifacts: int, work: Work, until_s: float) -> None:
+    """Requests that decode together, for each node and model."""
+    for row in active:
+        ints = running.ints[row]
+        if ints[R_STATUS] == ACTIVE:
+            work.decoding[ints[R_NODE] * artifacts + ints[R_MODEL]] = 0
+    for row in active:
+        ints = running.ints[row]
+        decodes = running.stage_ints[row, ints[R_STAGE], KIND] == DECODE
+        if ints[R_STATUS] == ACTIVE and decodes and running.floats[row, R_READY] < until_s:
+            work.decoding[ints[R_NODE] * artifacts + ints[R_MODEL]] += 1
+
+
+@njit
+def batch_of(tables: Tables, requests: float, node: int) -> float:
+    """Requests in the batch of one accelerator."""
+    return min(tables.batch_max[node], max(1.0, requests / tables.count[node]))
+
+
+@njit
+def want(
+    tables: Tables, running: Running, work: Work, meters: Meters, row: int, at_s: float, step_s: float, first_pass: bool
+) -> bool:
+    """How much of its resource a task's stage could use in its left-over time, and what its plan reserved of it."""
+    ints, floats = running.ints[row], running.floats[row]
+    s = ints[R_STAGE]
+    numbers = running.stage_floats[row, s]
+    if running.stage_ints[row, s, KIND] == DECODE:
+        node = ints[R_NODE]
+        key = node * len(tables.size_byte) + ints[R_MODEL]
+        batch = batch_of(tables, float(work.decoding[key]), node)
+        numbers[UNIT] = max(numbers[FLOP] / tables.flop_per_s[node], numbers[TOKEN_WEIGHT] / batch + numbers[TOKEN_CACHE])
+        numbers[RATE] = 1.0 / batch
+        if first_pass:
+            meters.batch[key] = max(meters.batch[key], batch)
+    if not numbers[UNIT] < math.inf:
+        return False
+    amount = numbers[AMOUNT] * numbers[UNIT]
+    most = min(amount, numbers[RATE] * work.left_s[row])
+    slack = running.stage_end_s[row, s] - at_s
+    work.most[row] = most
+    work.floor[row] = most if slack <= step_s else min(most, amount * work.left_s[row] / slack)
+    return floats[R_READY] < at_s + step_s
+
+
+@njit
+def earliest_first(running: Running, work: Work, n: int, left: float) -> None:
+    """Serve reserved amounts in the order of planned ends until the resource is used up."""
+    for i in range(1, n):
+        row = work.list_row[i]
+        end = running.stage_end_s[row, running.ints[row, R_STAGE]]
+        j = i - 1
+        while j >= 0:
+            other = work.list_row[j]
+            if running.stage_end_s[other, running.ints[other, R_STAGE]] <= end:
+                break
+            work.list_row[j + 1] = other
+            j -= 1
+        work.list_row[j + 1] = row
+    for i in range(n):
+        row = work.list_row[i]
+        work.grant[row] = min(work.floor[row], left)
+        left -= work.grant[row]
+
+
+@njit
+def share(running: Running, work: Work, resource: int) -> float:
+    """Share what is left of a resource among the rows in its list; sets their grants and returns their sum."""
+    n, reserved = 0, 0.0
+    row = work.first[resource]
+    while row >= 0:
+        work.list_row[n] = row
+        reserved += work.floor[row]
+        n += 1
+        row = work.following[row]
+    left = work.left[resource]
+    if n == 1:
+        row = work.list_row[0]
+        work.grant[row] = min(work.most[row], left)
+        return work.grant[row]
+    if reserved >= left:
+        earliest_first(running, work, n, left)
+        return left
+    for i in range(n):
+        row = work.list_row[i]
+        work.list_root[i] = work.most[row]
+        work.list_floor[i] = work.floor[row]
+    square_root_with_floors(work.list_root[:n], work.list_floor[:n], left, work.list_grant[:n])
+    given, room = 0.0, 0.0
+    for i in range(n):
+        row = work.list_row[i]
+        work.grant[row] = min(work.most[row], work.list_grant[i])
+        given += work.grant[row]
+        room += work.most[row] - work.grant[row]
+    spare = left - given
+    if spare > 0.0 and room > 0.0:
+        part = min(1.0, spare / room)
+        for i in range(n):
+            row = work.list_row[i]
+            work.grant[row] += part * (work.most[row] - work.grant[row])
+        given += part * room
+    return min(given, left)
+
+
+@njit
+def charge(tables: Tables, running: Running, meters: Meters, row: int, grant: float) -> None:
+    """Book what a grant did: resource time, energy, price, bits, flop."""
+    ints, floats = running.ints[row], running.floats[row]
+    s = ints[R_STAGE]
+    kind, resource = running.stage_ints[row, s, KIND], running.stage_ints[row, s, RESOURCE]
+    numbers = running.stage_floats[row, s]
+    user, node, cell = ints[R_USER], ints[R_NODE], ints[R_CELL]
+    energy, price = stage_cost(tables, user, kind, resource, node, grant, numbers[BLOCK_W])
+    floats[R_ENERGY] += energy
+    floats[R_COST] += price + energy * tables.energy_price_per_j
+    meters.used[resource] += grant
+    if kind == SENSE:
+        meters.radar_block_s[cell] += grant
+        if numbers[BLOCK_W] == tables.block_power_w:
+            meters.transmit_block_s[cell] += grant
+        else:
+            meters.uplink_j[user] += energy
+    elif kind == DOWNLINK:
+        meters.transmit_block_s[cell] += grant
+        meters.totals[DOWN_BIT] += grant / numbers[UNIT]
+    elif kind == UPLINK or kind == UPLOAD:
+        meters.uplink_block_s[user] += grant
+        meters.uplink_cell[user] = cell
+        meters.uplink_j[user] += energy
+        meters.totals[UP_BIT] += grant / numbers[UNIT]
+    elif kind != TRANSFER:
+        meters.busy_s[tables.fixed + user if kind == TRAIN else node] += grant
+        meters.totals[FLOPS] += grant / numbers[UNIT] * numbers[FLOP]
+
+
+@njit
+def finish_stage(
+    tables: Tables,
+    running: Running,
+    residency: Residency,
+    meters: Meters,
+    row: int,
+    at_s: float,
+    retries: int,
+    rng: np.random.Generator,
+) -> None:
+    """Go on to the next stage, look again where the radar missed, or end the task."""
+    ints, floats = running.ints[row], running.floats[row]
+    s = ints[R_STAGE]
+    running.stage_floats[row, s, AMOUNT] = 0.0
+    if running.stage_ints[row, s, KIND] == SENSE:
+        meters.totals[LOOKS] += 1.0
+        ints[R_LOOKS] += 1
+        if rng.random() >= floats[R_ACCURACY]:
+            if ints[R_LOOKS] > retries:
+                ints[R_STATUS] = MISSED
+                floats[R_END] = at_s
+            else:
+                running.stage_floats[row, s, AMOUNT] = tables.level_cost_block_s[ints[R_LEVEL]]
+            return
+        meters.totals[DETECTIONS] += 1.0
+    ints[R_STAGE] += 1
+    if ints[R_STAGE] == ints[R_STAGES]:
+        ints[R_STAGE] = s
+        ints[R_STATUS] = DONE
+        floats[R_END] = at_s
+    else:
+        enter_stage(tables, running, residency, row, at_s)
+
+
+@njit
+def step(
+    tables: Tables,
+    running: Running,
+    residency: Residency,
+    active: NDArray[np.int64],
+    capacity: NDArray[np.float64],
+    power_block_s: float,
+    begin_s: float,
+    step_s: float,
+    retries: int,
+    sensing_up: bool,
+    work: Work,
+    meters: Meters,
+    rng: np.random.Generator,
+) -> None:
+    """Advance all active tasks by one step."""
+    end_s = begin_s + step_s
+    artifacts = len(tables.size_byte)
+    count_decoding(running, active, artifacts, work, end_s)
+    for r in range(len(capacity)):
+        work.left[r] = capacity[r] * step_s
+    work.transmit_left[:] = power_block_s
+    for row in active:
+        begin = max(begin_s, running.floats[row, R_READY])
+        work.left_s[row] = end_s - begin if running.ints[row, R_STATUS] == ACTIVE else 0.0
+    for sweep in range(PASSES):
+        touched = 0
+        for row in active:
+            if running.ints[row, R_STATUS] != ACTIVE or work.left_s[row] <= TIME_EPSILON_S:
+                continue
+            at = end_s - work.left_s[row]
+            sense = running.stage_ints[row, running.ints[row, R_STAGE], KIND] == SENSE
+            if (sense and not sensing_up) or not want(tables, running, work, meters, row, at, step_s, sweep == 0):
+                work.left_s[row] = 0.0
+                continue
+            resource = running.stage_ints[row, running.ints[row, R_STAGE], RESOURCE]
+            if work.first[resource] < 0:
+                work.touched[touched] = resource
+                touched += 1
+            work.following[row] = work.first[resource]
+            work.first[resource] = row
+        if touched == 0:
+            break
+        for t in range(touched):
+            resource = work.touched[t]
+            before = work.left[resource]
+            given = share(running, work, resource)
+            fullness = given / before if before > 0.0 else 1.0
+            row = work.first[resource]
+            work.first[resource] = -1
+            while row >= 0:
+                progress(
+                    tables, running, residency, work, meters, row, resource, fullness, end_s, retries, rng
+                )
+                row = work.following[row]
+
+
+@njit
+def progress(
+    tables: Tables,
+    running: Running,
+    residency: Residency,
+    work: Work,
+    meters: Meters,
+    row: int,
+    resource: int,
+    fullness: float,
+    end_s: float,
+    retries: int,
+    rng: np.random.Generator,
+) -> None:
+    """Use a task's grant: charge it, shorten its stage, and if that ends, keep the time it did not need.
+
+    A stage that ends takes the time its greatest rate needs, or the fraction of the step for which its resource was
+    busy (``fullness``), whichever is longer.
+    """
+    ints = running.ints[row]
+    s = ints[R_STAGE]
+    numbers = running.stage_floats[row, s]
+    kind = running.stage_ints[row, s, KIND]
+    grant = min(work.grant[row], work.left[resource])
+    if kind == DOWNLINK or (kind == SENSE and numbers[BLOCK_W] == tables.block_power_w):
+        grant = min(grant, work.transmit_left[ints[R_CELL]])
+        work.transmit_left[ints[R_CELL]] -= grant
+    amount = numbers[AMOUNT] * numbers[UNIT]
+    work.left[resource] -= grant
+    charge(tables, running, meters, row, grant)
+    if grant < amount * (1.0 - 1e-12):
+        numbers[AMOUNT] -= grant / numbers[UNIT]
+        work.left_s[row] = 0.0
+        return
+    taken = max(fullness, amount / (numbers[RATE] * work.left_s[row]))
+    work.left_s[row] *= max(0.0, 1.0 - taken)
+    at = end_s - work.left_s[row]
+    finish_stage(tables, running, residency, meters, row, at, retries, rng)
+    if ints[R_STATUS] == ACTIVE:
+        work.left_s[row] = max(0.0, min(work.left_s[row], end_s - running.floats[row, R_READY]))
+
+
+@njit
+def lose_failed(tables: Tables, running: Running, node_up: NDArray[np.bool_], active: NDArray[np.int64], now_s: float) -> None:
+    """Mark the tasks whose machine is down and that still need it as lost."""
+    for row in active:
+        ints = running.ints[row]
+        node = ints[R_NODE]
+        if node >= tables.fixed or node_up[node]:
+            continue
+        for s in range(ints[R_STAGE], ints[R_STAGES]):
+            kind = running.stage_ints[row, s, KIND]
+            if kind != TRANSFER and kind != SENSE and kind != TRAIN and not is_radio(kind):
+                ints[R_STATUS] = LOST
+                running.floats[row, R_END] = now_s
+                break
+
+
+@njit
+def run_frame(
+    tables: Tables,
+    view: View,
+    running: Running,
+    residency: Residency,
+    active: NDArray[np.int64],
+    capacity: NDArray[np.float64],
+    power_block_s: float,
+    frame_s: float,
+    steps: int,
+    retries: int,
+    work: Work,
+    meters: Meters,
+    rng: np.random.Generator,
+) -> None:
+    """Advance all active tasks by one frame on the links of ``view`` (the true ones)."""
+    pending = np.zeros(running.ints.shape[0], np.bool_)
+    lose_failed(tables, running, view.node_up, active, view.now_s)
+    for row in active:
+        follow_radio(tables, view, running, row, view.now_s, pending)
+    step_s = frame_s / steps
+    for k in range(steps):
+        step(
+            tables, running, residency, active, capacity, power_block_s / steps, view.now_s + k * step_s, step_s, retries,
+            view.sensing_up, work, meters, rng,
+        )  # fmt: skip
+
+
+@njit
+def commit_rows(
+    tables: Tables, running: Running, active: NDArray[np.int64], now_s: float, committed: NDArray[np.float64]
+) -> None:
+    """What every active task still needs of each resource row, spread over its planned windows from now on."""
+    slots, edges = tables.slots, tables.slot_edge_s
+    committed[:] = 0.0
+    for row in active:
+        ints = running.ints[row]
+        if ints[R_STATUS] != ACTIVE:
+            continue
+        begin = max(0.0, running.floats[row, R_READY] - now_s)
+        for s in range(ints[R_STAGE], ints[R_STAGES]):
+            numbers = running.stage_floats[row, s]
+            end = max(begin, running.stage_end_s[row, s] - now_s)
+            amount = numbers[AMOUNT] * numbers[UNIT]
+            if amount < math.inf and amount > 0.0:
+                end = max(end, begin + amount / numbers[RATE])
+                base = running.stage_ints[row, s, RESOURCE] * slots
+                rate = amount / max(end - begin, TIME_EPSILON_S)
+                for slot in range(slots):
+                    high = edges[slot + 1] if slot + 1 < slots else math.inf
+                    overlap = min(end, high) - max(begin, edges[slot])
+                    if overlap > 0.0:
+                        committed[base + slot] += rate * overlap
+            begin = end

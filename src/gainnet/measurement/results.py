@@ -1,0 +1,199 @@
+"""The folder of a run: resolved scenario.yaml, records.parquet, frames.parquet, report.json, report.html, environment.json.
+
+All files are written beside their final names first and renamed together at the end, so a full disk leaves the folder as
+it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gainnet.errors import OutputError
+from gainnet.execution.outcome import Result
+from gainnet.measurement import metrics
+from gainnet.measurement.metrics import Report
+from gainnet.measurement.record import STATUSES, Record
+from gainnet.network.state import Tier
+from gainnet.orchestrator.pool import POOL_KINDS
+from gainnet.scenario.load import dump
+
+RUN_FILES = ("scenario.yaml", "environment.json", "records.parquet", "frames.parquet", "report.json", "report.html")
+COMPARE_FILES = ("compare.json", "compare.csv", "compare.html")
+_PACKAGES = ("numpy", "scipy", "numba", "pydantic", "pyarrow", "matplotlib")
+_TEMPORARY = ".writing"
+Writer = Callable[[Path], None]
+
+
+def prepare(folder: Path) -> None:
+    """Make sure, before a run, that its results can be written to ``folder``; it is made where it is missing.
+
+    Raises:
+        OutputError: it cannot be written, or it holds files that are not results of gainnet.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        known = {*RUN_FILES, *COMPARE_FILES}
+        foreign = sorted(e.name for e in folder.iterdir() if e.name not in known and not e.name.endswith(_TEMPORARY))
+        if foreign:
+            raise OutputError(f"{folder}: holds {foreign[0]!r}, which is no result of gainnet: give an empty or new folder")
+        handle, name = tempfile.mkstemp(suffix=_TEMPORARY, dir=folder)
+        os.close(handle)
+        os.unlink(name)
+    except FileExistsError:
+        raise OutputError(f"{folder}: is not a folder") from None
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from None
+
+
+def write(folder: Path, record: Record, command: str) -> Report:
+    """Write everything about a run to ``folder`` and return its report; ``command`` is what makes it again.
+
+    Raises:
+        OutputError: a file cannot be written; the folder is then as it was.
+    """
+    from gainnet.measurement.report import page  # matplotlib takes most of a second to import
+
+    report = metrics.report(record)
+    machine = environment(command)
+    html = page(record, report, command, machine)
+    replace(
+        folder,
+        {
+            "scenario.yaml": text_writer(dump(record.scenario)),
+            "environment.json": text_writer(as_json(machine)),
+            "records.parquet": lambda path: _write_parquet(path, task_table(record)),
+            "frames.parquet": lambda path: _write_parquet(path, frame_table(record)),
+            "report.json": text_writer(as_json(report)),
+            "report.html": text_writer(html),
+        },
+    )
+    return report
+
+
+def replace(folder: Path, writers: Mapping[str, Writer]) -> None:
+    """Replace the results in ``folder`` by the files that ``writers`` make, all or none.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    staged: list[tuple[Path, Path]] = []
+    try:
+        for name, writer in writers.items():
+            target = folder / name
+            temporary = folder / f".{name}{_TEMPORARY}"
+            staged.append((temporary, target))
+            writer(temporary)
+        for temporary, target in staged:
+            os.replace(temporary, target)
+        for name in {*RUN_FILES, *COMPARE_FILES} - set(writers):
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from None
+    finally:
+        for temporary, _ in staged:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def text_writer(text: str) -> Writer:
+    """A writer of a text file that is on disk when it returns."""
+
+    def writer(path: Path) -> None:
+        with path.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+
+    return writer
+
+
+def as_json(tree: Any) -> str:
+    """Plain data as indented JSON; NaN is refused."""
+    return json.dumps(tree, indent=2, allow_nan=False) + "\n"
+
+
+def environment(command: str) -> dict[str, Any]:
+    """What the figures were made with: versions, commit, machine, command and time."""
+    return {
+        "gainnet": importlib.metadata.version("gainnet"),
+        "commit": _commit(),
+        "command": command,
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the source checkout, None outside of one."""
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"],  # noqa: S607  whichever git the person uses
+            cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None
+
+
+def task_table(record: Record) -> Any:
+    """The tasks as an Arrow table: the fields of Outcomes, with service, result, tier and model by name."""
+    import pyarrow as pa
+
+    names = {
+        "service": list(record.scenario.demand.services),
+        "result": [result.name.lower() for result in Result],
+        "tier": [tier.name.lower() for tier in Tier],
+        "model": list(record.scenario.artifacts),
+    }
+    return pa.table(
+        {
+            name: _named(pa, column, names[name]) if name in names else pa.array(column)
+            for name, column in record.tasks.items()
+        }
+    )
+
+
+def frame_table(record: Record) -> Any:
+    """The frames as an Arrow table; what is by cell, node or link is a list, prices are a column each."""
+    import pyarrow as pa
+
+    columns: dict[str, Any] = {}
+    for name, column in record.frames.items():
+        if name == "price":
+            columns |= {f"price_{kind}": pa.array(column[:, k]) for k, kind in enumerate(POOL_KINDS)}
+        elif name == "status":
+            columns[name] = _named(pa, column, [status.value for status in STATUSES])
+        elif column.ndim == 2:
+            flat = pa.array(np.ascontiguousarray(column).ravel())
+            offsets = pa.array(np.arange(len(column) + 1, dtype=np.int32) * column.shape[1])
+            columns[name] = pa.ListArray.from_arrays(offsets, flat)
+        else:
+            columns[name] = pa.array(column)
+    return pa.table(columns)
+
+
+def _named(pa: Any, code: np.ndarray, names: list[str]) -> Any:
+    """Whole numbers as names, negative ones as null."""
+    index = pa.array(code.astype(np.int32), mask=code < 0)
+    return pa.DictionaryArray.from_arrays(index, pa.array(names, pa.string()))
+
+
+def _write_parquet(path: Path, table: Any) -> None:
+    import pyarrow.parquet as pq
+
+    pq.write_table(table, path, compression="zstd")

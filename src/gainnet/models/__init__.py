@@ -1,0 +1,1 @@
+"""What generative models are and cost."""

@@ -1,0 +1,1 @@
+"""The physical network: topology, mobility, radio, sensing, compute, energy."""

@@ -1,0 +1,141 @@
+"""The true radio field: line of sight, shadowing and gain of every user and cell, and the interference they make.
+
+Gains travel as natural logarithms of power ratios beside the ratios themselves, so that no kernel takes the logarithm
+of what another exponentiated. ``table`` is that of ``channel.tabulate``.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gainnet.compiled import njit
+
+Reals = NDArray[np.float64]
+
+
+@njit
+def between(table: Reals, row: int, part: float, column: int) -> float:
+    """The table's ``column`` at fraction ``part`` of the way from ``row`` to the next."""
+    return table[row, column] + part * (table[row + 1, column] - table[row, column])
+
+
+@njit
+def locate(distance: float, step_m: float, rows: int) -> tuple[int, float]:
+    """Row of the table below ``distance`` and the fraction of the way to the next; past the end it extrapolates."""
+    place = distance / step_m
+    row = min(int(place), rows - 2)
+    return row, place - row
+
+
+@njit
+def propagate(
+    position: Reals,
+    previous: Reals,
+    normals: Reals,
+    cell_xy: Reals,
+    azimuth: Reals,
+    table: Reals,
+    step_m: float,
+    correlation_m: Reals,
+    attenuation_max: float,
+    beamwidth: float,
+    latent: Reals,
+    shadow: Reals,
+    los: NDArray[np.bool_],
+    log_gain: Reals,
+    gain: Reals,
+    moved_m: Reals,
+) -> None:
+    """Move the fields with the users and give the gain of every link.
+
+    A sector's horizontal cut is ``min(12 (azimuth / beamwidth)^2, 30)`` dB: 0.4 of the largest attenuation (TR 38.901
+    table 7.3-1, where both cuts together stop there too).
+
+    ``latent`` [user cell] is the Gaussian field behind the line-of-sight state, ``shadow`` [user cell] that of the
+    shadowing, both of unit variance: an end that moved ``d`` keeps ``exp(-d / correlation)`` of them (TR 38.901 clause
+    7.6.3, first-order autoregression). A link is in line of sight where ``latent`` is below the normal quantile of its
+    probability. ``correlation_m`` is (state, line of sight, no line of sight), ``normals``
+    [user cell 2] fresh standard normals. Writes ``latent``, ``shadow``, ``los``, ``log_gain``, ``gain``, and adds what
+    each user moved to ``moved_m``.
+    """
+    rows = table.shape[0]
+    for user in range(position.shape[0]):
+        x, y = position[user, 0], position[user, 1]
+        moved = math.hypot(x - previous[user, 0], y - previous[user, 1])
+        moved_m[user] += moved
+        keep_state = math.exp(-moved / correlation_m[0])
+        keep_los = math.exp(-moved / correlation_m[1])
+        keep_nlos = math.exp(-moved / correlation_m[2])
+        new_state = math.sqrt(1.0 - keep_state * keep_state)
+        new_los = math.sqrt(1.0 - keep_los * keep_los)
+        new_nlos = math.sqrt(1.0 - keep_nlos * keep_nlos)
+        for cell in range(cell_xy.shape[0]):
+            east, north = x - cell_xy[cell, 0], y - cell_xy[cell, 1]
+            row, part = locate(math.sqrt(east * east + north * north), step_m, rows)
+            z, s = latent[user, cell], shadow[user, cell]
+            z = keep_state * z + new_state * normals[user, cell, 0]
+            if z < between(table, row, part, 3):
+                los[user, cell] = True
+                s = keep_los * s + new_los * normals[user, cell, 1]
+                mean = between(table, row, part, 0)
+                std = between(table, row, part, 4)
+            else:
+                los[user, cell] = False
+                s = keep_nlos * s + new_nlos * normals[user, cell, 1]
+                mean = between(table, row, part, 1)
+                std = between(table, row, part, 5)
+            if not math.isnan(azimuth[cell]):
+                turn = math.atan2(north, east) - azimuth[cell]
+                aside = (turn - 2.0 * math.pi * math.floor(turn / (2.0 * math.pi) + 0.5)) / beamwidth
+                level = min(0.4 * aside * aside, 1.0) * attenuation_max
+                mean -= min(level + between(table, row, part, 6), attenuation_max)
+            total = mean + std * s
+            latent[user, cell] = z
+            shadow[user, cell] = s
+            log_gain[user, cell] = total
+            gain[user, cell] = math.exp(total)
+
+
+@njit
+def block_power(log_gain: float, power: Reals) -> float:
+    """Open-loop uplink power of a resource block, ``min(limit, P0 gain^-alpha)`` (TS 38.213 clause 7.1.1).
+
+    ``power`` is (P0, alpha, limit).
+    """
+    return min(power[2], power[0] * math.exp(min(-power[1] * log_gain, 500.0)))
+
+
+@njit
+def interfere(
+    log_gain: Reals,
+    gain: Reals,
+    downlink_w: Reals,
+    uplink_use: Reals,
+    uplink_cell: NDArray[np.int64],
+    power: Reals,
+    downlink: Reals,
+    uplink: Reals,
+    own_w: Reals,
+) -> None:
+    """Mean power that each user and each cell receives from all the others' traffic, per resource block.
+
+    ``downlink_w`` [cell] is the mean transmit power of a block: power times use. Writes ``downlink`` [user], the serving cell's own part still in it; ``uplink`` [cell], without the cell's own users;
+    ``own_w`` [user], the mean power of a block that the user itself transmits.
+    """
+    uplink[:] = 0.0
+    for user in range(gain.shape[0]):
+        total = 0.0
+        for cell in range(gain.shape[1]):
+            total += downlink_w[cell] * gain[user, cell]
+        downlink[user] = total
+        own_w[user] = 0.0
+        to = uplink_cell[user]
+        if to >= 0 and uplink_use[user] > 0.0:
+            sent = uplink_use[user] * block_power(log_gain[user, to], power)
+            own_w[user] = sent
+            for cell in range(gain.shape[1]):
+                if cell != to:
+                    uplink[cell] += sent * gain[user, cell]

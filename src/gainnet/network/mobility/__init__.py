@@ -1,0 +1,1 @@
+"""How ends move: one strategy a file, all with one ``step``."""

@@ -1,0 +1,185 @@
+"""The radio network in motion: one ``advance`` a frame, from the load of the last frame to the state of this one."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+from scipy.special import j0
+
+from gainnet.network import channel, link, topology
+from gainnet.network.channel_kernel import interfere, propagate
+from gainnet.network.draws import Normals
+from gainnet.network.link_kernel import connect
+from gainnet.network.mobility import mobility
+from gainnet.network.observe_kernel import associate, sound
+from gainnet.network.state import LinkView, Load, NetworkState
+from gainnet.rng import stream
+from gainnet.scenario.hardware import base_station
+from gainnet.scenario.network import Network as NetworkConfig
+from gainnet.units import SPEED_OF_LIGHT_M_PER_S, db_to_linear
+
+TABLE_STEP_M = 1.0
+
+
+class Network:
+    """Ends that move, the radio field around them, what soundings tell of it, and the links that follow.
+
+    Attributes:
+        topology: cells, fixed machines and backhaul.
+        blocks: resource blocks of the band, 12 subcarriers each.
+        block_hz: width of one.
+        block_power_w: downlink power per resource block of one cell, ``base_station.power_max_w`` over the band.
+    """
+
+    def __init__(self, config: NetworkConfig, *, seed: int, frame_s: float, duration_s: float) -> None:
+        """Build the network at time zero; every end counts as sounded once with ``sensing.sounding_blocks``.
+
+        Raises:
+            InputError: a topology or a mobility that cannot be built (see ``topology.build`` and ``mobility.build``).
+        """
+        radio = config.radio
+        self.topology = topology.build(config)
+        self.blocks = link.blocks(radio)
+        self.block_hz = link.block_hz(radio)
+        self.block_power_w = base_station(radio.base_station).power_max_w / self.blocks
+        self._frame_s = frame_s
+        self._frame = 0
+        self._mobility = mobility.build(
+            config, self.topology, generator=stream(seed, "mobility"), frame_s=frame_s, duration_s=duration_s
+        )
+        self._channel_normals = Normals(stream(seed, "channel"))
+        self._sounding_normals = Normals(stream(seed, "sounding"))
+        self._fading_normals = Normals(stream(seed, "fading"))
+        self._set_constants(config)
+        self._set_state(config.ends, len(self.topology.cell_edge), radio.candidates, radio.fading_samples)
+
+    def _set_constants(self, config: NetworkConfig) -> None:
+        """What the kernels read and nothing changes."""
+        radio, varies = config.radio, channel.VARIATIONS[config.radio.path_loss]
+        left, low, right, high = self.topology.area_m
+        self._table = channel.tabulate(radio, float(np.hypot(right - left, high - low)), TABLE_STEP_M)
+        self._correlation_m = np.array(
+            [varies.state_correlation_m, varies.los_correlation_m, varies.nlos_correlation_m]
+        )
+        self._power = link.power_control(radio)
+        self._spread = link.fading_spread(radio)
+        self._ladder = link.ladder(radio)
+        self._grid = link.ladder_grid()
+        self._rule = np.array(
+            [
+                channel.NEPER_PER_DB * radio.handover_hysteresis_db,
+                radio.handover_time_to_trigger_s,
+                self._frame_s,
+            ]
+        )
+        self._cell_noise_w = link.noise_w(self.block_hz, radio.cell_noise_figure_db)
+        self._constants = np.array(
+            [
+                link.noise_w(self.block_hz, radio.end_noise_figure_db),
+                self._cell_noise_w,
+                config.sensing.margin_sigma,
+                db_to_linear(radio.rician_k_db),
+                radio.power_control_alpha,
+            ]
+        )
+        self._log_power = np.log([self._power[0], self._power[2], self.block_power_w])
+        self._attenuation_max = channel.NEPER_PER_DB * channel.ATTENUATION_MAX_DB
+        self._drop_m = radio.cell_height_m - radio.end_height_m
+        self._doppler_rad_per_m = 2.0 * np.pi * radio.carrier_hz / SPEED_OF_LIGHT_M_PER_S * self._frame_s
+        self._first_sounding = np.full(config.ends, float(config.sensing.sounding_blocks))
+
+    def _set_state(self, users: int, cells: int, candidates: int, samples: int) -> None:
+        """What the kernels carry from frame to frame."""
+        self._latent = self._channel_normals.take(users * cells).reshape(users, cells).copy()
+        self._shadow = self._channel_normals.take(users * cells).reshape(users, cells).copy()
+        self._los = np.zeros((users, cells), dtype=np.bool_)
+        self._log_gain = np.zeros((users, cells))
+        self._gain = np.zeros((users, cells))
+        self._memory = np.zeros((users, cells, 8))
+        self._known_los = np.zeros((users, cells), dtype=np.bool_)
+        self._moved_m = np.zeros(users)
+        self._serving = np.full(users, -1, dtype=np.int64)
+        self._rival = np.full(users, -1, dtype=np.int64)
+        self._waited_s = np.zeros(users)
+        self._position: Float[np.ndarray, "user 2"] | None = None
+        self._was = np.full((users, candidates), -1, dtype=np.int64)
+        self._fading = np.zeros((2, users, candidates, samples, 2))
+        self._downlink = np.zeros(users)
+        self._uplink = np.zeros(cells)
+        self._own_w = np.zeros(users)
+        self._seen = np.zeros((2, users, candidates))
+        self._seen_downlink = np.zeros(users)
+
+    def advance(self, load: Load) -> NetworkState:
+        """Move one frame on, the first call to frame 0, and describe it.
+
+        Pilots that ``load`` spent count as measured at the start of this frame. Interference follows the uses of
+        ``load``. Cells of ``load.health`` that are down send nothing and are never candidates; while sensing is down no
+        pilot is measured. All arrays of the result are its own: later calls don't change them.
+        """
+        position, velocity = self._mobility.step()
+        up = load.health.cell_up
+        downlink_w = self.block_power_w * load.downlink_use * up
+        uplink_cell = load.uplink_cell.astype(np.int64, copy=False)
+        self._propagate(position)
+        interfere(
+            self._log_gain, self._gain, downlink_w, load.uplink_use, uplink_cell, self._power,
+            self._downlink, self._uplink, self._own_w,
+        )  # fmt: skip
+        self._sound(position, load)
+        users, candidates = self._was.shape
+        candidate = np.empty((users, candidates), dtype=np.int64)
+        handover = np.empty(users, dtype=np.bool_)
+        seen_log_gain, seen_std = self._seen[0], self._seen[1]
+        associate(
+            self._memory, self._known_los, self._moved_m, up, downlink_w, self._correlation_m, self._rule,
+            self._serving, self._rival, self._waited_s, candidate, handover, seen_log_gain, seen_std,
+            self._seen_downlink,
+        )  # fmt: skip
+        out = np.empty((8, users, candidates))
+        old, new = self._fading[self._frame % 2], self._fading[(self._frame + 1) % 2]
+        new[:] = self._fading_normals.take(new.size).reshape(new.shape)
+        keep = np.maximum(j0(self._doppler_rad_per_m * np.hypot(velocity[:, 0], velocity[:, 1])), 0.0)
+        connect(
+            candidate, position, self.topology.cell_xy_m, self._drop_m, self._los, self._known_los,
+            self._log_gain, self._gain, downlink_w, self._downlink, self._uplink, self._own_w, uplink_cell,
+            seen_log_gain, seen_std, self._seen_downlink, self._constants, self._log_power, self._ladder, self._grid,
+            keep, self._was, old, new, out,
+        )  # fmt: skip
+        self._was, self._position = candidate, position
+        self._frame += 1
+        return NetworkState(
+            frame=self._frame - 1,
+            time_s=(self._frame - 1) * self._frame_s,
+            position_m=position,
+            velocity_m_per_s=velocity,
+            candidate=candidate,
+            handover=handover,
+            truth=LinkView(out[0], out[1], out[2]),
+            observed=LinkView(out[3], out[4], out[5]),
+            observed_error_db=np.where(candidate[:, 0] >= 0, seen_std[:, 0] / channel.NEPER_PER_DB, 0.0),
+            uplink_power_w=out[6],
+            cell_distance_m=out[7],
+            load=load,
+        )
+
+    def _propagate(self, position: Float[np.ndarray, "user 2"]) -> None:
+        normals = self._channel_normals.take(2 * self._gain.size).reshape(*self._gain.shape, 2)
+        propagate(
+            position, position if self._position is None else self._position, normals, self.topology.cell_xy_m, self.topology.cell_azimuth_rad, self._table, TABLE_STEP_M,
+            self._correlation_m, self._attenuation_max, channel.BEAMWIDTH_RAD,
+            self._latent, self._shadow, self._los, self._log_gain, self._gain, self._moved_m,
+        )  # fmt: skip
+
+    def _sound(self, position: Float[np.ndarray, "user 2"], load: Load) -> None:
+        """Measure the users whose pilots were paid for; at frame 0 all of them, whatever works."""
+        pilots = self._first_sounding if self._frame == 0 else load.sounding_block
+        sounded = np.count_nonzero(pilots > 0.0)
+        if sounded == 0 or (self._frame > 0 and not load.health.sensing_up):
+            return
+        cells = self._gain.shape[1]
+        sound(
+            position, self.topology.cell_xy_m, self._table, TABLE_STEP_M, pilots, self._serving, self._shadow,
+            self._los, self._log_gain, self._gain, self._cell_noise_w + self._uplink, self._power, self._spread,
+            self._memory, self._known_los, self._moved_m, self._sounding_normals.take(sounded * cells).reshape(sounded, cells),
+        )  # fmt: skip

@@ -1,0 +1,1 @@
+"""GaiRom-ISCC: pools, patterns, prices, plans."""

@@ -1,0 +1,67 @@
+"""The dual bound, and row prices that make it small.
+
+For any prices mu >= 0 of the rows, and any split ``sum_i w_im = 1`` of each set-up m over the tasks i that have a
+pattern needing it, no plan is worth more than
+
+    D(mu, w) = sum_i max(0, max_p v_p - a_p . mu - sum_m w_im F_m(mu)) + mu . C,   F_m(mu) = cost_m + mu_row(m) size_m,
+
+with m over the set-ups that p needs. Proof: a feasible plan x, y has ``x_p <= y_m`` where p needs m, so a task i that
+uses m has y_m = 1, and m's full price ``F_m y_m = sum_i w_im F_m y_m`` is at least what its users are charged. Hence
+``v.x - cost.y <= v.x - cost.y + mu.(C - a x - size y) = mu.C + sum_p (v_p - a_p.mu) x_p - sum_m F_m y_m
+<= mu.C + sum_p (v_p - a_p.mu - sum_m w_im F_m) x_p <= D``. Patterns that do not fit an empty pool, or are worth nothing,
+are in no plan worth having and are left out, which makes the bound smaller than that of the linear relaxation.
+
+A plan may exceed a row by rounding, ``SLACK`` of its capacity: the bounds here count that slack as capacity.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from gainnet.orchestrator.kernels.decide import certify, dual
+from gainnet.orchestrator.kernels.columns import SLACK, Columns, columnise
+from gainnet.orchestrator.problem import Problem
+
+
+def columns_of(problem: Problem) -> Columns:
+    """The problem as the kernels read it."""
+    return columnise(
+        problem.task_ptr,
+        problem.value,
+        problem.demand_ptr,
+        problem.demand_row,
+        problem.demand_amount,
+        problem.capacity,
+        problem.setup,
+        problem.setup_row,
+        problem.setup_size,
+        problem.setup_cost,
+    )
+
+
+def row_price(price: Float[np.ndarray, " row"], capacity: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
+    """Price of a whole row from price per unit; what is no finite price >= 0 counts as 0."""
+    whole = price * capacity
+    return np.where((whole > 0.0) & (whole < np.inf), whole, 0.0)
+
+
+def unit_price(whole: Float[np.ndarray, " row"], capacity: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
+    """Price per unit from price of a whole row; 0 for a row without capacity, which no plan can use."""
+    return np.divide(whole, capacity, out=np.zeros_like(whole), where=capacity > 0.0)
+
+
+def dual_bound(problem: Problem, price: Float[np.ndarray, " row"]) -> float:
+    """D at these row prices (value per unit), each set-up split equally. Valid for any prices >= 0."""
+    return dual(columns_of(problem), row_price(price, problem.capacity), SLACK)
+
+
+def ascend(
+    problem: Problem, warm: Float[np.ndarray, " row"], iterations: int, value: float = -1.0
+) -> tuple[Float[np.ndarray, " row"], float]:
+    """Row prices (value per unit) from ``warm``, and the least bound met on the way, over at most ``iterations``.
+
+    ``value`` is that of a plan in hand, towards which the steps aim; negative: one is decoded at zero prices.
+    """
+    bound, whole = certify(columns_of(problem), row_price(warm, problem.capacity), value, iterations, SLACK)
+    return unit_price(whole, problem.capacity), bound

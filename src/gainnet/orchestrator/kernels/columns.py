@@ -1,0 +1,141 @@
+"""A Problem as the kernels read it: hopeless patterns dropped, demands as shares of their row."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gainnet.compiled import njit
+
+SLACK = 1e-9
+"""Share of a row by which rounding may exceed it."""
+
+
+class Columns(NamedTuple):
+    """Flat arrays over the patterns that some plan worth having may use.
+
+    A *pair* is a task and a set-up that at least one of its patterns needs. The entries of a pattern are its demands,
+    then one entry of share 1 on "row" ``rows + pair`` for each set-up that it needs: the dual kernels price both alike.
+
+    Attributes:
+        task_ptr: patterns of task i are ``task_ptr[i]:task_ptr[i + 1]``.
+        origin: index of each pattern in the Problem.
+        value: value of each pattern.
+        ptr: entries of pattern p are ``ptr[p]:ptr[p + 1]``.
+        stop: its demands are ``ptr[p]:stop[p]``.
+        row: row of each entry.
+        share: amount of each entry over the capacity of its row.
+        setup: the set-ups of each pattern, (pattern, 2), -1 for none, never the same twice.
+        pair_setup: the set-up of each pair.
+        pair_count: number of pairs of each set-up.
+        setup_row: memory row of each set-up, -1 for none.
+        setup_share: its size over the capacity of that row.
+        setup_cost: its cost.
+    """
+
+    task_ptr: Any
+    origin: Any
+    value: Any
+    ptr: Any
+    stop: Any
+    row: Any
+    share: Any
+    setup: Any
+    pair_setup: Any
+    pair_count: Any
+    setup_row: Any
+    setup_share: Any
+    setup_cost: Any
+
+
+@njit
+def overwrite(target, source):  # type: ignore[no-untyped-def]
+    """``target[:len(source)] = source`` without the formatted error message that numba compiles for it."""
+    for index in range(len(source)):
+        target[index] = source[index]
+
+
+@njit
+def lacking(start, stop, row, share, needs, setup_row, setup_share, left, uses):  # type: ignore[no-untyped-def]
+    """A row with too little ``left`` for the demands ``start:stop`` and those set-ups of ``needs`` that are closed.
+
+    -1 where all fit.
+    """
+    for k in range(start, stop):
+        if share[k] > left[row[k]] + SLACK:
+            return row[k]
+    for side in range(2):
+        m = needs[side]
+        if m < 0 or uses[m] > 0 or setup_row[m] < 0:
+            continue
+        need = setup_share[m]
+        other = needs[1 - side]
+        if other >= 0 and uses[other] == 0 and setup_row[other] == setup_row[m]:
+            need += setup_share[other]
+        for k in range(start, stop):
+            if row[k] == setup_row[m]:
+                need += share[k]
+        if need > left[setup_row[m]] + SLACK:
+            return setup_row[m]
+    return -1
+
+
+@njit
+def _shares(capacity, row, amount):  # type: ignore[no-untyped-def]
+    """Amounts over the capacity of their row: inf where the capacity is 0, 0 where there is no row or amount."""
+    out = np.zeros(len(row))
+    for k in range(len(row)):
+        if row[k] >= 0 and amount[k] > 0.0:
+            out[k] = amount[k] / capacity[row[k]] if capacity[row[k]] > 0.0 else np.inf
+    return out
+
+
+@njit
+def _entries(start, stop, row, share, out_row, out_share, at):  # type: ignore[no-untyped-def]
+    """Append the demands ``start:stop`` to the entries at ``at``; returns where they end."""
+    for k in range(start, stop):
+        out_row[at], out_share[at] = row[k], share[k]
+        at += 1
+    return at
+
+
+@njit
+def columnise(problem_ptr, worth, demand_ptr, demand_row, amount, capacity, needs, setup_row, setup_size, setup_cost):  # type: ignore[no-untyped-def]
+    """The Columns of a Problem's arrays."""
+    patterns, setups, rows, tasks = len(worth), len(setup_row), len(capacity), len(problem_ptr) - 1
+    demand_share, setup_share = _shares(capacity, demand_row, amount), _shares(capacity, setup_row, setup_size)
+    task_ptr, origin, value = np.zeros(tasks + 1, np.int64), np.empty(patterns, np.int64), np.empty(patterns)
+    ptr, stop = np.zeros(patterns + 1, np.int64), np.empty(patterns, np.int64)
+    row, share = np.empty(len(demand_row) + 2 * patterns, np.int64), np.empty(len(demand_row) + 2 * patterns)
+    setup, pair_setup = np.full((patterns, 2), -1, np.int64), np.empty(2 * patterns, np.int64)
+    pair_count, last = np.zeros(setups, np.int64), np.full(setups, -1, np.int64)
+    left, uses = np.ones(rows), np.zeros(setups, np.int64)
+    kept = pairs = 0
+    for task in range(tasks):
+        first_pair = pairs
+        for p in range(problem_ptr[task], problem_ptr[task + 1]):
+            start, end = demand_ptr[p], demand_ptr[p + 1]
+            short = lacking(start, end, demand_row, demand_share, needs[p], setup_row, setup_share, left, uses)
+            if worth[p] <= 0.0 or short >= 0:
+                continue
+            at = _entries(start, end, demand_row, demand_share, row, share, ptr[kept])
+            origin[kept], value[kept], stop[kept] = p, worth[p], at
+            for side in range(2):
+                m = needs[p, side]
+                if m < 0 or (side == 1 and m == needs[p, 0]):
+                    continue
+                if last[m] < first_pair:
+                    last[m], pair_setup[pairs] = pairs, m
+                    pair_count[m] += 1
+                    pairs += 1
+                setup[kept, side] = m
+                row[at], share[at] = rows + last[m], 1.0
+                at += 1
+            kept += 1
+            ptr[kept] = at
+        task_ptr[task + 1] = kept
+    return Columns(
+        task_ptr, origin[:kept], value[:kept], ptr[: kept + 1], stop[:kept], row[: ptr[kept]], share[: ptr[kept]],
+        setup[:kept], pair_setup[:pairs], pair_count, setup_row, setup_share, setup_cost,
+    )  # fmt: skip

@@ -1,0 +1,44 @@
+"""What every matcher is, and how a scenario's choice of one becomes it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float
+
+from gainnet.orchestrator.matchers.exact import Exact
+from gainnet.orchestrator.matchers.greedy import Greedy
+from gainnet.orchestrator.matchers.price import Price
+from gainnet.orchestrator.matchers.random import Random
+from gainnet.orchestrator.matchers.tier import FixedTier
+from gainnet.orchestrator.plan import Plan
+from gainnet.orchestrator.problem import Problem
+from gainnet.scenario import matcher as scenario
+
+
+class Matcher(Protocol):
+    """Chooses one pattern a task, or refuses it. Frozen and without state: the last frame is in ``warm``."""
+
+    def match(self, problem: Problem, warm: Float[np.ndarray, " row"], rng: np.random.Generator) -> Plan:
+        """A feasible plan with its certificate.
+
+        ``warm`` holds a first guess of the price of each row (value per unit), zeros where there is none; it bears on
+        speed and certificate, never on feasibility. ``rng`` drives whatever is random: same state, same plan.
+        """
+        ...
+
+
+def build(config: scenario.MatcherConfig) -> Matcher:
+    """The matcher that a scenario asks for."""
+    match config:
+        case scenario.Random():
+            return Random(config.iterations)
+        case scenario.End() | scenario.Nearest() | scenario.Edge() | scenario.Cloud():
+            return FixedTier(config.kind, config.iterations)
+        case scenario.Greedy():
+            return Greedy(config.iterations)
+        case scenario.Price():
+            return Price(config.iterations, config.perturbations, config.effort)
+        case scenario.Exact():
+            return Exact(config.time_limit_s, config.relative_gap)

@@ -1,0 +1,49 @@
+"""Plans of matchers that make no prices: decide first, then certify by a dual ascent outside the decision's time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from gainnet.orchestrator.bound import row_price, columns_of, unit_price
+from gainnet.orchestrator.kernels.decide import certify
+from gainnet.orchestrator.kernels.columns import SLACK, Columns
+from gainnet.orchestrator.plan import Plan, Status
+from gainnet.orchestrator.problem import Problem
+
+OPTIMAL_GAP = 1e-8
+"""Relative gap under which a plan counts as optimal: the bound's allowance for rounding is smaller."""
+
+Decision = Callable[[Columns], tuple[float, Int[np.ndarray, " task"]]]
+
+
+def certified(problem: Problem, warm: Float[np.ndarray, " row"], iterations: int, decide: Decision) -> Plan:
+    """The plan that ``decide`` makes of the columns (its value, and columns patterns by task), certified from ``warm``."""
+    started = time.perf_counter()
+    columns = columns_of(problem)
+    value, choice = decide(columns)
+    decision_s = time.perf_counter() - started
+    bound, whole = certify(columns, row_price(warm, problem.capacity), value, iterations, SLACK)
+    return planned(problem, columns, choice, value, bound, whole, decision_s)
+
+
+def planned(
+    problem: Problem,
+    columns: Columns,
+    choice: Int[np.ndarray, " task"],
+    value: float,
+    bound: float,
+    whole_price: Float[np.ndarray, " row"],
+    decision_s: float,
+) -> Plan:
+    """A Plan in the problem's own indices and units."""
+    if problem.tasks == 0:
+        status = Status.EMPTY
+    else:
+        status = Status.OPTIMAL if value >= bound * (1.0 - OPTIMAL_GAP) else Status.FEASIBLE
+    # -1 picks the appended -1: a refusal stays one.
+    original = np.append(columns.origin, -1)[choice]
+    return Plan(original, unit_price(whole_price, problem.capacity), value, max(bound, value), status, decision_s)

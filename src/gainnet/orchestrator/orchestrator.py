@@ -1,0 +1,126 @@
+"""GaiRom-ISCC: pose each frame as a matching problem on universal pools, match it, remember the prices.
+
+The orchestrator sees the observed state only. It also decides what to sense next: which ends get pilots in this frame,
+those whose links are known worst first, within the share of the band that may go to sounding. That is the Z-shaped
+frame's overlap: frame k computes and transmits on what frame k-1 sensed, while it senses for frame k+1.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from gainnet.demand.task import Tasks
+from gainnet.network.sensing import SYMBOLS_PER_SLOT
+from gainnet.network.state import NetworkState, Tier
+from gainnet.orchestrator import matcher as matchers
+from gainnet.orchestrator.orchestrator_kernel import choose_sounded
+from gainnet.orchestrator.pattern import Enumerator, Posed
+from gainnet.orchestrator.plan import Plan
+from gainnet.orchestrator.pool import POOL_KINDS, Pool
+from gainnet.orchestrator.tables import Tables
+from gainnet.scenario.network import Sensing
+from gainnet.scenario.orchestrator import Orchestrator as Config
+
+
+class Orchestrator:
+    """Poses and matches the frames of a run.
+
+    Args:
+        config: objective, pools, frame and matcher.
+        sensing: how much of the band sounding may use.
+        pool: the rows.
+        tables: the network in flat form.
+        symbol_s: length of an OFDM symbol.
+        rng: what matchers draw from.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        sensing: Sensing,
+        pool: Pool,
+        tables: Tables,
+        *,
+        symbol_s: float,
+        rng: np.random.Generator,
+    ) -> None:
+        self.pool = pool
+        self.tables = tables
+        self.matcher = matchers.build(config.matcher)
+        self._enumerator = Enumerator(config, pool, tables)
+        self._rng = rng
+        self._keep = 1.0 - config.reserve
+        self._price = np.zeros(pool.rows)
+        self._slot_s = np.diff(pool.slot_edge_s)
+        self._kind = pool.kind(tables.tier)
+        self._kind_rows = np.bincount(self._kind, minlength=len(POOL_KINDS))
+        self._whole = np.concatenate(
+            [
+                np.outer(pool.capacity_per_s, self._slot_s).ravel(),
+                pool.memory_byte,
+                np.full(pool.cells, pool.power_block_s),
+            ]
+        )
+        self._edges = np.flatnonzero(tables.tier[: tables.fixed] == Tier.EDGE)
+        pilot_block_s = sensing.sounding_blocks * SYMBOLS_PER_SLOT * symbol_s
+        share_block_s = sensing.sounding_share * tables.blocks * self._slot_s[0]
+        self._sounding_blocks = float(sensing.sounding_blocks)
+        self._soundings = math.floor(share_block_s / pilot_block_s + 1e-9)
+        self._pilot_block_s = pilot_block_s
+        self.sounding = np.zeros(pool.users)
+        self.sounding_block_s = np.zeros(pool.cells)
+
+    def pose(self, state: NetworkState, tasks: Tasks) -> Posed:
+        """The matching problem of a frame: sounding is set aside first, then every pattern of every task is priced."""
+        self._sound(state)
+        free = self._free(state)
+        return self._enumerator.pose(state, tasks, free, self._spare_edges(free))
+
+    def match(self, posed: Posed) -> Plan:
+        """Match a problem, warm-started from the last prices of its rows."""
+        row_id = posed.problem.row_id
+        plan = self.matcher.match(posed.problem, self._price[row_id], self._rng)
+        self.remember(posed, plan)
+        return plan
+
+    def remember(self, posed: Posed, plan: Plan) -> None:
+        """Keep a plan's prices for the next frame, whoever made it."""
+        self._price[posed.problem.row_id] = plan.price
+
+    def pool_price(self) -> Float[np.ndarray, " pool_kind"]:
+        """What a whole row of each pool kind is worth at the last prices, mean over its rows, in the objective's currency."""
+        worth = np.bincount(self._kind, weights=self._price * self._whole, minlength=len(POOL_KINDS))
+        return worth / np.maximum(self._kind_rows, 1)
+
+    def _sound(self, state: NetworkState) -> None:
+        """Choose the ends that get pilots in this frame."""
+        serving = state.candidate[:, 0]
+        most = self._soundings if state.load.health.sensing_up else 0
+        order = np.argsort(-state.observed_error_db, kind="stable")
+        choose_sounded(order, serving, most, self.pool.cells, self._sounding_blocks, self.sounding)
+        sounded = serving[self.sounding > 0.0]
+        self.sounding_block_s = np.bincount(sounded, minlength=self.pool.cells) * self._pilot_block_s
+
+    def _free(self, state: NetworkState) -> Float[np.ndarray, " pool_row"]:
+        """What is left of every row after faults, sounding, running tasks, and the reserve for what was not foreseen."""
+        pool, load = self.pool, state.load
+        free = np.empty(pool.rows)
+        timed = free[: pool.memory_start].reshape(pool.resources, pool.slots)
+        np.multiply.outer(pool.capacity_now(load.health) * self._keep, self._slot_s, out=timed)
+        timed[: pool.compute_start : pool.radio_parts, 0] -= self.sounding_block_s
+        held = (load.pinned > 0) @ self.tables.size_byte
+        free[pool.memory_start : pool.power_start] = pool.memory_byte - held - load.memory_used_byte
+        free[pool.power_start :] = pool.power_block_s
+        free[: pool.memory_start] -= load.committed[: pool.memory_start]
+        return free
+
+    def _spare_edges(self, free: Float[np.ndarray, " pool_row"]) -> Int[np.ndarray, " edge"]:
+        """Edges in order of the free fraction of their time over the whole horizon."""
+        pool = self.pool
+        first = pool.compute_start * pool.slots
+        rows = free[first : pool.end_start * pool.slots].reshape(pool.fixed, -1)
+        whole = self._whole[first : pool.end_start * pool.slots].reshape(pool.fixed, -1)
+        return self._edges[np.argsort(-(rows / np.maximum(whole, 1e-12))[self._edges].mean(axis=1), kind="stable")]

@@ -1,0 +1,179 @@
+"""Patterns: for each task the ways to map its graph onto the resource graph, and the matching problem they pose.
+
+A pattern fixes the cell, the node of every compute stage, the model variant and adapter, how many denoising steps, and
+who senses with how much. Only patterns that can meet the deadline at the least latency, the required quality and the
+memory of the machine are kept, and only those whose value exceeds their cost. A pattern's stages are planned over
+windows that use ``pace`` of the time that is left, and each draws evenly on the slots its window covers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from gainnet.demand.task import Tasks
+from gainnet.network.state import LinkView, NetworkState
+from gainnet.orchestrator import pattern_kernel as kernel
+from gainnet.orchestrator.pool import Pool
+from gainnet.orchestrator.problem import Problem
+from gainnet.orchestrator.tables import Tables
+from gainnet.scenario.orchestrator import Orchestrator
+
+
+@dataclass(frozen=True, slots=True)
+class Posed:
+    """A matching problem and what its tasks and patterns mean.
+
+    Attributes:
+        problem: what the matcher sees.
+        tasks: the tasks, in the problem's order.
+        ints: description of each pattern: see the column names in `gainnet.orchestrator.pattern_kernel`.
+        floats: its steps, quality, energy (J), cost, planned completion (s from now) and least latency (s).
+    """
+
+    problem: Problem
+    tasks: Tasks
+    ints: Int[np.ndarray, "pattern description"]
+    floats: Float[np.ndarray, "pattern number"]
+
+
+class Enumerator:
+    """Enumerates patterns into buffers that it keeps and grows as needed."""
+
+    def __init__(self, config: Orchestrator, pool: Pool, tables: Tables) -> None:
+        self._config = config
+        self._pool = pool
+        self._tables = tables
+        self._artifacts = len(tables.size_byte)
+        self._patterns_max, self._entries_max, self._tasks_max = 4096, 65_536, 256
+        self._grow()
+
+    def _grow(self) -> None:
+        patterns, entries, rows = self._patterns_max, self._entries_max, self._pool.rows
+        setups = (self._tables.fixed + self._tables.users) * self._artifacts
+        self._scratch = kernel.Scratch(
+            counter=np.array([0, 0, 0, 0, patterns, entries, 0]),
+            task_ptr=np.zeros(self._tasks_max + 1, np.int64),
+            ints=np.empty((patterns, kernel.PATTERN_INTS), np.int64),
+            floats=np.empty((patterns, kernel.PATTERN_FLOATS)),
+            value=np.empty(patterns),
+            tier=np.empty(patterns, np.int64),
+            nearest=np.empty(patterns, np.int64),
+            setup=np.empty((patterns, 2), np.int64),
+            entry_ptr=np.zeros(patterns + 1, np.int64),
+            entry_row=np.empty(entries, np.int64),
+            entry_amount=np.empty(entries),
+            row_of=np.full(rows, -1),
+            row_id=np.empty(rows, np.int64),
+            entry_of=np.empty(rows, np.int64),
+            setup_of=np.full(setups, -1),
+            setup_key=np.empty(setups, np.int64),
+        )
+
+    def pose(
+        self,
+        state: NetworkState,
+        tasks: Tasks,
+        free: Float[np.ndarray, " pool_row"],
+        spare_edge: Int[np.ndarray, " edge"],
+    ) -> Posed:
+        """Enumerate the patterns of the tasks on the observed state.
+
+        Args:
+            state: the network; only what was observed is read.
+            tasks: the tasks to decide.
+            free: what is left of every pool row.
+            spare_edge: edge nodes, those with most time to spare first.
+        """
+        view = view_of(state, state.observed, spare_edge)
+        columns = kernel.TaskColumns(*(getattr(tasks, name) for name in kernel.TaskColumns._fields))
+        if len(tasks) > self._tasks_max:
+            self._tasks_max = 2 * len(tasks)
+            self._grow()
+        while True:
+            config, scratch = self._config, self._scratch
+            kernel.enumerate_patterns(
+                self._tables, columns, view, config.pace, config.cells_considered, config.edges_considered, scratch
+            )
+            overflow = scratch.counter[kernel.OVERFLOW]
+            if not overflow:
+                break
+            self._patterns_max *= 2
+            self._entries_max *= 2
+            self._grow()
+        posed = self._collect(state, tasks, free)
+        kernel.forget(scratch)
+        return posed
+
+    def _collect(self, state: NetworkState, tasks: Tasks, free: Float[np.ndarray, " pool_row"]) -> Posed:
+        scratch = self._scratch
+        patterns, entries, rows, setups = (int(n) for n in scratch.counter[:4])
+        row_id = scratch.row_id[:rows].copy()
+        node, artifact = np.divmod(scratch.setup_key[:setups], self._artifacts)
+        memory_id = self._pool.memory_start + node
+        new = np.unique(memory_id[scratch.row_of[memory_id] < 0]) if setups else memory_id
+        row_of = scratch.row_of
+        if len(new):
+            row_of = scratch.row_of.copy()
+            row_of[new] = rows + np.arange(len(new))
+            row_id = np.concatenate([row_id, new])
+        problem = Problem(
+            task_ptr=scratch.task_ptr[: len(tasks) + 1].copy(),
+            value=scratch.value[:patterns].copy(),
+            demand_ptr=scratch.entry_ptr[: patterns + 1].copy(),
+            demand_row=scratch.entry_row[:entries].copy(),
+            demand_amount=scratch.entry_amount[:entries].copy(),
+            capacity=np.maximum(free[row_id], 0.0),
+            row_id=row_id,
+            setup=scratch.setup[:patterns].copy(),
+            setup_row=row_of[memory_id],
+            setup_size=self._tables.size_byte[artifact],
+            setup_cost=self._setup_cost(state, node, artifact),
+            tier=scratch.tier[:patterns].copy(),
+            nearest=scratch.nearest[:patterns].copy(),
+        )
+        return Posed(problem, tasks, scratch.ints[:patterns].copy(), scratch.floats[:patterns].copy())
+
+    def _setup_cost(
+        self, state: NetworkState, node: Int[np.ndarray, " setup"], artifact: Int[np.ndarray, " setup"]
+    ) -> Float[np.ndarray, " setup"]:
+        """Loading costs what the machine's time and energy cost meanwhile; nothing where it is resident or on its way."""
+        tables = self._tables
+        seconds = (
+            tables.load_overhead_s[node] + tables.load_s[artifact] + tables.size_byte[artifact] / tables.load_byte_per_s[node]
+        )
+        per_s = tables.price_per_s[node] + tables.busy_w[node] * tables.energy_price_per_j
+        present = state.load.resident[node, artifact] | np.isfinite(state.load.ready_s[node, artifact])
+        return np.where(present, 0.0, tables.cost_weight * seconds * per_s)
+
+
+def view_of(
+    state: NetworkState,
+    links: LinkView,
+    spare_edge: Int[np.ndarray, " edge"] | None = None,
+) -> kernel.View:
+    """The network as seen through ``links`` (observed or true), flat, for the kernels.
+
+    ``spare_edge`` is only read where patterns are enumerated.
+    """
+    load = state.load
+    return kernel.View(
+        now_s=state.time_s,
+        candidate=state.candidate,
+        uplink=links.uplink_bit_per_s_hz,
+        downlink=links.downlink_bit_per_s_hz,
+        uplink_power_w=state.uplink_power_w,
+        cell_distance_m=state.cell_distance_m,
+        sensing_up=load.health.sensing_up,
+        node_up=load.health.node_up,
+        batch=load.batch,
+        resident=load.resident,
+        ready_s=load.ready_s,
+        pinned=load.pinned,
+        spare_edge=NO_EDGES if spare_edge is None else spare_edge,
+    )
+
+
+NO_EDGES = np.empty(0, np.int64)

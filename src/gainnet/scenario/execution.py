@@ -1,0 +1,78 @@
+"""What a person writes about execution: faults, retries and the fluid model's time step."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from gainnet.scenario.quantity import NonNegative, Positive, Section
+
+
+class Span(Section):
+    """A fault that begins at ``begin_s`` and ends at ``end_s`` of the run."""
+
+    begin_s: NonNegative
+    end_s: Positive
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.end_s <= self.begin_s:
+            raise ValueError("end_s must be after begin_s")
+        return self
+
+
+class EdgeDown(Span):
+    """An edge machine is down: what it ran is lost and tried again elsewhere; it comes back with an empty memory."""
+
+    kind: Literal["edge_down"] = "edge_down"
+    edge: Annotated[int, Field(ge=0)]
+
+
+class CellOutage(Span):
+    """A cell transmits nothing; its edge still computes."""
+
+    kind: Literal["cell_outage"] = "cell_outage"
+    cell: Annotated[int, Field(ge=0)]
+
+
+class SensingOutage(Span):
+    """No sounding and no radar: what was known goes stale, perception tasks cannot sense."""
+
+    kind: Literal["sensing_outage"] = "sensing_outage"
+
+
+class DemandSurge(Span):
+    """All arrival rates are multiplied by ``factor``."""
+
+    kind: Literal["demand_surge"] = "demand_surge"
+    factor: Annotated[float, Field(ge=0.0, le=100.0)]
+
+
+class LinkDegradation(Span):
+    """The backhaul links of an edge (or all, where ``edge`` is None) keep ``factor`` of their rate."""
+
+    kind: Literal["link_degradation"] = "link_degradation"
+    factor: Annotated[float, Field(ge=0.0, le=1.0)]
+    edge: Annotated[int, Field(ge=0)] | None = None
+
+
+Fault = Annotated[
+    EdgeDown | CellOutage | SensingOutage | DemandSurge | LinkDegradation, Field(discriminator="kind")
+]
+
+
+class Execution(Section):
+    """How plans are carried out in simulation.
+
+    A frame is cut into ``steps`` steps of fluid processor sharing. A task whose machine failed, whose target was missed
+    or whose link broke is tried again up to ``retries`` times while its deadline allows. A task that is ``late`` by
+    more than ``abandon_s`` fails.
+    """
+
+    steps: Annotated[int, Field(ge=1, le=64)] = 4
+    retries: Annotated[int, Field(ge=0, le=10)] = 2
+    abandon_s: NonNegative = 2.0
+    faults: tuple[Fault, ...] = ()
+
+

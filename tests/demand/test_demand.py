@@ -1,0 +1,131 @@
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from asked import CHAT, collect, constant, demand, image, joined, poisson, state, text, written
+
+from gainnet.demand.task import Tasks
+from gainnet.errors import TraceError
+
+BURSTS = {"kind": "mmpp", "rate_per_end_per_s": 2.0}
+LEARNING = {"kind": "learning", "models": ["small"], "deadline_s": 9.0, "period_s": 5.0, "participation": 0.2}
+FED = {**LEARNING, "train_token": constant(5000), "update_bit": 8e6}
+MIXED: dict[str, Any] = {"chat": text(BURSTS), "art": image(poisson(1.0), adapter_probability=0.5), "fed": FED}
+
+
+def same(left: list[Tasks], right: list[Tasks]) -> bool:
+    return all(np.array_equal(joined(left, field.name), joined(right, field.name)) for field in fields(Tasks))
+
+
+def test_frames_hold_their_arrivals_in_order_with_serial_ids() -> None:
+    frames = collect(demand(MIXED), 60.0)
+    assert len(frames[0]) == 0
+    for index, tasks in enumerate(frames):
+        assert ((tasks.arrival_s >= (index - 1) * 0.1) & (tasks.arrival_s < index * 0.1)).all()
+    assert (np.diff(joined(frames, "arrival_s")) >= 0.0).all()
+    assert joined(frames, "task_id").tolist() == list(range(sum(map(len, frames))))
+    for field in fields(Tasks):
+        assert joined(frames, field.name).dtype == (np.int64 if field.type.startswith("Int") else np.float64)
+
+
+def test_the_same_seed_gives_the_same_tasks_and_another_seed_others() -> None:
+    assert same(collect(demand(MIXED), 20.0), collect(demand(MIXED), 20.0))
+    assert not same(collect(demand(MIXED), 20.0), collect(demand(MIXED, seed=2), 20.0))
+
+
+def test_tasks_do_not_depend_on_frames_or_on_other_services() -> None:
+    frames = collect(demand(MIXED), 60.0)
+    once = [demand(MIXED).arrive(state(time_s)) for time_s in (60.0,)]
+    assert same(frames, once)
+    services, arrival_s = joined(frames, "service"), joined(frames, "arrival_s")
+    alone = collect(demand({"chat": MIXED["chat"], "art": MIXED["art"]}), 60.0)
+    assert len(arrival_s[services < 2]) == pytest.approx(sum(map(len, alone)), rel=0.1)
+
+
+def test_asking_again_gives_nothing_new() -> None:
+    source = demand(MIXED)
+    assert len(source.arrive(state(5.0))) > 0
+    assert len(source.arrive(state(5.0))) == 0
+
+
+def test_rates_add_up() -> None:
+    frames = collect(demand({"a": text(poisson(1.0)), "b": text(poisson(3.0))}, ends=5), 500.0)
+    assert np.bincount(joined(frames, "service")) == pytest.approx([2500, 7500], rel=0.08)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.4, 1.7, 2.0, 3.25])
+def test_the_demand_factor_multiplies_every_rate(factor: float) -> None:
+    services = {"a": text(poisson(2.0)), "b": text({**BURSTS, "burst_mean_s": 0.5, "calm_mean_s": 2.0})}
+    frames = collect(demand(services), 400.0, lambda _: factor)
+    counted = np.bincount(joined(frames, "service"), minlength=2)
+    assert counted == pytest.approx([8000 * factor, 8000 * factor], rel=0.1)
+
+
+def test_a_surge_adds_tasks_and_leaves_the_others_as_they_were() -> None:
+    base = collect(demand(MIXED), 40.0)
+    surged = collect(demand(MIXED), 40.0, lambda time_s: 2.5 if 10.05 < time_s < 20.05 else 1.0)
+    low, high = joined(base, "arrival_s"), joined(surged, "arrival_s")
+    assert set(low) <= set(high)
+    extra = np.setdiff1d(high, low)
+    assert extra.min() >= 10.0
+    assert extra.max() < 20.0
+    art = [np.sum(joined(frames, "service") == 1) for frames in (base, surged)]
+    assert art[1] - art[0] == pytest.approx(1.5 * 100, abs=4 * np.sqrt(150))
+    learning = [np.sum(joined(frames, "service") == 2) for frames in (base, surged)]
+    assert learning[0] == learning[1] == 16
+    assert joined(surged, "task_id").tolist() == list(range(len(high)))
+
+
+def test_past_factors_do_not_change_later_tasks() -> None:
+    base = collect(demand(MIXED), 40.0)
+    surged = collect(demand(MIXED), 40.0, lambda time_s: 3.0 if time_s < 5.0 else 1.0)
+    late = [joined(frames, "arrival_s") for frames in (base, surged)]
+    assert np.array_equal(late[0][late[0] >= 5.0], late[1][late[1] >= 5.0])
+
+
+def test_many_short_blocks_lose_nothing() -> None:
+    frames = collect(demand({"a": text(poisson(100.0))}, ends=100), 5.0)
+    assert sum(map(len, frames)) == pytest.approx(50_000, rel=0.03)
+    assert (np.diff(joined(frames, "arrival_s")) >= 0.0).all()
+
+
+def test_a_trace_gives_times_and_sizes_and_a_surge_repeats_its_rows(tmp_path: Path) -> None:
+    services = {"chat": text({"kind": "trace", "path": written(tmp_path, CHAT)})}
+    frames = collect(demand(services, duration_s=20.0), 20.0)
+    assert joined(frames, "arrival_s").tolist() == list(range(20))
+    assert joined(frames, "prompt_token").tolist() == [100.0 + second for second in range(20)]
+    assert joined(frames, "output_token").tolist() == [max(1.0, second) for second in range(20)]
+    doubled = collect(demand(services, duration_s=20.0), 20.0, lambda _: 2.0)
+    assert joined(doubled, "arrival_s").tolist() == np.repeat(np.arange(20.0), 2).tolist()
+    assert joined(doubled, "prompt_token").tolist() == np.repeat(100.0 + np.arange(20.0), 2).tolist()
+
+
+def test_a_trace_of_another_kind_is_refused(tmp_path: Path) -> None:
+    services = {"art": image({"kind": "trace", "path": written(tmp_path, CHAT)})}
+    with pytest.raises(TraceError, match="records text requests, service 'art' is image"):
+        demand(services, duration_s=20.0)
+
+
+def test_a_short_trace_is_refused(tmp_path: Path) -> None:
+    services = {"chat": text({"kind": "trace", "path": written(tmp_path, CHAT)})}
+    with pytest.raises(TraceError, match="is 40 s long"):
+        demand(services, duration_s=60.0)
+
+
+def test_the_real_traces_drive_a_run(data: Path) -> None:
+    services = {
+        "chat": text({"kind": "trace", "path": data / "azure_llm_2023" / "conv.csv", "speed": 10.0}),
+        "art": image({"kind": "trace", "path": data / "gentd26" / "requests.csv", "start_s": 440_000, "speed": 500.0}),
+    }
+    frames = collect(demand(services), 60.0)
+    service, adapter = joined(frames, "service"), joined(frames, "adapter")
+    assert np.bincount(service) == pytest.approx([3318, 1000], rel=0.7)
+    assert set(adapter[service == 0]) == {-1}
+    assert set(adapter[service == 1]) == {-1, 3, 4}
+
+
+def test_fitted_bursts_have_their_rate() -> None:
+    arrivals = {"kind": "fitted", "name": "azure-2023", "rate_per_end_per_s": 2.0}
+    assert len(demand({"chat": text(arrivals)}).arrive(state(10_000.0))) == pytest.approx(200_000, rel=0.04)
