@@ -34,7 +34,8 @@ def outcomes(number: int, **columns: object) -> Outcomes:
 def usage(cells: int = 3, fixed: int = 4, links: int = 3, **values: object) -> Usage:
     """What a quiet frame uses."""
     scalars = {"radio_energy_j": 10.0, "compute_energy_j": 20.0, "cost": 0.5, "running": 0, "waiting": 0}
-    scalars |= {"uplink_bit": 1e6, "downlink_bit": 2e6, "flop": 1e12, "detections": 0, "looks": 0, "loads": 0, "handovers": 0}
+    scalars |= {"uplink_bit": 1e6, "downlink_bit": 2e6, "flop": 1e12}
+    scalars |= {"detections": 0, "looks": 0, "loads": 0, "handovers": 0}
     sizes = {"cell_use": cells, "sounding_use": cells, "radar_use": cells}
     sizes |= {"node_use": fixed, "link_use": links, "memory_use": fixed}
     arrays = {name: np.full(size, 0.25) for name, size in sizes.items()}
@@ -115,7 +116,8 @@ def _ended(
     return outcomes(
         number, task_id=np.array([d[2] for d in done], dtype=np.int64), service=random.integers(0, services, number),
         user=random.integers(0, users, number), result=result, arrival_s=arrival, deadline_s=arrival + 2.5, end_s=end,
-        start_s=arrival + 0.1, quality=random.uniform(0.4, 0.9, number), tier=np.where(result == Result.REJECTED, -1, tier),
+        start_s=arrival + 0.1, quality=random.uniform(0.4, 0.9, number),
+        tier=np.where(result == Result.REJECTED, -1, tier),
         node=np.where(tier == 2, 0, np.where(tier == 1, 1 + random.integers(0, edges, number), edges + 1)),
         cell=random.integers(0, cells, number), model=tier, sensing=random.integers(-1, 2, number),
     )  # fmt: skip

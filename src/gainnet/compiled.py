@@ -1,4 +1,8 @@
-"""One door to the compiler: ``njit`` with a cache on disk and a type that mypy can follow."""
+"""One door to the compiler: machine code is cached on disk beside the source, and mypy sees the plain function.
+
+Functions that only compiled code calls are marked ``inner``: they get no wrapper for Python callers, and building those
+wrappers is most of the compile time of a function that takes tuples of arrays.
+"""
 
 from __future__ import annotations
 
@@ -11,5 +15,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def njit(function: Function) -> Function:
-    """Compile ``function`` with numba, once for each signature; the machine code is cached beside the source."""
+    """Compile a function that Python or compiled code calls, once for each signature."""
     return cast(Function, numba.njit(cache=True, nogil=True)(function))
+
+
+def inner(function: Function) -> Function:
+    """Compile a function that only compiled code calls."""
+    return cast(Function, numba.njit(cache=True, nogil=True, no_cpython_wrapper=True)(function))

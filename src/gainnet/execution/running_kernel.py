@@ -8,32 +8,25 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gainnet.compiled import njit
+from gainnet.compiled import inner, njit
 from gainnet.network.compute_kernel import load_s
-from gainnet.orchestrator.pattern_kernel import (
-    ADAPTER,
-    BATCH,
-    CANDIDATE,
-    CELL,
-    LEVEL,
-    MODEL,
-    NODE,
-    QUALITY,
-    SENSING,
-    STEP,
-    WAIT_S,
-    TaskColumns,
-    View,
-    windows,
-)
+from gainnet.orchestrator.pattern_kernel import BATCH, QUALITY, STEP, WAIT_S, windows
 from gainnet.orchestrator.stage_kernel import (
+    ADAPTER,
+    CELL,
     DENOISE,
     KIND,
     LEARNING,
+    LEVEL,
+    MODEL,
+    NODE,
     PERCEPTION,
     PREFILL,
+    SENSING,
     TRAIN,
     WAIT,
+    TaskColumns,
+    View,
     expand,
 )
 from gainnet.orchestrator.tables import Tables
@@ -71,20 +64,20 @@ class Residency(NamedTuple):
     load_free_s: NDArray[np.float64]
 
 
-@njit
+@inner
 def holder_of(tables: Tables, kind: int, user: int, node: int) -> int:
     """The node that must hold the model: the end itself for a learning task, else the node that computes."""
-    return tables.fixed + user if kind == LEARNING else node
+    return tables.run[0].fixed + user if kind == LEARNING else node
 
 
-@njit
+@inner
 def make_room(tables: Tables, residency: Residency, node: int, need_byte: float) -> bool:
     """Evict idle artifacts, least recently used first, until ``need_byte`` fit at a node; False where they never will."""
     artifacts = residency.resident.shape[1]
-    free = tables.memory_byte[node] - residency.cache_byte[node]
+    free = tables.node[node].memory_byte - residency.cache_byte[node]
     for a in range(artifacts):
         if residency.ready_s[node, a] < math.inf:
-            free -= tables.size_byte[a]
+            free -= tables.artifact[a].size_byte
     while free < need_byte:
         oldest = -1
         for a in range(artifacts):
@@ -95,22 +88,22 @@ def make_room(tables: Tables, residency: Residency, node: int, need_byte: float)
             return False
         residency.resident[node, oldest] = False
         residency.ready_s[node, oldest] = math.inf
-        free += tables.size_byte[oldest]
+        free += tables.artifact[oldest].size_byte
     return True
 
 
-@njit
+@inner
 def hold(tables: Tables, residency: Residency, node: int, artifact: int, now_s: float) -> int:
     """Pin an artifact, loading it first where it is absent. Returns loads begun (0 or 1), or -1 where it cannot fit."""
     begun = 0
     if residency.ready_s[node, artifact] == math.inf:
         residency.pinned[node, artifact] += 1
-        fits = make_room(tables, residency, node, tables.size_byte[artifact])
+        fits = make_room(tables, residency, node, tables.artifact[artifact].size_byte)
         residency.pinned[node, artifact] -= 1
         if not fits:
             return -1
         seconds = load_s(
-            tables.size_byte[artifact], tables.load_s[artifact], tables.load_byte_per_s[node], tables.load_overhead_s[node]
+            tables.artifact[artifact].size_byte, tables.artifact[artifact].load_s, tables.node[node].load_byte_per_s, tables.node[node].load_overhead_s
         )
         residency.load_free_s[node] = max(now_s, residency.load_free_s[node]) + seconds
         residency.ready_s[node, artifact] = residency.load_free_s[node]
@@ -120,7 +113,7 @@ def hold(tables: Tables, residency: Residency, node: int, artifact: int, now_s: 
     return begun
 
 
-@njit
+@inner
 def hold_all(
     tables: Tables, residency: Residency, node: int, model: int, adapter: int, cache_byte: float, now_s: float
 ) -> int:
@@ -151,7 +144,7 @@ def release(tables: Tables, running: Running, residency: Residency, row: int, no
     residency.cache_byte[node] = max(0.0, residency.cache_byte[node] - running.floats[row, R_CACHE])
 
 
-@njit
+@inner
 def artifact_ready_s(residency: Residency, ints: NDArray[np.int64], holder: int) -> float:
     """When both a task's model and its adapter may be used."""
     ready = residency.ready_s[holder, ints[R_MODEL]]
@@ -160,7 +153,7 @@ def artifact_ready_s(residency: Residency, ints: NDArray[np.int64], holder: int)
     return ready
 
 
-@njit
+@inner
 def enter_stage(tables: Tables, running: Running, residency: Residency, row: int, at_s: float) -> None:
     """Set when the current stage may begin: after its link's latency, and not before its model is there."""
     ints = running.ints[row]
@@ -204,7 +197,7 @@ def admit(
         holder = holder_of(tables, kind, user, node)
         cache = 0.0
         if kind != LEARNING:
-            cache = (tasks.prompt_token[i] + tasks.output_token[i]) * tables.kv_byte_per_token[model]
+            cache = (tasks.prompt_token[i] + tasks.output_token[i]) * tables.artifact[model].kv_byte_per_token
         begun = hold_all(tables, residency, holder, model, adapter, cache, view.now_s)
         if begun < 0:
             continue
@@ -212,14 +205,10 @@ def admit(
         row = rows[used]
         used += 1
         entered[i] = row
-        k = max(p[CANDIDATE], 0)
         stage_ints, stage_floats = running.stage_ints[row], running.stage_floats[row]
         n, accuracy = expand(
-            tables, kind, user, tasks.prompt_token[i], tasks.output_token[i], number[STEP], tasks.image[i],
-            tasks.uplink_bit[i], tasks.downlink_bit[i], tasks.target_range_m[i], p[CELL], view.uplink[user, k],
-            view.downlink[user, k], view.uplink_power_w[user, k], view.cell_distance_m[user, k], node, model,
-            number[BATCH], number[WAIT_S], p[SENSING], p[LEVEL], stage_ints, stage_floats,
-        )  # fmt: skip
+            tables, tasks, view, p, number[STEP], number[BATCH], number[WAIT_S], stage_ints, stage_floats
+        )
         windows(stage_floats, n, tasks.deadline_s[i] - view.now_s, pace, running.stage_end_s[row])
         running.stage_end_s[row, :n] += view.now_s
         ints, floats = running.ints[row], running.floats[row]

@@ -33,7 +33,7 @@ from gainnet.network.energy import END_CIRCUIT_W, compute_energy_j, radio_energy
 from gainnet.network.state import Load, NetworkState
 from gainnet.orchestrator.orchestrator import Orchestrator
 from gainnet.orchestrator.pattern import Posed, view_of
-from gainnet.orchestrator.pattern_kernel import TaskColumns
+from gainnet.orchestrator.stage_kernel import TaskColumns
 from gainnet.orchestrator.plan import Plan
 from gainnet.scenario.execution import Execution as Config
 from gainnet.scenario.hardware import BaseStation
@@ -130,7 +130,7 @@ class Execution:
         usage = self._usage(meters, state, sounding, loads)
         self._batch *= 1.0 - BATCH_MEMORY
         self._batch += BATCH_MEMORY * np.maximum(meters.batch, 1.0).reshape(self._batch.shape)
-        band = tables.blocks * self._frame_s
+        band = tables.run[0]["blocks"] * self._frame_s
         self._residency.resident[:] = self._residency.ready_s <= end_s
         self.load = self._new_load(
             meters.transmit_block_s / band,
@@ -257,7 +257,7 @@ class Execution:
             energy_j=floats[:, rk.R_ENERGY] + earlier.energy_j,
             cost=floats[:, rk.R_COST] + earlier.cost,
             node=ints[:, rk.R_NODE],
-            tier=self._tables.tier[ints[:, rk.R_NODE]],
+            tier=self._tables.node["tier"][ints[:, rk.R_NODE]],
             cell=ints[:, rk.R_CELL],
             model=ints[:, rk.R_MODEL],
             sensing=np.where(sensing == 0, 0, np.where(sensing == 1, level, -level)),
@@ -306,30 +306,30 @@ class Execution:
         """What the frame used, from the meters of the step kernel."""
         tables, pool, nodes, frame_s = self._tables, self._pool, self._nodes, self._frame_s
         health, fixed = state.load.health, pool.fixed
-        band = tables.blocks * frame_s
+        band = tables.run[0]["blocks"] * frame_s
         band_use = meters.used[: pool.compute_start].reshape(pool.cells, -1).sum(axis=1) / band
         sounding_use = sounding / band
         transmit = meters.transmit_block_s / band
         radio_j = radio_energy_j(transmit, band_use + sounding_use > 0.0, health.cell_up, self._station, frame_s).sum()
-        radio_j += meters.uplink_j.sum() + END_CIRCUIT_W * meters.uplink_block_s.sum() / tables.blocks
+        radio_j += meters.uplink_j.sum() + END_CIRCUIT_W * meters.uplink_block_s.sum() / tables.run[0]["blocks"]
         node_up = np.concatenate([health.node_up, np.ones(pool.users, np.bool_)])
         compute_j = compute_energy_j(meters.busy_s, node_up, nodes, frame_s)[:fixed].sum()
-        compute_j += meters.busy_s[fixed:] @ tables.busy_w[fixed:]
+        compute_j += meters.busy_s[fixed:] @ tables.node["busy_w"][fixed:]
         link = pool.link_start
         residency = self._residency
-        weights = np.isfinite(residency.ready_s[:fixed]) @ tables.size_byte
+        weights = np.isfinite(residency.ready_s[:fixed]) @ tables.artifact["size_byte"]
         return Usage(
             radio_energy_j=float(radio_j),
             compute_energy_j=float(compute_j),
-            cost=float(meters.busy_s @ tables.price_per_s + (radio_j + compute_j) * tables.energy_price_per_j),
+            cost=float(meters.busy_s @ tables.node["price_per_s"] + (radio_j + compute_j) * tables.run[0]["energy_price_per_j"]),
             running=len(self._table.active),
             waiting=0 if self._waiting is None else len(self._waiting),
             cell_use=band_use + sounding_use,
             sounding_use=sounding_use,
             radar_use=meters.radar_block_s / band,
-            node_use=meters.busy_s[:fixed] / (tables.count[:fixed] * frame_s),
-            link_use=meters.used[link:] / (tables.link_bit_per_s * frame_s),
-            memory_use=(weights + residency.cache_byte[:fixed]) / tables.memory_byte[:fixed],
+            node_use=meters.busy_s[:fixed] / (tables.node["count"][:fixed] * frame_s),
+            link_use=meters.used[link:] / (tables.link["bit_per_s"] * frame_s),
+            memory_use=(weights + residency.cache_byte[:fixed]) / tables.node["memory_byte"][:fixed],
             uplink_bit=float(meters.totals[UP_BIT]),
             downlink_bit=float(meters.totals[DOWN_BIT]),
             flop=float(meters.totals[FLOPS]),

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gainnet.compiled import njit
+from gainnet.compiled import inner, njit
 from gainnet.execution.running_kernel import (
     ACTIVE,
     DONE,
@@ -40,7 +40,7 @@ from gainnet.execution.running_kernel import (
     Running,
     enter_stage,
 )
-from gainnet.orchestrator.pattern_kernel import View, stage_cost
+from gainnet.orchestrator.pattern_kernel import stage_cost
 from gainnet.orchestrator.share_kernel import square_root_with_floors
 from gainnet.orchestrator.stage_kernel import (
     AMOUNT,
@@ -61,6 +61,7 @@ from gainnet.orchestrator.stage_kernel import (
     UNIT,
     UPLINK,
     UPLOAD,
+    View,
     radio_resource,
 )
 from gainnet.orchestrator.tables import Tables
@@ -105,13 +106,13 @@ class Work(NamedTuple):
     list_grant: NDArray[np.float64]
 
 
-@njit
+@inner
 def is_radio(kind: int) -> bool:
     """Whether a stage sends data over the air."""
     return kind == UPLINK or kind == DOWNLINK or kind == UPLOAD
 
 
-@njit
+@inner
 def follow_radio(tables: Tables, view: View, running: Running, row: int, now_s: float, pending: NDArray[np.bool_]) -> None:
     """Give a task's remaining radio stages the rates of its cell as they truly are; hand it over where the cell is lost."""
     ints, stages, amounts = running.ints[row], running.stage_ints[row], running.stage_floats[row]
@@ -132,7 +133,7 @@ def follow_radio(tables: Tables, view: View, running: Running, row: int, now_s: 
             forward_s = tables.path_latency_s[tables.cell_edge[ints[R_CELL]], tables.cell_edge[best]]
             ints[R_CELL], k = best, 0
             ints[R_HANDOVER] += 1
-            running.floats[row, R_READY] = max(running.floats[row, R_READY], now_s + tables.interruption_s + forward_s)
+            running.floats[row, R_READY] = max(running.floats[row, R_READY], now_s + tables.run[0].interruption_s + forward_s)
     up, down = (view.uplink[user, k], view.downlink[user, k]) if k >= 0 else (0.0, 0.0)
     for s in range(ints[R_STAGE], ints[R_STAGES]):
         kind = stages[s, KIND]
@@ -140,14 +141,14 @@ def follow_radio(tables: Tables, view: View, running: Running, row: int, now_s: 
             stages[s, RESOURCE] = radio_resource(tables, ints[R_CELL], 0)
         elif is_radio(kind):
             rate = down if kind == DOWNLINK else up
-            amounts[s, UNIT] = 1.0 / (rate * tables.block_hz) if rate > 0.0 else math.inf
+            amounts[s, UNIT] = 1.0 / (rate * tables.run[0].block_hz) if rate > 0.0 else math.inf
             part = RADIO_DOWN if kind == DOWNLINK else RADIO_UP
             stages[s, RESOURCE] = radio_resource(tables, ints[R_CELL], part)
             if kind != DOWNLINK and k >= 0:
                 amounts[s, BLOCK_W] = view.uplink_power_w[user, k]
 
 
-@njit
+@inner
 def count_decoding(running: Running, active: NDArray[np.int64], artifacts: int, work: Work, until_s: float) -> None:
     """Requests that decode together, for each node and model."""
     for row in active:
@@ -161,13 +162,13 @@ def count_decoding(running: Running, active: NDArray[np.int64], artifacts: int, 
             work.decoding[ints[R_NODE] * artifacts + ints[R_MODEL]] += 1
 
 
-@njit
+@inner
 def batch_of(tables: Tables, requests: float, node: int) -> float:
     """Requests in the batch of one accelerator."""
-    return min(tables.batch_max[node], max(1.0, requests / tables.count[node]))
+    return min(tables.node[node].batch_max, max(1.0, requests / tables.node[node].count))
 
 
-@njit
+@inner
 def want(
     tables: Tables, running: Running, work: Work, meters: Meters, row: int, at_s: float, step_s: float, first_pass: bool
 ) -> bool:
@@ -177,9 +178,9 @@ def want(
     numbers = running.stage_floats[row, s]
     if running.stage_ints[row, s, KIND] == DECODE:
         node = ints[R_NODE]
-        key = node * len(tables.size_byte) + ints[R_MODEL]
+        key = node * len(tables.artifact) + ints[R_MODEL]
         batch = batch_of(tables, float(work.decoding[key]), node)
-        numbers[UNIT] = max(numbers[FLOP] / tables.flop_per_s[node], numbers[TOKEN_WEIGHT] / batch + numbers[TOKEN_CACHE])
+        numbers[UNIT] = max(numbers[FLOP] / tables.node[node].flop_per_s, numbers[TOKEN_WEIGHT] / batch + numbers[TOKEN_CACHE])
         numbers[RATE] = 1.0 / batch
         if first_pass:
             meters.batch[key] = max(meters.batch[key], batch)
@@ -193,7 +194,7 @@ def want(
     return floats[R_READY] < at_s + step_s
 
 
-@njit
+@inner
 def earliest_first(running: Running, work: Work, n: int, left: float) -> None:
     """Serve reserved amounts in the order of planned ends until the resource is used up."""
     for i in range(1, n):
@@ -213,7 +214,7 @@ def earliest_first(running: Running, work: Work, n: int, left: float) -> None:
         left -= work.grant[row]
 
 
-@njit
+@inner
 def share(running: Running, work: Work, resource: int) -> float:
     """Share what is left of a resource among the rows in its list; sets their grants and returns their sum."""
     n, reserved = 0, 0.0
@@ -252,7 +253,7 @@ def share(running: Running, work: Work, resource: int) -> float:
     return min(given, left)
 
 
-@njit
+@inner
 def charge(tables: Tables, running: Running, meters: Meters, row: int, grant: float) -> None:
     """Book what a grant did: resource time, energy, price, bits, flop."""
     ints, floats = running.ints[row], running.floats[row]
@@ -260,13 +261,13 @@ def charge(tables: Tables, running: Running, meters: Meters, row: int, grant: fl
     kind, resource = running.stage_ints[row, s, KIND], running.stage_ints[row, s, RESOURCE]
     numbers = running.stage_floats[row, s]
     user, node, cell = ints[R_USER], ints[R_NODE], ints[R_CELL]
-    energy, price = stage_cost(tables, user, kind, resource, node, grant, numbers[BLOCK_W])
+    energy, price = stage_cost(tables, user, kind, node, grant, numbers[BLOCK_W])
     floats[R_ENERGY] += energy
-    floats[R_COST] += price + energy * tables.energy_price_per_j
+    floats[R_COST] += price + energy * tables.run[0].energy_price_per_j
     meters.used[resource] += grant
     if kind == SENSE:
         meters.radar_block_s[cell] += grant
-        if numbers[BLOCK_W] == tables.block_power_w:
+        if numbers[BLOCK_W] == tables.run[0].block_power_w:
             meters.transmit_block_s[cell] += grant
         else:
             meters.uplink_j[user] += energy
@@ -279,11 +280,11 @@ def charge(tables: Tables, running: Running, meters: Meters, row: int, grant: fl
         meters.uplink_j[user] += energy
         meters.totals[UP_BIT] += grant / numbers[UNIT]
     elif kind != TRANSFER:
-        meters.busy_s[tables.fixed + user if kind == TRAIN else node] += grant
+        meters.busy_s[tables.run[0].fixed + user if kind == TRAIN else node] += grant
         meters.totals[FLOPS] += grant / numbers[UNIT] * numbers[FLOP]
 
 
-@njit
+@inner
 def finish_stage(
     tables: Tables,
     running: Running,
@@ -306,7 +307,7 @@ def finish_stage(
                 ints[R_STATUS] = MISSED
                 floats[R_END] = at_s
             else:
-                running.stage_floats[row, s, AMOUNT] = tables.level_cost_block_s[ints[R_LEVEL]]
+                running.stage_floats[row, s, AMOUNT] = tables.level[ints[R_LEVEL]].cost_block_s
             return
         meters.totals[DETECTIONS] += 1.0
     ints[R_STAGE] += 1
@@ -318,7 +319,7 @@ def finish_stage(
         enter_stage(tables, running, residency, row, at_s)
 
 
-@njit
+@inner
 def step(
     tables: Tables,
     running: Running,
@@ -336,7 +337,7 @@ def step(
 ) -> None:
     """Advance all active tasks by one step."""
     end_s = begin_s + step_s
-    artifacts = len(tables.size_byte)
+    artifacts = len(tables.artifact)
     count_decoding(running, active, artifacts, work, end_s)
     for r in range(len(capacity)):
         work.left[r] = capacity[r] * step_s
@@ -376,7 +377,7 @@ def step(
                 row = work.following[row]
 
 
-@njit
+@inner
 def progress(
     tables: Tables,
     running: Running,
@@ -400,7 +401,7 @@ def progress(
     numbers = running.stage_floats[row, s]
     kind = running.stage_ints[row, s, KIND]
     grant = min(work.grant[row], work.left[resource])
-    if kind == DOWNLINK or (kind == SENSE and numbers[BLOCK_W] == tables.block_power_w):
+    if kind == DOWNLINK or (kind == SENSE and numbers[BLOCK_W] == tables.run[0].block_power_w):
         grant = min(grant, work.transmit_left[ints[R_CELL]])
         work.transmit_left[ints[R_CELL]] -= grant
     amount = numbers[AMOUNT] * numbers[UNIT]
@@ -418,13 +419,13 @@ def progress(
         work.left_s[row] = max(0.0, min(work.left_s[row], end_s - running.floats[row, R_READY]))
 
 
-@njit
+@inner
 def lose_failed(tables: Tables, running: Running, node_up: NDArray[np.bool_], active: NDArray[np.int64], now_s: float) -> None:
     """Mark the tasks whose machine is down and that still need it as lost."""
     for row in active:
         ints = running.ints[row]
         node = ints[R_NODE]
-        if node >= tables.fixed or node_up[node]:
+        if node >= tables.run[0].fixed or node_up[node]:
             continue
         for s in range(ints[R_STAGE], ints[R_STAGES]):
             kind = running.stage_ints[row, s, KIND]
@@ -468,7 +469,7 @@ def commit_rows(
     tables: Tables, running: Running, active: NDArray[np.int64], now_s: float, committed: NDArray[np.float64]
 ) -> None:
     """What every active task still needs of each resource row, spread over its planned windows from now on."""
-    slots, edges = tables.slots, tables.slot_edge_s
+    slots, edges = tables.run[0].slots, tables.slot_edge_s
     committed[:] = 0.0
     for row in active:
         ints = running.ints[row]

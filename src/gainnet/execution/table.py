@@ -163,7 +163,7 @@ def new_meters(pool: Pool, tables: Tables) -> Meters:
         uplink_cell=np.full(pool.users, -1),
         uplink_j=np.zeros(pool.users),
         busy_s=np.zeros(nodes),
-        batch=np.zeros(nodes * len(tables.size_byte)),
+        batch=np.zeros(nodes * len(tables.artifact)),
         totals=np.zeros(TOTALS),
     )
 
@@ -180,7 +180,7 @@ def new_work(pool: Pool, tables: Tables, rows: int) -> Work:
         left=np.zeros(pool.resources),
         touched=np.zeros(pool.resources, np.int64),
         transmit_left=np.zeros(pool.cells),
-        decoding=np.zeros((pool.fixed + pool.users) * len(tables.size_byte), np.int64),
+        decoding=np.zeros((pool.fixed + pool.users) * len(tables.artifact), np.int64),
         list_row=np.zeros(rows, np.int64),
         list_root=np.zeros(rows),
         list_floor=np.zeros(rows),

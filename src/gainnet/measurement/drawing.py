@@ -6,6 +6,7 @@ Matplotlib gets stand-in colours; `svg` replaces each by the style sheet's varia
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -26,9 +27,9 @@ GOOD, WARN, BAD, LOST, OPEN = SERIES[2], SERIES[1], SERIES[3], SERIES[4], SERIES
 _VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", CARD: "--card", STREET: "--street"} | {
     colour: f"--s{index}" for index, colour in enumerate(SERIES)
 }
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
-    "font.size": 9.0,
+    "font.size": 9.5,
     "text.color": INK,
     "axes.edgecolor": LINE,
     "axes.facecolor": "none",
@@ -128,17 +129,36 @@ def templates() -> jinja2.Environment:
     return environment
 
 
+_STEPS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
+
+
 def figure_text(value: float | None, unit: str = "", digits: int = 3) -> str:
     """A number for people: three digits, SI steps for large and small ones, a dash for None."""
     if value is None:
         return "–"
     if unit == "%":
         return f"{100.0 * value:.1f} %"
-    size = abs(value)
-    for step, sign in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if size >= step:
-            return f"{value / step:.{digits}g} {sign}{unit}"
-    for step, sign in ((1.0, ""), (1e-3, "m"), (1e-6, "µ")):
-        if size >= step and unit:
-            return f"{value / step:.{digits}g} {sign}{unit}"
-    return f"{value:.{digits}g} {unit}".strip()
+    step, sign = _step(value, unit)
+    number = value / step
+    decimals = 0 if number == 0.0 else min(max(digits - 1 - math.floor(math.log10(abs(number))), 0), 9)
+    text = f"{number:.{decimals}f}"
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return f"{text} {sign}{unit}".rstrip()
+
+
+def interval_text(mean: float | None, half_width: float | None, unit: str = "", *, signed: bool = False) -> str:
+    """``1.06 ± 0.12 s``: a mean and half of its interval at the same scale; no ± without one, a dash without a mean."""
+    if mean is None:
+        return "–"
+    step, sign = (0.01, "") if unit == "%" else _step(mean, unit)
+    half = 0.0 if half_width is None else half_width / step
+    size = half or abs(mean / step) / 10.0
+    decimals = 1 if unit == "%" else (min(max(1 - math.floor(math.log10(size)), 0), 9) if size else 0)
+    width = "" if half_width is None else f" ± {half:.{decimals}f}"
+    return f"{mean / step:{'+' if signed else ''}.{decimals}f}{width} {sign}{unit if unit != '%' else ''}".rstrip()
+
+
+def _step(value: float, unit: str) -> tuple[float, str]:
+    """The SI step of a value; without a unit there are no small ones."""
+    reachable = [(step, sign) for step, sign in _STEPS if abs(value) >= step and (unit or step >= 1.0)]
+    return reachable[0] if reachable else (1.0, "")

@@ -76,7 +76,7 @@ def percentiles(values: Float[np.ndarray, " value"], which: tuple[int, ...]) -> 
 def counts(result: Int[np.ndarray, " task"]) -> dict[str, int]:
     """How many tasks arrived, and how many are in each Result."""
     number = np.bincount(result, minlength=len(Result))
-    return {"arrived": int(len(result)), **{r.name.lower(): int(number[r]) for r in Result}}
+    return {"arrived": len(result), **{r.name.lower(): int(number[r]) for r in Result}}
 
 
 def due(tasks: Columns, run_s: float) -> Bool[np.ndarray, " task"]:
@@ -175,7 +175,10 @@ def _service(record: Record, index: int) -> Report:
         "satisfaction": satisfaction(tasks, record.run_s),
         "latency_s": latency(tasks),
         "quality": {"mean": quality(tasks)},
-        "energy_j": {"work": float(tasks["energy_j"].sum()), "per_task": tasks["energy_j"].sum() / served if served else None},
+        "energy_j": {
+            "work": float(tasks["energy_j"].sum()),
+            "per_task": float(tasks["energy_j"].sum()) / served if served else None,
+        },
         "cost": float(tasks["cost"].sum()),
         "tiers": tiers(tasks),
         "models": {artifacts[a]: int(n) for a, n in enumerate(used) if n},

@@ -25,6 +25,7 @@ RESULT_COLOURS = {
     Result.FAILED: drawing.LOST,
     Result.OPEN: drawing.OPEN,
 }
+TIER_COLOURS = {Tier.END: drawing.SERIES[1], Tier.EDGE: drawing.SERIES[0], Tier.CLOUD: drawing.SERIES[4]}
 
 
 def faults(record: Record) -> list[tuple[float, float, str]]:
@@ -39,42 +40,39 @@ def _fault_name(fault: Fault) -> str:
 
 def results(record: Record) -> Markup:
     """How the tasks of each service ended, as shares."""
-    names = list(record.scenario.demand.services)
-    service, result = record.tasks["service"], record.tasks["result"]
-    ax = drawing.axes(height_in=0.9 + 0.36 * len(names))
-    total = np.maximum(np.bincount(service, minlength=len(names)), 1)
-    left = np.zeros(len(names))
-    for kind, colour in RESULT_COLOURS.items():
-        share = np.bincount(service[result == kind], minlength=len(names)) / total
-        if share.any():
-            ax.barh(names, share, left=left, color=colour, height=0.62, label=kind.name.lower())
-        for row in np.flatnonzero(share >= 0.08):
-            ax.text(left[row] + share[row] / 2, row, f"{share[row]:.0%}", ha="center", va="center", color=drawing.CARD,
-                    fontsize=8)  # fmt: skip
-        left += share
-    _share_axis(ax)
-    drawing.legend(ax, 5)
+    parts = {result.name.lower(): (record.tasks["result"] == result, c) for result, c in RESULT_COLOURS.items()}
+    ax = _shares(record, np.ones(len(record.tasks["result"]), dtype=bool), parts)
     return drawing.svg(ax, "results", "Share of each service's tasks that were served, late, rejected, failed or open")
 
 
 def placement(record: Record) -> Markup:
     """Where the answered tasks of each service were computed, as shares of the tiers."""
-    names = list(record.scenario.demand.services)
-    done = metrics.answered(record.tasks) & (record.tasks["tier"] >= 0)
-    service, tier = record.tasks["service"][done], record.tasks["tier"][done]
-    ax = drawing.axes(height_in=0.9 + 0.36 * len(names))
-    total = np.maximum(np.bincount(service, minlength=len(names)), 1)
-    left = np.zeros(len(names))
-    for where, colour in zip(Tier, (drawing.SERIES[1], drawing.SERIES[0], drawing.SERIES[4]), strict=True):
-        share = np.bincount(service[tier == where], minlength=len(names)) / total
-        ax.barh(names, share, left=left, color=colour, height=0.62, label=where.name.lower())
-        for row in np.flatnonzero(share >= 0.08):
-            ax.text(left[row] + share[row] / 2, row, f"{share[row]:.0%}", ha="center", va="center", color=drawing.CARD,
-                    fontsize=8)  # fmt: skip
-        left += share
-    _share_axis(ax)
-    drawing.legend(ax)
+    tier = record.tasks["tier"]
+    parts = {where.name.lower(): (tier == where, colour) for where, colour in TIER_COLOURS.items()}
+    ax = _shares(record, metrics.answered(record.tasks) & (tier >= 0), parts)
     return drawing.svg(ax, "placement", "Share of each service's answered tasks computed at end, edge and cloud")
+
+
+def _shares(record: Record, counted: np.ndarray, parts: dict[str, tuple[np.ndarray, str]]) -> Axes:
+    """A bar for each service, split into parts (name -> which tasks, colour) of the tasks that are counted."""
+    names = list(record.scenario.demand.services)
+    service = record.tasks["service"]
+    ax = drawing.axes(height_in=0.9 + 0.36 * len(names))
+    total = np.maximum(np.bincount(service[counted], minlength=len(names)), 1)
+    left = np.zeros(len(names))
+    for label, (which, colour) in parts.items():
+        share = np.bincount(service[counted & which], minlength=len(names)) / total
+        if not share.any():
+            continue
+        ax.barh(names, share, left=left, color=colour, height=0.62, label=label)
+        for row, (begin, part) in enumerate(zip(left, share, strict=True)):
+            if part >= 0.08:
+                ax.text(begin + part / 2, row, f"{part:.0%}", ha="center", va="center", color=drawing.CARD, fontsize=8)
+        left += share
+    ax.set_yticks(range(len(names)), names)
+    _share_axis(ax)
+    drawing.legend(ax, len(parts))
+    return ax
 
 
 def _share_axis(ax: Axes) -> None:
@@ -230,7 +228,8 @@ def network_map(record: Record, topology: Topology) -> Markup:
 
 def _ends(ax: Axes, record: Record) -> None:
     colours = [cell_colour(int(cell)) if cell >= 0 else drawing.MUTED for cell in record.track_cell[-1]]
-    dots = ax.scatter(*record.track_xy_m[-1].T, s=9.0, c=colours, linewidths=0)
+    x, y = record.track_xy_m[-1].T
+    dots = ax.scatter(x, y, s=9.0, c=colours, linewidths=0)
     dots.set_gid("ends")
 
 

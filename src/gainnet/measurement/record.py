@@ -39,9 +39,9 @@ class Record:
 
     Attributes:
         scenario: what was run.
-        tasks: a column for each field of Outcomes, a row for each task, in the order in which they ended (open ones last).
-        frames: columns over frames: time_s, arrived, ended, posed, patterns, plan_value, plan_bound, plan_gap, decision_s,
-            status (index of STATUSES), the fields of Usage (matrices for those by cell, node and link),
+        tasks: a column for each field of Outcomes, a row for each task, in the order in which they ended (open last).
+        frames: columns over frames: time_s, arrived, ended, posed, patterns, plan_value, plan_bound, plan_gap,
+            decision_s, status (index of STATUSES), the fields of Usage (matrices for those by cell, node and link),
             observed_error_db (mean over the ends), price (a matrix, mean price by kind of pool).
         track_time_s: when positions were sampled.
         track_user: the ends that were sampled (all, or evenly TRACKED_MAX of them).

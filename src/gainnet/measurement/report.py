@@ -16,7 +16,7 @@ from gainnet.network.topology import Topology
 _DRAWN_MAX = 1000
 
 
-def page(record: Record, report: Report, command: str, environment: dict[str, Any]) -> str:
+def page(record: Record, report: Report, environment: Report) -> str:
     """The HTML of the report: headline figures, the map, pictures, a table of services, how to make it again."""
     places = topology.build(record.scenario.network)
     with drawing.style():
@@ -31,7 +31,6 @@ def page(record: Record, report: Report, command: str, environment: dict[str, An
         movie=_movie(record, places),
         figures=figures,
         results=[result.name.lower() for result in pictures.RESULT_COLOURS],
-        command=command,
         environment=environment,
     )
 
@@ -48,7 +47,11 @@ def _figures(record: Record) -> list[tuple[str, Any, str]]:
     return [
         *drawn,
         ("Satisfaction", pictures.satisfaction(record), "By the time at which tasks arrived; deadline inside the run."),
-        ("Prices", pictures.prices(record), "Mean price of each kind of pool row, scaled to its largest; zero is plenty."),
+        (
+            "Prices",
+            pictures.prices(record),
+            "Mean price of each kind of pool row, scaled to its largest; zero is plenty.",
+        ),
         ("Utilisation", pictures.utilisation(record), "Mean over all cells, fixed machines, links."),
         ("Power", pictures.power(record), "Fixed machines with their idle power; of ends only what tasks add."),
         ("Gap", pictures.gap(record), "No plan of the same frame could be better by more than this."),

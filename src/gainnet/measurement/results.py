@@ -1,7 +1,7 @@
-"""The folder of a run: resolved scenario.yaml, records.parquet, frames.parquet, report.json, report.html, environment.json.
+"""The folder of a run: scenario.yaml (resolved), records and frames as Parquet, report.json and .html, environment.json.
 
-All files are written beside their final names first and renamed together at the end, so a full disk leaves the folder as
-it was.
+All files are written beside their final names first and renamed together at the end, so a full disk leaves the folder
+as it was.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def prepare(folder: Path) -> None:
         known = {*RUN_FILES, *COMPARE_FILES}
         foreign = sorted(e.name for e in folder.iterdir() if e.name not in known and not e.name.endswith(_TEMPORARY))
         if foreign:
-            raise OutputError(f"{folder}: holds {foreign[0]!r}, which is no result of gainnet: give an empty or new folder")
+            raise OutputError(f"{folder}: holds {foreign[0]!r}, no result of gainnet: give an empty folder")
         handle, name = tempfile.mkstemp(suffix=_TEMPORARY, dir=folder)
         os.close(handle)
         os.unlink(name)
@@ -63,23 +63,23 @@ def write(folder: Path, record: Record, command: str) -> Report:
     Raises:
         OutputError: a file cannot be written; the folder is then as it was.
     """
+    report = metrics.report(record)
+    replace(folder, run_writers(record, report, environment(command)))
+    return report
+
+
+def run_writers(record: Record, report: Report, machine: Report) -> dict[str, Writer]:
+    """The files of a run, by name; ``machine`` is its `environment`."""
     from gainnet.measurement.report import page  # matplotlib takes most of a second to import
 
-    report = metrics.report(record)
-    machine = environment(command)
-    html = page(record, report, command, machine)
-    replace(
-        folder,
-        {
-            "scenario.yaml": text_writer(dump(record.scenario)),
-            "environment.json": text_writer(as_json(machine)),
-            "records.parquet": lambda path: _write_parquet(path, task_table(record)),
-            "frames.parquet": lambda path: _write_parquet(path, frame_table(record)),
-            "report.json": text_writer(as_json(report)),
-            "report.html": text_writer(html),
-        },
-    )
-    return report
+    return {
+        "scenario.yaml": text_writer(dump(record.scenario)),
+        "environment.json": text_writer(as_json(machine)),
+        "records.parquet": lambda path: _write_parquet(path, task_table(record)),
+        "frames.parquet": lambda path: _write_parquet(path, frame_table(record)),
+        "report.json": text_writer(as_json(report)),
+        "report.html": text_writer(page(record, report, machine)),
+    }
 
 
 def replace(folder: Path, writers: Mapping[str, Writer]) -> None:
@@ -124,7 +124,7 @@ def as_json(tree: Any) -> str:
     return json.dumps(tree, indent=2, allow_nan=False) + "\n"
 
 
-def environment(command: str) -> dict[str, Any]:
+def environment(command: str) -> Report:
     """What the figures were made with: versions, commit, machine, command and time."""
     return {
         "gainnet": importlib.metadata.version("gainnet"),

@@ -25,6 +25,9 @@ ELEMENT_GAIN_DBI = 8.0
 BEAMWIDTH_RAD = float(np.deg2rad(65.0))
 ATTENUATION_MAX_DB = 30.0
 NEPER_PER_DB = float(np.log(10.0) / 10.0)
+# The smooth field (1 + x) exp(-x) behind the line-of-sight state falls to 1/e, where TR 38.901 defines the correlation
+# distance, at x = 2.146 of its lengths.
+SMOOTH_LENGTHS = 2.1462
 BUILDING_HEIGHT_M = 5.0
 STREET_WIDTH_M = 20.0
 

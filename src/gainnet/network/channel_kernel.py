@@ -31,6 +31,21 @@ def locate(distance: float, step_m: float, rows: int) -> tuple[int, float]:
 
 
 @njit
+def smooth_step(x: float) -> tuple[float, float, float, float, float, float, float]:
+    """Transition of a once differentiable Gaussian field (Matern 3/2) and its slope over ``x`` correlation lengths.
+
+    The field z and the slope w, both of unit variance, become ``(a z + b w + e n1, c z + d w + f n1 + g n2)``; the
+    field's autocorrelation is ``(1 + x) exp(-x)``.
+    """
+    fade = math.exp(-x)
+    a, b, c, d = fade * (1.0 + x), fade * x, -fade * x, fade * (1.0 - x)
+    e = math.sqrt(max(1.0 - a * a - b * b, 0.0))
+    f = -(a * c + b * d) / e if e > 0.0 else 0.0
+    g = math.sqrt(max(1.0 - c * c - d * d - f * f, 0.0))
+    return a, b, c, d, e, f, g
+
+
+@njit
 def propagate(
     position: Reals,
     previous: Reals,
@@ -54,11 +69,12 @@ def propagate(
     A sector's horizontal cut is ``min(12 (azimuth / beamwidth)^2, 30)`` dB: 0.4 of the largest attenuation (TR 38.901
     table 7.3-1, where both cuts together stop there too).
 
-    ``latent`` [user cell] is the Gaussian field behind the line-of-sight state, ``shadow`` [user cell] that of the
-    shadowing, both of unit variance: an end that moved ``d`` keeps ``exp(-d / correlation)`` of them (TR 38.901 clause
-    7.6.3, first-order autoregression). A link is in line of sight where ``latent`` is below the normal quantile of its
-    probability. ``correlation_m`` is (state, line of sight, no line of sight), ``normals``
-    [user cell 2] fresh standard normals. Writes ``latent``, ``shadow``, ``los``, ``log_gain``, ``gain``, and adds what
+    ``shadow`` [user cell] is the unit-variance field of the shadowing: an end that moved ``d`` keeps
+    ``exp(-d / correlation)`` of it (TR 38.901 clause 7.4.4). ``latent`` [user cell 2] is the field behind the state of
+    the link and that field's slope along the way; the link is in line of sight where the field is below the normal
+    quantile of the probability. It must be smooth: one with exponential correlation would cross its threshold without
+    end, and states would flicker over centimetres. ``correlation_m`` is (length of the smooth field, line of sight, no
+    line of sight), ``normals`` [user cell 3] fresh standard normals. Writes ``latent``, ``shadow``, ``los``, ``log_gain``, ``gain``, and adds what
     each user moved to ``moved_m``.
     """
     rows = table.shape[0]
@@ -66,25 +82,25 @@ def propagate(
         x, y = position[user, 0], position[user, 1]
         moved = math.hypot(x - previous[user, 0], y - previous[user, 1])
         moved_m[user] += moved
-        keep_state = math.exp(-moved / correlation_m[0])
+        a, b, c, d, e, f, g = smooth_step(moved / correlation_m[0])
         keep_los = math.exp(-moved / correlation_m[1])
         keep_nlos = math.exp(-moved / correlation_m[2])
-        new_state = math.sqrt(1.0 - keep_state * keep_state)
         new_los = math.sqrt(1.0 - keep_los * keep_los)
         new_nlos = math.sqrt(1.0 - keep_nlos * keep_nlos)
         for cell in range(cell_xy.shape[0]):
             east, north = x - cell_xy[cell, 0], y - cell_xy[cell, 1]
             row, part = locate(math.sqrt(east * east + north * north), step_m, rows)
-            z, s = latent[user, cell], shadow[user, cell]
-            z = keep_state * z + new_state * normals[user, cell, 0]
+            slope, s = latent[user, cell, 1], shadow[user, cell]
+            z = a * latent[user, cell, 0] + b * slope + e * normals[user, cell, 0]
+            slope = c * latent[user, cell, 0] + d * slope + f * normals[user, cell, 0] + g * normals[user, cell, 1]
             if z < between(table, row, part, 3):
                 los[user, cell] = True
-                s = keep_los * s + new_los * normals[user, cell, 1]
+                s = keep_los * s + new_los * normals[user, cell, 2]
                 mean = between(table, row, part, 0)
                 std = between(table, row, part, 4)
             else:
                 los[user, cell] = False
-                s = keep_nlos * s + new_nlos * normals[user, cell, 1]
+                s = keep_nlos * s + new_nlos * normals[user, cell, 2]
                 mean = between(table, row, part, 1)
                 std = between(table, row, part, 5)
             if not math.isnan(azimuth[cell]):
@@ -93,7 +109,8 @@ def propagate(
                 level = min(0.4 * aside * aside, 1.0) * attenuation_max
                 mean -= min(level + between(table, row, part, 6), attenuation_max)
             total = mean + std * s
-            latent[user, cell] = z
+            latent[user, cell, 0] = z
+            latent[user, cell, 1] = slope
             shadow[user, cell] = s
             log_gain[user, cell] = total
             gain[user, cell] = math.exp(total)

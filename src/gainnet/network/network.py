@@ -57,9 +57,14 @@ class Network:
         """What the kernels read and nothing changes."""
         radio, varies = config.radio, channel.VARIATIONS[config.radio.path_loss]
         left, low, right, high = self.topology.area_m
-        self._table = channel.tabulate(radio, float(np.hypot(right - left, high - low)), TABLE_STEP_M)
+        across_m = float(np.hypot(right - left, high - low))
+        self._table = channel.tabulate(radio, across_m, TABLE_STEP_M)
         self._correlation_m = np.array(
-            [varies.state_correlation_m, varies.los_correlation_m, varies.nlos_correlation_m]
+            [
+                varies.state_correlation_m / channel.SMOOTH_LENGTHS,
+                varies.los_correlation_m,
+                varies.nlos_correlation_m,
+            ]
         )
         self._power = link.power_control(radio)
         self._spread = link.fading_spread(radio)
@@ -70,6 +75,7 @@ class Network:
                 channel.NEPER_PER_DB * radio.handover_hysteresis_db,
                 radio.handover_time_to_trigger_s,
                 self._frame_s,
+                across_m / 2.0,
             ]
         )
         self._cell_noise_w = link.noise_w(self.block_hz, radio.cell_noise_figure_db)
@@ -90,12 +96,12 @@ class Network:
 
     def _set_state(self, users: int, cells: int, candidates: int, samples: int) -> None:
         """What the kernels carry from frame to frame."""
-        self._latent = self._channel_normals.take(users * cells).reshape(users, cells).copy()
+        self._latent = self._channel_normals.take(2 * users * cells).reshape(users, cells, 2).copy()
         self._shadow = self._channel_normals.take(users * cells).reshape(users, cells).copy()
         self._los = np.zeros((users, cells), dtype=np.bool_)
         self._log_gain = np.zeros((users, cells))
         self._gain = np.zeros((users, cells))
-        self._memory = np.zeros((users, cells, 8))
+        self._memory = np.zeros((users, cells, 4))
         self._known_los = np.zeros((users, cells), dtype=np.bool_)
         self._moved_m = np.zeros(users)
         self._serving = np.full(users, -1, dtype=np.int64)
@@ -132,7 +138,8 @@ class Network:
         handover = np.empty(users, dtype=np.bool_)
         seen_log_gain, seen_std = self._seen[0], self._seen[1]
         associate(
-            self._memory, self._known_los, self._moved_m, up, downlink_w, self._correlation_m, self._rule,
+            self._memory, self._known_los, self._moved_m, up, downlink_w, self._table, TABLE_STEP_M,
+            self._correlation_m, self._rule,
             self._serving, self._rival, self._waited_s, candidate, handover, seen_log_gain, seen_std,
             self._seen_downlink,
         )  # fmt: skip
@@ -164,7 +171,7 @@ class Network:
         )
 
     def _propagate(self, position: Float[np.ndarray, "user 2"]) -> None:
-        normals = self._channel_normals.take(2 * self._gain.size).reshape(*self._gain.shape, 2)
+        normals = self._channel_normals.take(3 * self._gain.size).reshape(*self._gain.shape, 3)
         propagate(
             position, position if self._position is None else self._position, normals, self.topology.cell_xy_m, self.topology.cell_azimuth_rad, self._table, TABLE_STEP_M,
             self._correlation_m, self._attenuation_max, channel.BEAMWIDTH_RAD,

@@ -1,8 +1,7 @@
 """What soundings tell of the radio field, how that ages as ends move, and whom each end would be served by.
 
-``memory`` [user cell 8] holds for each link what its last sounding left: mean gain (logarithm) in the state seen then
-and in the other one, probability of the state seen, estimate of the unit-variance shadowing field and the variance of
-its error, shadowing deviation in the two states, and how fast the mean gain changes over ground (1/m).
+``memory`` [user cell 4] holds for each link what its last sounding left: horizontal distance, estimate of the
+unit-variance shadowing field and the variance of its error, and attenuation of a sector's antenna (logarithm).
 """
 
 from __future__ import annotations
@@ -42,12 +41,12 @@ def sound(
 
     With b blocks at signal-to-noise ratio s per resource element the mean power of a fading channel is known with the
     relative variance ``spread / b + (2 / s + 1 / s^2) / (12 b)``: blocks lie apart in frequency, so each sees its own
-    fading (``spread`` is the variance of its power: without and with line of sight), and 12 elements share its noise.
+    fading (``spread`` is the variance of its power without and with line of sight), and 12 elements share its noise.
     The logarithm of the measured gain errs by the logarithm of one plus that. It is then weighed against the shadowing
     prior (Kalman), so a hopeless measurement leaves the mean path loss. The state of the link counts as seen.
     ``noise_w`` [cell] includes interference; ``normals`` [sounded cell] are fresh. Writes ``memory``, ``known_los`` and, to zero, ``moved_m``.
     """
-    rows, drawn = table.shape[0], -1
+    drawn = -1
     for user in range(position.shape[0]):
         if blocks[user] <= 0.0:
             continue
@@ -59,49 +58,75 @@ def sound(
             sent = power[2]
         for cell in range(cell_xy.shape[0]):
             east, north = position[user, 0] - cell_xy[cell, 0], position[user, 1] - cell_xy[cell, 1]
-            row, part = locate(math.sqrt(east * east + north * north), step_m, rows)
-            seen = 0 if los[user, cell] else 1
-            here = between(table, row, part, 4 + seen)
-            offset = between(table, row, part, 1 - seen) - between(table, row, part, seen)
-            chance = min(max(between(table, row, part, 2), 0.0), 1.0)
+            distance = math.sqrt(east * east + north * north)
+            row, part = locate(distance, step_m, table.shape[0])
+            std = between(table, row, part, 4 if los[user, cell] else 5)
+            mean = between(table, row, part, 0 if los[user, cell] else 1)
             ratio = max(sent * gain[user, cell] / noise_w[cell], 1e-9)
-            relative = (spread[1 - seen] + (2.0 / ratio + 1.0 / (ratio * ratio)) / 12.0) / blocks[user]
-            error = math.log(1.0 + relative) / (here * here)
-            mean = log_gain[user, cell] - here * shadow[user, cell]
-            memory[user, cell, 0] = mean
-            memory[user, cell, 1] = mean + offset
-            memory[user, cell, 2] = chance if seen == 0 else 1.0 - chance
-            memory[user, cell, 3] = (shadow[user, cell] + math.sqrt(error) * normals[drawn, cell]) / (1.0 + error)
-            memory[user, cell, 4] = error / (1.0 + error)
-            memory[user, cell, 5] = here
-            memory[user, cell, 6] = between(table, row, part, 5 - seen)
-            memory[user, cell, 7] = abs(table[row + 1, seen] - table[row, seen]) / step_m
+            fading = spread[1] if los[user, cell] else spread[0]
+            relative = (fading + (2.0 / ratio + 1.0 / (ratio * ratio)) / 12.0) / blocks[user]
+            error = math.log(1.0 + relative) / (std * std)
+            memory[user, cell, 0] = distance
+            memory[user, cell, 1] = (shadow[user, cell] + math.sqrt(error) * normals[drawn, cell]) / (1.0 + error)
+            memory[user, cell, 2] = error / (1.0 + error)
+            memory[user, cell, 3] = mean + std * shadow[user, cell] - log_gain[user, cell]
             known_los[user, cell] = los[user, cell]
 
 
 @njit
-def aged_mean(memory: Reals, user: int, cell: int, keep: float, same: float) -> float:
-    """Expected logarithm of the gain, when the shadowing kept ``keep`` and the state persists with weight ``same``."""
-    stays = memory[user, cell, 2] + (1.0 - memory[user, cell, 2]) * same
-    offset = keep * memory[user, cell, 3]
-    return stays * (memory[user, cell, 0] + memory[user, cell, 5] * offset) + (1.0 - stays) * (
-        memory[user, cell, 1] + memory[user, cell, 6] * offset
-    )
+def aged_mean(
+    memory: Reals,
+    user: int,
+    cell: int,
+    was_los: float,
+    moved_m: float,
+    keep: float,
+    same: float,
+    table: Reals,
+    step_m: float,
+) -> float:
+    """Expected logarithm of a link's gain ``moved_m`` after its sounding.
+
+    A way ``m`` of unknown direction leads from distance ``d`` to ``sqrt(d^2 + m^2)`` in the mean square. The state seen
+    persists with weight ``same``, and is else as likely as anywhere at that distance; the shadowing kept ``keep``.
+    """
+    distance = math.sqrt(memory[user, cell, 0] * memory[user, cell, 0] + moved_m * moved_m)
+    row, part = locate(distance, step_m, table.shape[0])
+    los = (1.0 - same) * between(table, row, part, 2) + same * was_los
+    offset = keep * memory[user, cell, 1]
+    clear = between(table, row, part, 0) + between(table, row, part, 4) * offset
+    blocked = between(table, row, part, 1) + between(table, row, part, 5) * offset
+    return blocked + los * (clear - blocked) - memory[user, cell, 3]
 
 
 @njit
-def aged_variance(memory: Reals, user: int, cell: int, keep: float, same: float, moved_m: float) -> float:
-    """Variance of that logarithm: shadowing forgotten, the state perhaps changed, and the way perhaps along the link.
+def aged_variance(
+    memory: Reals,
+    user: int,
+    cell: int,
+    was_los: float,
+    moved_m: float,
+    keep: float,
+    same: float,
+    table: Reals,
+    step_m: float,
+) -> float:
+    """Variance about ``aged_mean``: that of the mixture of both states, and of where the way led.
 
-    Of a way of unknown direction the square root of one half counts, in the mean square, along the link.
+    Along the link a way of unknown direction deviates by ``m / sqrt(2)``, which counts by the slope of the path loss at
+    the distance expected.
     """
-    stays = memory[user, cell, 2] + (1.0 - memory[user, cell, 2]) * same
-    here, there = memory[user, cell, 5], memory[user, cell, 6]
-    between_states = memory[user, cell, 0] - memory[user, cell, 1] + (here - there) * keep * memory[user, cell, 3]
-    forgotten = 1.0 - keep * keep * (1.0 - memory[user, cell, 4])
-    field = forgotten * (stays * here * here + (1.0 - stays) * there * there)
-    along = memory[user, cell, 7] * moved_m
-    return field + stays * (1.0 - stays) * between_states * between_states + 0.5 * along * along
+    distance = math.sqrt(memory[user, cell, 0] * memory[user, cell, 0] + moved_m * moved_m)
+    row, part = locate(distance, step_m, table.shape[0])
+    los = (1.0 - same) * min(max(between(table, row, part, 2), 0.0), 1.0) + same * was_los
+    clear_std, blocked_std = between(table, row, part, 4), between(table, row, part, 5)
+    offset = keep * memory[user, cell, 1]
+    apart = between(table, row, part, 0) - between(table, row, part, 1) + (clear_std - blocked_std) * offset
+    field = los * clear_std * clear_std + (1.0 - los) * blocked_std * blocked_std
+    likelier = 0 if los > 0.5 else 1
+    along = (table[row + 1, likelier] - table[row, likelier]) / step_m * moved_m
+    forgotten = 1.0 - keep * keep * (1.0 - memory[user, cell, 2])
+    return forgotten * field + los * (1.0 - los) * apart * apart + 0.5 * along * along
 
 
 @njit
@@ -163,6 +188,8 @@ def associate(
     moved_m: Reals,
     up: NDArray[np.bool_],
     downlink_w: Reals,
+    table: Reals,
+    step_m: float,
     correlation_m: Reals,
     rule: Reals,
     serving: NDArray[np.int64],
@@ -176,26 +203,37 @@ def associate(
 ) -> None:
     """From what is remembered: observed gains, expected interference, serving cell and candidates of each user.
 
-    ``rule`` is (hysteresis, time to trigger, frame). The state of a link keeps the weight ``(2 / pi) asin(rho)`` of what
-    was seen, rho the correlation of the latent field: exact where both states are equally likely. Writes ``candidate``
+    ``rule`` is (hysteresis, time to trigger, frame, farthest an end can be from where it was sounded). The state of a
+    link keeps the weight ``(2 / pi) asin(rho)`` of what was seen, rho the correlation of the field behind it: exact where
+    both states are equally likely. Writes ``candidate``
     and for it the observed ``log_gain`` and its ``std`` [user candidate], ``handover`` and ``downlink`` [user], the
     expected power from all cells per block.
     """
     level = np.empty(memory.shape[1])
     for user in range(memory.shape[0]):
+        way = min(moved_m[user], rule[3])
         keep_los = math.exp(-moved_m[user] / correlation_m[1])
         keep_nlos = math.exp(-moved_m[user] / correlation_m[2])
-        same = 2.0 / math.pi * math.asin(math.exp(-moved_m[user] / correlation_m[0]))
+        lengths = moved_m[user] / correlation_m[0]
+        same = 2.0 / math.pi * math.asin((1.0 + lengths) * math.exp(-lengths))
         best, total = -1, 0.0
         for cell in range(memory.shape[1]):
-            level[cell] = -math.inf
-            if up[cell]:
-                keep = keep_los if known_los[user, cell] else keep_nlos
-                level[cell] = aged_mean(memory, user, cell, keep, same)
-                if downlink_w[cell] > 0.0:
-                    total += downlink_w[cell] * math.exp(level[cell])
-                if best < 0 or level[cell] > level[best]:
-                    best = cell
+            seen = 1.0 if known_los[user, cell] else 0.0
+            keep = keep_nlos + seen * (keep_los - keep_nlos)
+            distance = math.sqrt(memory[user, cell, 0] * memory[user, cell, 0] + way * way)
+            row, part = locate(distance, step_m, table.shape[0])
+            los = (1.0 - same) * between(table, row, part, 2) + seen * same
+            offset = keep * memory[user, cell, 1]
+            clear = between(table, row, part, 0) + between(table, row, part, 4) * offset
+            blocked = between(table, row, part, 1) + between(table, row, part, 5) * offset
+            level[cell] = blocked + los * (clear - blocked) - memory[user, cell, 3]
+        for cell in range(memory.shape[1]):
+            total += downlink_w[cell] * math.exp(level[cell])
+        for cell in range(memory.shape[1]):
+            if not up[cell]:
+                level[cell] = -math.inf
+            elif best < 0 or level[cell] > level[best]:
+                best = cell
         downlink[user] = total
         handover[user] = serve(user, level, best, serving, rival, waited_s, rule[0], rule[1], rule[2])
         rank(level, serving[user], candidate[user])
@@ -203,5 +241,7 @@ def associate(
             cell = candidate[user, place]
             if cell >= 0:
                 keep = keep_los if known_los[user, cell] else keep_nlos
+                known = 1.0 if known_los[user, cell] else 0.0
                 log_gain[user, place] = level[cell]
-                std[user, place] = math.sqrt(aged_variance(memory, user, cell, keep, same, moved_m[user]))
+                variance = aged_variance(memory, user, cell, known, way, keep, same, table, step_m)
+                std[user, place] = math.sqrt(variance)

@@ -19,8 +19,9 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from gainnet.orchestrator.kernels.decide import certify, dual
+from gainnet.orchestrator.kernels.ascent import climb
 from gainnet.orchestrator.kernels.columns import SLACK, Columns, columnise
+from gainnet.orchestrator.kernels.search import decode
 from gainnet.orchestrator.problem import Problem
 
 
@@ -51,17 +52,33 @@ def unit_price(whole: Float[np.ndarray, " row"], capacity: Float[np.ndarray, " r
     return np.divide(whole, capacity, out=np.zeros_like(whole), where=capacity > 0.0)
 
 
+def certify(
+    columns: Columns, warm: Float[np.ndarray, " row"], value: float, iterations: int
+) -> tuple[float, Float[np.ndarray, " row"]]:
+    """A bound around a plan worth ``value``, and prices of whole rows with burdens of pairs, from row prices ``warm``.
+
+    The bound is that of the best of at most ``iterations`` points; the ascent stops early where it meets ``value``.
+    """
+    dual, price = climb(columns, warm, value, iterations)
+    return dual + SLACK * float(price[: len(warm)].sum()), price
+
+
 def dual_bound(problem: Problem, price: Float[np.ndarray, " row"]) -> float:
     """D at these row prices (value per unit), each set-up split equally. Valid for any prices >= 0."""
-    return dual(columns_of(problem), row_price(price, problem.capacity), SLACK)
+    return certify(columns_of(problem), row_price(price, problem.capacity), np.inf, 1)[0]
 
 
 def ascend(
-    problem: Problem, warm: Float[np.ndarray, " row"], iterations: int, value: float = -1.0
+    problem: Problem, warm: Float[np.ndarray, " row"], iterations: int
 ) -> tuple[Float[np.ndarray, " row"], float]:
-    """Row prices (value per unit) from ``warm``, and the least bound met on the way, over at most ``iterations``.
+    """Row prices (value per unit) from ``warm``, and the least bound met on the way, over at most ``iterations``."""
+    columns = columns_of(problem)
+    # Steps aim at the value of some plan; any plan will do.
+    value, _ = decode(columns, free_price(columns, problem.rows), problem.rows, 1, np.ones(1, np.uint64))
+    bound, price = certify(columns, row_price(warm, problem.capacity), value, iterations)
+    return unit_price(price[: problem.rows], problem.capacity), bound
 
-    ``value`` is that of a plan in hand, towards which the steps aim; negative: one is decoded at zero prices.
-    """
-    bound, whole = certify(columns_of(problem), row_price(warm, problem.capacity), value, iterations, SLACK)
-    return unit_price(whole, problem.capacity), bound
+
+def free_price(columns: Columns, rows: int) -> Float[np.ndarray, " row_and_pair"]:
+    """Prices and burdens of zero."""
+    return np.zeros(rows + len(columns.pair_setup))

@@ -55,7 +55,7 @@ class Orchestrator:
         self._keep = 1.0 - config.reserve
         self._price = np.zeros(pool.rows)
         self._slot_s = np.diff(pool.slot_edge_s)
-        self._kind = pool.kind(tables.tier)
+        self._kind = pool.kind(tables.node["tier"])
         self._kind_rows = np.bincount(self._kind, minlength=len(POOL_KINDS))
         self._whole = np.concatenate(
             [
@@ -64,9 +64,9 @@ class Orchestrator:
                 np.full(pool.cells, pool.power_block_s),
             ]
         )
-        self._edges = np.flatnonzero(tables.tier[: tables.fixed] == Tier.EDGE)
+        self._edges = np.flatnonzero(tables.node["tier"][: pool.fixed] == Tier.EDGE)
         pilot_block_s = sensing.sounding_blocks * SYMBOLS_PER_SLOT * symbol_s
-        share_block_s = sensing.sounding_share * tables.blocks * self._slot_s[0]
+        share_block_s = sensing.sounding_share * tables.run[0]["blocks"] * self._slot_s[0]
         self._sounding_blocks = float(sensing.sounding_blocks)
         self._soundings = math.floor(share_block_s / pilot_block_s + 1e-9)
         self._pilot_block_s = pilot_block_s
@@ -111,7 +111,7 @@ class Orchestrator:
         timed = free[: pool.memory_start].reshape(pool.resources, pool.slots)
         np.multiply.outer(pool.capacity_now(load.health) * self._keep, self._slot_s, out=timed)
         timed[: pool.compute_start : pool.radio_parts, 0] -= self.sounding_block_s
-        held = (load.pinned > 0) @ self.tables.size_byte
+        held = (load.pinned > 0) @ self.tables.artifact["size_byte"]
         free[pool.memory_start : pool.power_start] = pool.memory_byte - held - load.memory_used_byte
         free[pool.power_start :] = pool.power_block_s
         free[: pool.memory_start] -= load.committed[: pool.memory_start]

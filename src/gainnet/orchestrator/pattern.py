@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from gainnet.demand.task import Tasks
 from gainnet.network.state import LinkView, NetworkState
 from gainnet.orchestrator import pattern_kernel as kernel
+from gainnet.orchestrator import stage_kernel as stages
 from gainnet.orchestrator.pool import Pool
 from gainnet.orchestrator.problem import Problem
 from gainnet.orchestrator.tables import Tables
@@ -46,17 +47,17 @@ class Enumerator:
         self._config = config
         self._pool = pool
         self._tables = tables
-        self._artifacts = len(tables.size_byte)
+        self._artifacts = len(tables.artifact)
         self._patterns_max, self._entries_max, self._tasks_max = 4096, 65_536, 256
         self._grow()
 
     def _grow(self) -> None:
         patterns, entries, rows = self._patterns_max, self._entries_max, self._pool.rows
-        setups = (self._tables.fixed + self._tables.users) * self._artifacts
+        setups = (self._pool.fixed + self._pool.users) * self._artifacts
         self._scratch = kernel.Scratch(
             counter=np.array([0, 0, 0, 0, patterns, entries, 0]),
             task_ptr=np.zeros(self._tasks_max + 1, np.int64),
-            ints=np.empty((patterns, kernel.PATTERN_INTS), np.int64),
+            ints=np.empty((patterns, stages.PATTERN_INTS), np.int64),
             floats=np.empty((patterns, kernel.PATTERN_FLOATS)),
             value=np.empty(patterns),
             tier=np.empty(patterns, np.int64),
@@ -70,6 +71,11 @@ class Enumerator:
             entry_of=np.empty(rows, np.int64),
             setup_of=np.full(setups, -1),
             setup_key=np.empty(setups, np.int64),
+            pick=np.zeros(stages.PATTERN_INTS, np.int64),
+            stage_ints=np.empty((stages.STAGES_MAX, stages.INT_COLUMNS), np.int64),
+            stage_floats=np.empty((stages.STAGES_MAX, stages.FLOAT_COLUMNS)),
+            stage_end_s=np.empty(stages.STAGES_MAX),
+            places=np.empty(self._pool.fixed + 1, np.int64),
         )
 
     def pose(
@@ -88,7 +94,7 @@ class Enumerator:
             spare_edge: edge nodes, those with most time to spare first.
         """
         view = view_of(state, state.observed, spare_edge)
-        columns = kernel.TaskColumns(*(getattr(tasks, name) for name in kernel.TaskColumns._fields))
+        columns = stages.TaskColumns(*(getattr(tasks, name) for name in stages.TaskColumns._fields))
         if len(tasks) > self._tasks_max:
             self._tasks_max = 2 * len(tasks)
             self._grow()
@@ -129,7 +135,7 @@ class Enumerator:
             row_id=row_id,
             setup=scratch.setup[:patterns].copy(),
             setup_row=row_of[memory_id],
-            setup_size=self._tables.size_byte[artifact],
+            setup_size=self._tables.artifact["size_byte"][artifact],
             setup_cost=self._setup_cost(state, node, artifact),
             tier=scratch.tier[:patterns].copy(),
             nearest=scratch.nearest[:patterns].copy(),
@@ -140,26 +146,24 @@ class Enumerator:
         self, state: NetworkState, node: Int[np.ndarray, " setup"], artifact: Int[np.ndarray, " setup"]
     ) -> Float[np.ndarray, " setup"]:
         """Loading costs what the machine's time and energy cost meanwhile; nothing where it is resident or on its way."""
-        tables = self._tables
-        seconds = (
-            tables.load_overhead_s[node] + tables.load_s[artifact] + tables.size_byte[artifact] / tables.load_byte_per_s[node]
-        )
-        per_s = tables.price_per_s[node] + tables.busy_w[node] * tables.energy_price_per_j
+        held, what, run = self._tables.node[node], self._tables.artifact[artifact], self._tables.run[0]
+        seconds = held["load_overhead_s"] + what["load_s"] + what["size_byte"] / held["load_byte_per_s"]
+        per_s = held["price_per_s"] + held["busy_w"] * run["energy_price_per_j"]
         present = state.load.resident[node, artifact] | np.isfinite(state.load.ready_s[node, artifact])
-        return np.where(present, 0.0, tables.cost_weight * seconds * per_s)
+        return np.where(present, 0.0, run["cost_weight"] * seconds * per_s)
 
 
 def view_of(
     state: NetworkState,
     links: LinkView,
     spare_edge: Int[np.ndarray, " edge"] | None = None,
-) -> kernel.View:
+) -> stages.View:
     """The network as seen through ``links`` (observed or true), flat, for the kernels.
 
     ``spare_edge`` is only read where patterns are enumerated.
     """
     load = state.load
-    return kernel.View(
+    return stages.View(
         now_s=state.time_s,
         candidate=state.candidate,
         uplink=links.uplink_bit_per_s_hz,

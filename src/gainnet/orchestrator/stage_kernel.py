@@ -7,11 +7,12 @@ chosen one. Stage columns: WORK_* below index the float columns, KIND and RESOUR
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gainnet.compiled import njit
+from gainnet.compiled import inner
 from gainnet.demand.task import ServiceKind, Stage
 from gainnet.network.compute_kernel import (
     decode_step_flop,
@@ -43,22 +44,62 @@ RADIO_SENSE, RADIO_UP, RADIO_DOWN = 0, 1, 2
 TRAIN_BATCH_TOKEN = 2048.0
 AGGREGATE_BYTE_PER_BIT = 0.5
 
+# Columns of a pattern's description.
+TASK, CANDIDATE, CELL, NODE, MODEL, ADAPTER, SENSING, LEVEL = range(8)
+PATTERN_INTS = 8
 
-@njit
+
+class TaskColumns(NamedTuple):
+    """The columns of Tasks that the kernels read."""
+
+    service: NDArray[np.int64]
+    user: NDArray[np.int64]
+    deadline_s: NDArray[np.float64]
+    quality_min: NDArray[np.float64]
+    value: NDArray[np.float64]
+    prompt_token: NDArray[np.float64]
+    output_token: NDArray[np.float64]
+    step: NDArray[np.float64]
+    image: NDArray[np.float64]
+    uplink_bit: NDArray[np.float64]
+    downlink_bit: NDArray[np.float64]
+    adapter: NDArray[np.int64]
+    target_range_m: NDArray[np.float64]
+
+
+class View(NamedTuple):
+    """The network in a frame as somebody sees it; ``spare_edge`` lists the edges with most time to spare first."""
+
+    now_s: float
+    candidate: NDArray[np.int64]
+    uplink: NDArray[np.float64]
+    downlink: NDArray[np.float64]
+    uplink_power_w: NDArray[np.float64]
+    cell_distance_m: NDArray[np.float64]
+    sensing_up: bool
+    node_up: NDArray[np.bool_]
+    batch: NDArray[np.float64]
+    resident: NDArray[np.bool_]
+    ready_s: NDArray[np.float64]
+    pinned: NDArray[np.int64]
+    spare_edge: NDArray[np.int64]
+
+
+@inner
 def radio_resource(tables: Tables, cell: int, part: int) -> int:
     """The resource of a cell's band for a process (sense, up, down)."""
-    return cell * tables.radio_parts + (part if tables.radio_parts > 1 else 0)
+    return cell * tables.run[0].radio_parts + (part if tables.run[0].radio_parts > 1 else 0)
 
 
-@njit
+@inner
 def compute_resource(tables: Tables, node: int, kind: int) -> int:
     """The resource of a node's time for a service kind."""
-    if node >= tables.fixed:
-        return tables.end_start + node - tables.fixed
-    return tables.compute_start + node * tables.compute_parts + (kind if tables.compute_parts > 1 else 0)
+    if node >= tables.run[0].fixed:
+        return tables.run[0].end_start + node - tables.run[0].fixed
+    return tables.run[0].compute_start + node * tables.run[0].compute_parts + (kind if tables.run[0].compute_parts > 1 else 0)
 
 
-@njit
+@inner
 def add_stage(
     ints: NDArray[np.int64],
     floats: NDArray[np.float64],
@@ -84,7 +125,7 @@ def add_stage(
     return n + 1
 
 
-@njit
+@inner
 def add_radio(
     tables: Tables,
     ints: NDArray[np.int64],
@@ -98,30 +139,30 @@ def add_radio(
 ) -> int:
     """A radio stage: ``bit / (efficiency x block_hz)`` resource-block-seconds, the whole band at most."""
     part = RADIO_DOWN if kind == DOWNLINK else RADIO_UP
-    unit = 1.0 / (bit_per_s_hz * tables.block_hz)
-    n = add_stage(ints, floats, n, kind, radio_resource(tables, cell, part), bit, unit, tables.blocks, 0.0)
+    unit = 1.0 / (bit_per_s_hz * tables.run[0].block_hz)
+    n = add_stage(ints, floats, n, kind, radio_resource(tables, cell, part), bit, unit, tables.run[0].blocks, 0.0)
     floats[n - 1, BLOCK_W] = block_w
     return n
 
 
-@njit
+@inner
 def add_path(
     tables: Tables, ints: NDArray[np.int64], floats: NDArray[np.float64], n: int, source: int, sink: int, bit: float
 ) -> int:
     """One transfer for each backhaul link on the way, store and forward."""
     if source == sink:
         return n
-    path = source * tables.fixed + sink
+    path = source * tables.run[0].fixed + sink
     for k in range(tables.path_ptr[path], tables.path_ptr[path + 1]):
         link = tables.path_link[k]
         n = add_stage(
-            ints, floats, n, TRANSFER, tables.link_start + link, bit, 1.0, tables.link_bit_per_s[link],
-            tables.link_latency_s[link],
+            ints, floats, n, TRANSFER, tables.run[0].link_start + link, bit, 1.0, tables.link[link].bit_per_s,
+            tables.link[link].latency_s,
         )  # fmt: skip
     return n
 
 
-@njit
+@inner
 def add_compute(
     tables: Tables,
     ints: NDArray[np.int64],
@@ -139,17 +180,17 @@ def add_compute(
 ) -> int:
     """The stages that answer a task at a node: prefill and decode, or denoise; the first waits until the model is there."""
     resource = compute_resource(tables, node, kind)
-    speed, bandwidth = tables.flop_per_s[node], tables.byte_per_s[node]
-    size = tables.size_byte[model]
+    speed, bandwidth = tables.node[node].flop_per_s, tables.node[node].byte_per_s
+    size = tables.artifact[model].size_byte
     if kind == IMAGE:
         work = denoise_s(
-            step, image, tables.step_flop[model], tables.fixed_flop[model], tables.overhead_s[model], size, speed, bandwidth
+            step, image, tables.artifact[model].step_flop, tables.artifact[model].fixed_flop, tables.artifact[model].overhead_s, size, speed, bandwidth
         )
         n = add_stage(ints, floats, n, DENOISE, resource, work, 1.0, 1.0, wait)
-        floats[n - 1, FLOP] = denoise_flop(step, image, tables.step_flop[model], tables.fixed_flop[model]) / work
+        floats[n - 1, FLOP] = denoise_flop(step, image, tables.artifact[model].step_flop, tables.artifact[model].fixed_flop) / work
         return n
-    flop, attention = tables.flop_per_token[model], tables.attention_flop_per_token2[model]
-    cache = tables.kv_byte_per_token[model]
+    flop, attention = tables.artifact[model].flop_per_token, tables.artifact[model].attention_flop_per_token2
+    cache = tables.artifact[model].kv_byte_per_token
     work = prefill_s(prompt, flop, attention, cache, size, speed, bandwidth)
     n = add_stage(ints, floats, n, PREFILL, resource, work, 1.0, 1.0, wait)
     floats[n - 1, FLOP] = prefill_flop(prompt, flop, attention) / work
@@ -164,7 +205,7 @@ def add_compute(
     return n
 
 
-@njit
+@inner
 def add_sensing(
     tables: Tables,
     ints: NDArray[np.int64],
@@ -177,28 +218,28 @@ def add_sensing(
     cell_m: float,
 ) -> tuple[int, float]:
     """A radar look, and its accuracy. A cell that senses sees the target at ``sqrt(d^2 + r^2)``: its bearing is unknown."""
-    block, symbol = float(tables.level_block[level]), float(tables.level_symbol[level])
+    block, symbol = float(tables.level[level].block), float(tables.level[level].symbol)
     if sensing == END_SENSES:
-        power, gain, figure = tables.end_power_max_w / block, tables.end_radar_gain, tables.end_noise_figure
+        power, gain, figure = tables.run[0].end_power_max_w / block, tables.run[0].end_radar_gain, tables.run[0].end_noise_figure
         distance = target_m
     else:
-        power, gain, figure = tables.block_power_w, tables.cell_radar_gain, tables.cell_noise_figure
+        power, gain, figure = tables.run[0].block_power_w, tables.run[0].cell_radar_gain, tables.run[0].cell_noise_figure
         distance = math.sqrt(cell_m * cell_m + target_m * target_m)
     rho = radar_snr(
-        power, gain, tables.wavelength_m, tables.cross_section_m2, max(distance, 1.0), figure, tables.subcarrier_hz
+        power, gain, tables.run[0].wavelength_m, tables.run[0].cross_section_m2, max(distance, 1.0), figure, tables.run[0].subcarrier_hz
     )
     snr = integrated_snr(rho, block, symbol)
     accuracy = perception_accuracy(
-        snr, block, tables.subcarrier_hz, tables.false_alarm_probability, tables.range_error_max_m
+        snr, block, tables.run[0].subcarrier_hz, tables.run[0].false_alarm_probability, tables.run[0].range_error_max_m
     )
     n = add_stage(
-        ints, floats, n, SENSE, radio_resource(tables, cell, RADIO_SENSE), tables.level_cost_block_s[level], 1.0, block, 0.0
+        ints, floats, n, SENSE, radio_resource(tables, cell, RADIO_SENSE), tables.level[level].cost_block_s, 1.0, block, 0.0
     )
     floats[n - 1, BLOCK_W] = power
     return n, accuracy
 
 
-@njit
+@inner
 def model_wait_s(
     tables: Tables, resident: NDArray[np.bool_], ready_s: NDArray[np.float64], node: int, artifact: int, now_s: float
 ) -> float:
@@ -208,62 +249,56 @@ def model_wait_s(
     if ready_s[node, artifact] < math.inf:
         return max(0.0, ready_s[node, artifact] - now_s)
     return load_s(
-        tables.size_byte[artifact], tables.load_s[artifact], tables.load_byte_per_s[node], tables.load_overhead_s[node]
+        tables.artifact[artifact].size_byte, tables.artifact[artifact].load_s, tables.node[node].load_byte_per_s, tables.node[node].load_overhead_s
     )
 
 
-@njit
+@inner
 def expand(
     tables: Tables,
-    kind: int,
-    user: int,
-    prompt: float,
-    output: float,
+    tasks: TaskColumns,
+    view: View,
+    pick: NDArray[np.int64],
     step: float,
-    image: float,
-    uplink_bit: float,
-    downlink_bit: float,
-    target_m: float,
-    cell: int,
-    uplink: float,
-    downlink: float,
-    uplink_w: float,
-    cell_m: float,
-    node: int,
-    model: int,
     batch: float,
     wait: float,
-    sensing: int,
-    level: int,
     ints: NDArray[np.int64],
     floats: NDArray[np.float64],
 ) -> tuple[int, float]:
-    """The stages of a task under one pattern. Returns their number and the accuracy of sensing (1 without)."""
+    """The stages of the task that ``pick`` names under that pattern. Returns their number and sensing's accuracy (1 without)."""
+    i, cell, node, model, sensing = pick[TASK], pick[CELL], pick[NODE], pick[MODEL], pick[SENSING]
+    user, kind = tasks.user[i], tables.service_kind[tasks.service[i]]
+    k = max(pick[CANDIDATE], 0)
+    uplink, downlink, uplink_w = view.uplink[user, k], view.downlink[user, k], view.uplink_power_w[user, k]
+    prompt, output, image, uplink_bit = tasks.prompt_token[i], tasks.output_token[i], tasks.image[i], tasks.uplink_bit[i]
     n, accuracy = 0, 1.0
-    home = tables.fixed + user
+    home = tables.run[0].fixed + user
     if sensing != NO_SENSING:
-        n, accuracy = add_sensing(tables, ints, floats, n, sensing, level, cell, target_m, cell_m)
+        n, accuracy = add_sensing(
+            tables, ints, floats, n, sensing, pick[LEVEL], cell, tasks.target_range_m[i], view.cell_distance_m[user, k]
+        )
     if kind == LEARNING:
         work = train_s(
-            prompt, TRAIN_BATCH_TOKEN, 2.0 * tables.flop_per_token[model], tables.size_byte[model],
-            tables.flop_per_s[home], tables.byte_per_s[home],
+            prompt, TRAIN_BATCH_TOKEN, 2.0 * tables.artifact[model].flop_per_token, tables.artifact[model].size_byte,
+            tables.node[home].flop_per_s, tables.node[home].byte_per_s,
         )  # fmt: skip
         n = add_stage(ints, floats, n, TRAIN, compute_resource(tables, home, kind), work, 1.0, 1.0, wait)
-        floats[n - 1, FLOP] = train_flop(prompt, 2.0 * tables.flop_per_token[model]) / work
+        floats[n - 1, FLOP] = train_flop(prompt, 2.0 * tables.artifact[model].flop_per_token) / work
         n = add_radio(tables, ints, floats, n, UPLOAD, cell, uplink_bit, uplink, uplink_w)
         n = add_path(tables, ints, floats, n, tables.cell_edge[cell], node, uplink_bit)
-        work = uplink_bit * AGGREGATE_BYTE_PER_BIT / tables.byte_per_s[node]
-        return add_stage(ints, floats, n, AGGREGATE, compute_resource(tables, node, kind), work, 1.0, 1.0, 0.0), 1.0
-    local = node == home
-    if local:
-        if sensing == CELL_SENSES:
-            n = add_radio(tables, ints, floats, n, DOWNLINK, cell, uplink_bit, downlink, tables.block_power_w)
-        return add_compute(tables, ints, floats, n, kind, node, model, prompt, output, step, image, batch, wait), accuracy
-    if sensing != CELL_SENSES:
-        n = add_radio(tables, ints, floats, n, UPLINK, cell, uplink_bit, uplink, uplink_w)
-    edge = tables.cell_edge[cell]
-    n = add_path(tables, ints, floats, n, edge, node, uplink_bit)
+        work = uplink_bit * AGGREGATE_BYTE_PER_BIT / tables.node[node].byte_per_s
+        n = add_stage(ints, floats, n, AGGREGATE, compute_resource(tables, node, kind), work, 1.0, 1.0, 0.0)
+        return n, 1.0
+    answer = tasks.downlink_bit[i] + (image * tables.artifact[model].image_bit if kind == IMAGE else 0.0)
+    local, edge = node == home, tables.cell_edge[max(cell, 0)]
+    if local and sensing == CELL_SENSES:
+        n = add_radio(tables, ints, floats, n, DOWNLINK, cell, uplink_bit, downlink, tables.run[0].block_power_w)
+    elif not local:
+        if sensing != CELL_SENSES:
+            n = add_radio(tables, ints, floats, n, UPLINK, cell, uplink_bit, uplink, uplink_w)
+        n = add_path(tables, ints, floats, n, edge, node, uplink_bit)
     n = add_compute(tables, ints, floats, n, kind, node, model, prompt, output, step, image, batch, wait)
-    answer = downlink_bit + (image * tables.image_bit[model] if kind == IMAGE else 0.0)
-    n = add_path(tables, ints, floats, n, node, edge, answer)
-    return add_radio(tables, ints, floats, n, DOWNLINK, cell, answer, downlink, tables.block_power_w), accuracy
+    if not local:
+        n = add_path(tables, ints, floats, n, node, edge, answer)
+        n = add_radio(tables, ints, floats, n, DOWNLINK, cell, answer, downlink, tables.run[0].block_power_w)
+    return n, accuracy

@@ -1,8 +1,11 @@
-"""What pattern enumeration and execution read of the network in every frame, as one flat tuple for the compiler."""
+"""What pattern enumeration and execution read of a run in every frame, packed for the compiler.
+
+A few structured arrays instead of many plain ones: a compiled function takes each as one argument, and a field is a load.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,80 +22,54 @@ from gainnet.scenario.network import Radio
 from gainnet.scenario.orchestrator import Objective
 from gainnet.units import dbm_to_w
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+NODE_FIELDS = (
+    "count", "flop_per_s", "byte_per_s", "memory_byte", "load_byte_per_s", "load_overhead_s", "price_per_s", "batch_max",
+)  # fmt: skip
+ARTIFACT_FIELDS = (
+    "size_byte", "flop_per_token", "attention_flop_per_token2", "kv_byte_per_token", "step_flop", "fixed_flop",
+    "overhead_s", "image_bit", "quality", "steps_scale", "quality_gain", "load_s",
+)  # fmt: skip
+POOL_FIELDS = (
+    "cells", "fixed", "users", "slots", "radio_parts", "compute_parts", "compute_start", "end_start", "link_start",
+    "memory_start", "power_start",
+)  # fmt: skip
+RADAR_FIELDS = (
+    "wavelength_m", "subcarrier_hz", "end_noise_figure", "cell_noise_figure", "cross_section_m2",
+    "false_alarm_probability", "range_error_max_m",
+)  # fmt: skip
 
 
 class Tables(NamedTuple):
-    """Constants of a run. Names and units are those of Pool, Topology, Nodes, Cards, Radar and Services."""
+    """Constants of a run. Fields have the names and units they have in Pool, Topology, Nodes, Cards, Radar and Services.
 
-    cells: int
-    fixed: int
-    users: int
-    slots: int
-    radio_parts: int
-    compute_parts: int
-    compute_start: int
-    end_start: int
-    link_start: int
-    memory_start: int
-    power_start: int
-    slot_edge_s: FloatArray
-    cell_edge: IntArray
-    path_ptr: IntArray
-    path_link: IntArray
-    path_latency_s: FloatArray
-    link_latency_s: FloatArray
-    link_bit_per_s: FloatArray
-    tier: IntArray
-    count: FloatArray
-    flop_per_s: FloatArray
-    byte_per_s: FloatArray
-    memory_byte: FloatArray
-    load_byte_per_s: FloatArray
-    load_overhead_s: FloatArray
-    busy_w: FloatArray
-    price_per_s: FloatArray
-    batch_max: FloatArray
-    artifact_kind: IntArray
-    base: IntArray
-    size_byte: FloatArray
-    flop_per_token: FloatArray
-    attention_flop_per_token2: FloatArray
-    kv_byte_per_token: FloatArray
-    step_flop: FloatArray
-    fixed_flop: FloatArray
-    overhead_s: FloatArray
-    image_bit: FloatArray
-    quality: FloatArray
-    steps_scale: FloatArray
-    quality_gain: FloatArray
-    load_s: FloatArray
-    service_kind: IntArray
-    model_ptr: IntArray
-    model_index: IntArray
-    level_block: IntArray
-    level_symbol: IntArray
-    level_cost_block_s: FloatArray
-    wavelength_m: float
-    subcarrier_hz: float
-    end_radar_gain: float
-    cell_radar_gain: float
-    end_noise_figure: float
-    cell_noise_figure: float
-    cross_section_m2: float
-    false_alarm_probability: float
-    range_error_max_m: float
-    blocks: float
-    block_hz: float
-    block_power_w: float
-    cell_j_per_block_s: float
-    end_power_max_w: float
-    end_efficiency: float
-    interruption_s: float
-    cost_weight: float
-    energy_price_per_j: float
-    latency_weight: float
+    ``run`` has one record: the scalars. ``node``, ``artifact``, ``link`` and ``level`` (of sensing) have one for each.
+    ``busy_w`` is what a busy second adds to a node's idle power; ``cell_j_per_block_s`` what a resource-block-second of
+    transmission costs a cell.
+    """
+
+    run: NDArray[Any]
+    node: NDArray[Any]
+    artifact: NDArray[Any]
+    link: NDArray[Any]
+    level: NDArray[Any]
+    slot_edge_s: NDArray[np.float64]
+    cell_edge: NDArray[np.int64]
+    path_ptr: NDArray[np.int64]
+    path_link: NDArray[np.int64]
+    path_latency_s: NDArray[np.float64]
+    service_kind: NDArray[np.int64]
+    model_ptr: NDArray[np.int64]
+    model_index: NDArray[np.int64]
+
+
+def records(**columns: Any) -> NDArray[Any]:
+    """A structured array with the given columns; integers become int64, all else float64."""
+    arrays = {name: np.atleast_1d(np.asarray(column)) for name, column in columns.items()}
+    types = [(name, np.int64 if array.dtype.kind in "iu" else np.float64) for name, array in arrays.items()]
+    packed = np.empty(len(next(iter(arrays.values()))), np.dtype(types, align=True))
+    for name, array in arrays.items():
+        packed[name] = array
+    return packed
 
 
 def build(
@@ -109,27 +86,42 @@ def build(
     block_hz: float,
     block_power_w: float,
 ) -> Tables:
-    """Flatten the parts of a run; ``block_power_w`` is the downlink power of a cell in one resource block."""
-    parts = (pool, topology, nodes, cards, services, radar, objective)
-    own = {
-        "service_kind": services.kind,
-        "artifact_kind": cards.kind,
-        "busy_w": nodes.peak_w - nodes.idle_w,
-        "level_block": radar.block,
-        "level_symbol": radar.symbol,
-        "level_cost_block_s": radar.cost_block_s,
-        "end_radar_gain": radar.end_gain,
-        "cell_radar_gain": radar.cell_gain,
-        "blocks": float(blocks),
-        "block_hz": block_hz,
-        "block_power_w": block_power_w,
-        "cell_j_per_block_s": base_station(radio.base_station).slope * block_power_w,
-        "end_power_max_w": dbm_to_w(radio.end_power_max_dbm),
-        "end_efficiency": END_AMPLIFIER_EFFICIENCY,
-        "interruption_s": radio.handover_interruption_s,
-    }
-    values = {}
-    for field in Tables._fields:
-        value = own[field] if field in own else next(getattr(p, field) for p in parts if hasattr(p, field))
-        values[field] = np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value
-    return Tables(**values)
+    """Pack the parts of a run; ``block_power_w`` is the downlink power of a cell in one resource block."""
+    run = records(
+        **{name: getattr(pool, name) for name in POOL_FIELDS},
+        **{name: getattr(radar, name) for name in RADAR_FIELDS},
+        end_radar_gain=radar.end_gain,
+        cell_radar_gain=radar.cell_gain,
+        blocks=float(blocks),
+        block_hz=block_hz,
+        block_power_w=block_power_w,
+        cell_j_per_block_s=base_station(radio.base_station).slope * block_power_w,
+        end_power_max_w=dbm_to_w(radio.end_power_max_dbm),
+        end_efficiency=END_AMPLIFIER_EFFICIENCY,
+        interruption_s=radio.handover_interruption_s,
+        cost_weight=objective.cost_weight,
+        energy_price_per_j=objective.energy_price_per_j,
+        latency_weight=objective.latency_weight,
+    )
+    node = records(
+        tier=nodes.tier,
+        busy_w=nodes.peak_w - nodes.idle_w,
+        **{name: getattr(nodes, name).astype(np.float64) for name in NODE_FIELDS},
+    )
+    artifact = records(kind=cards.kind, base=cards.base, **{name: getattr(cards, name) for name in ARTIFACT_FIELDS})
+    level = records(block=radar.block, symbol=radar.symbol, cost_block_s=radar.cost_block_s)
+    return Tables(
+        run=run,
+        node=node,
+        artifact=artifact,
+        link=records(bit_per_s=topology.link_bit_per_s, latency_s=topology.link_latency_s),
+        level=level,
+        slot_edge_s=pool.slot_edge_s,
+        cell_edge=topology.cell_edge,
+        path_ptr=topology.path_ptr,
+        path_link=topology.path_link,
+        path_latency_s=topology.path_latency_s,
+        service_kind=services.kind,
+        model_ptr=services.model_ptr,
+        model_index=services.model_index,
+    )

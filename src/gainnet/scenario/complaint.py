@@ -64,7 +64,7 @@ def _line(detail: ErrorDetails) -> str:
 
 
 def _singular(path: list[str]) -> str:
-    """What an entry at ``path`` is called: ``matcher``, ``fault`` of execution.faults.0, ``service`` of services.chat."""
+    """What stands at ``path``: a ``matcher``, a ``fault`` (execution.faults.0), a ``service`` (demand.services.x)."""
     named = path[-1].isdecimal() or (len(path) > 1 and path[-2] in ("services", "models"))
     return path[-2].removesuffix("s") if named else path[-1]
 

@@ -108,7 +108,7 @@ def columnise(problem_ptr, worth, demand_ptr, demand_row, amount, capacity, need
     task_ptr, origin, value = np.zeros(tasks + 1, np.int64), np.empty(patterns, np.int64), np.empty(patterns)
     ptr, stop = np.zeros(patterns + 1, np.int64), np.empty(patterns, np.int64)
     row, share = np.empty(len(demand_row) + 2 * patterns, np.int64), np.empty(len(demand_row) + 2 * patterns)
-    setup, pair_setup = np.full((patterns, 2), -1, np.int64), np.empty(2 * patterns, np.int64)
+    setup, pair_setup = np.empty((patterns, 2), np.int64), np.empty(2 * patterns, np.int64)
     pair_count, last = np.zeros(setups, np.int64), np.full(setups, -1, np.int64)
     left, uses = np.ones(rows), np.zeros(setups, np.int64)
     kept = pairs = 0
@@ -116,20 +116,21 @@ def columnise(problem_ptr, worth, demand_ptr, demand_row, amount, capacity, need
         first_pair = pairs
         for p in range(problem_ptr[task], problem_ptr[task + 1]):
             start, end = demand_ptr[p], demand_ptr[p + 1]
-            short = lacking(start, end, demand_row, demand_share, needs[p], setup_row, setup_share, left, uses)
+            setup[kept, 0] = needs[p, 0]
+            setup[kept, 1] = needs[p, 1] if needs[p, 1] != needs[p, 0] else -1
+            short = lacking(start, end, demand_row, demand_share, setup[kept], setup_row, setup_share, left, uses)
             if worth[p] <= 0.0 or short >= 0:
                 continue
             at = _entries(start, end, demand_row, demand_share, row, share, ptr[kept])
             origin[kept], value[kept], stop[kept] = p, worth[p], at
             for side in range(2):
-                m = needs[p, side]
-                if m < 0 or (side == 1 and m == needs[p, 0]):
+                m = setup[kept, side]
+                if m < 0:
                     continue
                 if last[m] < first_pair:
                     last[m], pair_setup[pairs] = pairs, m
                     pair_count[m] += 1
                     pairs += 1
-                setup[kept, side] = m
                 row[at], share[at] = rows + last[m], 1.0
                 at += 1
             kept += 1

@@ -12,6 +12,7 @@ SPREAD = 0.2
 EJECTED = 6
 WHIM = 0.35
 HEAT = 0.05
+REGROUP = 8
 
 
 @njit
@@ -145,45 +146,64 @@ def eject(columns, task, q, left, uses, choice, moved, before, state):  # type: 
             gain += remove(p, value, ptr, stop, row, share, setup, setup_row, setup_share, setup_cost, left, uses)
             short = lacking(ptr[q], stop[q], row, share, setup[q], setup_row, setup_share, left, uses)
         other = other + 1 if other + 1 < tasks else 0
+    if short < 0:
+        choice[task] = q
+        gain += place(q, value, ptr, stop, row, share, setup, setup_row, setup_share, setup_cost, left, uses)
+        p = choice[other]
+        if p >= 0 and other != task:
+            moved[count], before[count] = other, p
+            count += 1
+            choice[other] = -1
+            gain += remove(p, value, ptr, stop, row, share, setup, setup_row, setup_share, setup_cost, left, uses)
     return count, gain, short
 
 
 @njit
-def resettle(columns, score, q, count, left, uses, choice, moved, before, state):  # type: ignore[no-untyped-def]
-    """Place q for the first task that is out, take a random bystander out too, and place the others at their best.
-
-    Returns how many were out in the end, and the change of value.
-    """
+def gather(columns, m, score, left, uses, choice, moved, before):  # type: ignore[no-untyped-def]
+    """Take out the users of set-up m or, where it is closed, the tasks that would rather use it; as ``eject`` returns."""
     task_ptr, value, ptr, stop, row, share = (
         columns.task_ptr, columns.value, columns.ptr, columns.stop, columns.row, columns.share,
     )  # fmt: skip
     setup, setup_row, setup_share, setup_cost = (
         columns.setup, columns.setup_row, columns.setup_share, columns.setup_cost,
     )  # fmt: skip
-    gain = place(q, value, ptr, stop, row, share, setup, setup_row, setup_share, setup_cost, left, uses)
-    choice[moved[0]] = q
-    bystander = int(uniform(state) * len(choice))
-    known = False
-    for task in moved[:count]:
-        known |= task == bystander
-    if not known:
-        p = choice[bystander]
-        moved[count], before[count] = bystander, p
-        count += 1
-        if p >= 0:
-            gain += remove(p, value, ptr, stop, row, share, setup, setup_row, setup_share, setup_cost, left, uses)
-    start = int(uniform(state) * count)
-    for turn in range(count):
-        task = moved[(start + turn) % count]
-        if task == moved[0]:
-            continue
+    count, gain, opened = 0, 0.0, uses[m] > 0
+    for task in range(len(choice)):
+        p = choice[task]
+        concerned = opened and p >= 0 and (setup[p, 0] == m or setup[p, 1] == m)
+        if not opened:
+            for q in range(task_ptr[task], task_ptr[task + 1]):
+                better = p < 0 or score[q] > score[p]
+                concerned |= better and (setup[q, 0] == m or setup[q, 1] == m)
+        if concerned:
+            moved[count], before[count] = task, p
+            count += 1
+            choice[task] = -1
+            if p >= 0:
+                gain += remove(p, value, ptr, stop, row, share, setup, setup_row, setup_share, setup_cost, left, uses)
+    return count, gain
+
+
+@njit
+def settle(columns, score, charge, first, count, left, uses, choice, moved, state):  # type: ignore[no-untyped-def]
+    """Place the tasks ``moved[first:count]`` at their best, from a random one on; returns the change of value."""
+    task_ptr, value, ptr, stop, row, share = (
+        columns.task_ptr, columns.value, columns.ptr, columns.stop, columns.row, columns.share,
+    )  # fmt: skip
+    setup, setup_row, setup_share, setup_cost = (
+        columns.setup, columns.setup_row, columns.setup_share, columns.setup_cost,
+    )  # fmt: skip
+    gain, turn = 0.0, first + int(uniform(state) * (count - first))
+    for _ in range(first, count):
+        task = moved[turn]
         p = best_fit(
-            task, score, setup_cost, task_ptr, value, ptr, stop, row, share, setup, setup_row, setup_share, left, uses
+            task, score, charge, task_ptr, value, ptr, stop, row, share, setup, setup_row, setup_share, left, uses
         )
         choice[task] = p
         if p >= 0:
             gain += place(p, value, ptr, stop, row, share, setup, setup_row, setup_share, setup_cost, left, uses)
-    return count, gain
+        turn = turn + 1 if turn + 1 < count else first
+    return gain
 
 
 @njit
@@ -205,38 +225,58 @@ def put_back(columns, count, left, uses, choice, moved, before):  # type: ignore
 
 
 @njit
+def spread(task_ptr, score):  # type: ignore[no-untyped-def]
+    """Mean distance of a pattern's score from the best of its task: the scale of what a move may win or lose."""
+    total = 0.0
+    for task in range(len(task_ptr) - 1):
+        best = -np.inf
+        for p in range(task_ptr[task], task_ptr[task + 1]):
+            best = max(best, score[p])
+        for p in range(task_ptr[task], task_ptr[task + 1]):
+            total += best - score[p]
+    return total / max(len(score), 1)
+
+
+@njit
 def search(columns, price, rows, best, best_choice, bound, rounds, state):  # type: ignore[no-untyped-def]
     """Ejection search around ``best_choice`` (worth ``best``), which becomes the best plan met; returns its value.
 
-    A round gives a random task another pattern that it might want and resettles whom that displaces. It is kept when
-    the plan gets better, or, early on, a little worse (simulated annealing); else all is put back. Ends after
-    ``rounds`` or when the value meets the bound.
+    A round gives a random task another pattern that it might want and resettles whom that displaces; one in REGROUP
+    opens or closes a set-up for all whom it concerns. It is kept when the plan gets better, or, early on, a little
+    worse (simulated annealing); else all is put back. Ends after ``rounds`` or when the value meets the bound.
     """
     task_ptr, setup, setup_cost = columns.task_ptr, columns.setup, columns.setup_cost
-    tasks, typical = len(best_choice), best / max(len(best_choice), 1)
-    score, choice = np.empty(len(columns.value)), best_choice.copy()
-    left, uses = np.ones(rows), np.zeros(len(setup_cost), np.int64)
+    tasks, setups, now = len(best_choice), len(setup_cost), best
+    score, choice, charge = np.empty(len(columns.value)), best_choice.copy(), setup_cost.copy()
+    left, uses = np.ones(rows), np.zeros(setups, np.int64)
+    moved, before = np.empty(tasks + EJECTED + 1, np.int64), np.empty(tasks + EJECTED + 1, np.int64)
     rate(columns, price, score)
     occupy(columns, choice, left, uses)
-    now = best
-    moved, before = np.empty(EJECTED + 1, np.int64), np.empty(EJECTED + 1, np.int64)
+    scale = spread(task_ptr, score)
     for turn in range(rounds):
         if best >= bound * (1.0 - 1e-9):
             break
-        task = int(uniform(state) * tasks)
-        q = wish(task, choice[task], WHIM * typical, score, task_ptr, setup, setup_cost, uses, state)
-        if q < 0:
-            continue
-        count, gain, short = eject(columns, task, q, left, uses, choice, moved, before, state)
-        if short < 0:
-            count, change = resettle(columns, score, q, count, left, uses, choice, moved, before, state)
-            gain += change
-        heat = HEAT * typical * (1.0 - turn / rounds)
-        if short >= 0 or gain < -heat * uniform(state) - 1e-12 * typical:
+        if setups > 0 and turn % REGROUP == 0:
+            m = int(uniform(state) * setups)
+            charge[m] = np.inf if uses[m] > 0 else 0.0
+            count, gain = gather(columns, m, score, left, uses, choice, moved, before)
+            gain += settle(columns, score, charge, 0, count, left, uses, choice, moved, state)
+            charge[m] = setup_cost[m]
+        else:
+            task = int(uniform(state) * tasks)
+            q = wish(task, choice[task], WHIM * scale, score, task_ptr, setup, setup_cost, uses, state)
+            if q < 0:
+                continue
+            count, gain, short = eject(columns, task, q, left, uses, choice, moved, before, state)
+            if short < 0:
+                gain += settle(columns, score, charge, 1, count, left, uses, choice, moved, state)
+            else:
+                gain = -np.inf
+        if gain < -HEAT * scale * (1.0 - turn / rounds) * uniform(state) - 1e-12 * scale:
             put_back(columns, count, left, uses, choice, moved, before)
             continue
         now += gain
-        if now > best + 1e-9 * typical:
+        if now > best + 1e-9 * scale:
             best = now
             overwrite(best_choice, choice)
     return best

@@ -8,9 +8,8 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float, Int
 
-from gainnet.orchestrator.bound import row_price, columns_of, unit_price
-from gainnet.orchestrator.kernels.decide import certify
-from gainnet.orchestrator.kernels.columns import SLACK, Columns
+from gainnet.orchestrator.bound import certify, columns_of, row_price, unit_price
+from gainnet.orchestrator.kernels.columns import Columns
 from gainnet.orchestrator.plan import Plan, Status
 from gainnet.orchestrator.problem import Problem
 
@@ -26,8 +25,8 @@ def certified(problem: Problem, warm: Float[np.ndarray, " row"], iterations: int
     columns = columns_of(problem)
     value, choice = decide(columns)
     decision_s = time.perf_counter() - started
-    bound, whole = certify(columns, row_price(warm, problem.capacity), value, iterations, SLACK)
-    return planned(problem, columns, choice, value, bound, whole, decision_s)
+    bound, price = certify(columns, row_price(warm, problem.capacity), value, iterations)
+    return planned(problem, columns, choice, value, bound, price, decision_s)
 
 
 def planned(
@@ -36,14 +35,15 @@ def planned(
     choice: Int[np.ndarray, " task"],
     value: float,
     bound: float,
-    whole_price: Float[np.ndarray, " row"],
+    price: Float[np.ndarray, " row_and_pair"],
     decision_s: float,
 ) -> Plan:
-    """A Plan in the problem's own indices and units."""
+    """A Plan in the problem's own indices and units, from the kernels' (``price``: whole rows, then pairs)."""
     if problem.tasks == 0:
         status = Status.EMPTY
     else:
         status = Status.OPTIMAL if value >= bound * (1.0 - OPTIMAL_GAP) else Status.FEASIBLE
-    # -1 picks the appended -1: a refusal stays one.
+    # A refusal is -1, the last place: the appended -1.
     original = np.append(columns.origin, -1)[choice]
-    return Plan(original, unit_price(whole_price, problem.capacity), value, max(bound, value), status, decision_s)
+    unit = unit_price(price[: problem.rows], problem.capacity)
+    return Plan(original, unit, float(value), max(bound, float(value)), status, decision_s)

@@ -6,14 +6,17 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from gainnet.orchestrator.bound import row_price, columns_of
-from gainnet.orchestrator.kernels.decide import price_guided
-from gainnet.orchestrator.kernels.columns import SLACK
-from gainnet.orchestrator.matchers.certified import planned
+from gainnet.orchestrator.bound import certify, columns_of, free_price, row_price
+from gainnet.orchestrator.kernels.columns import Columns
+from gainnet.orchestrator.kernels.search import decode, search
+from gainnet.orchestrator.matchers.certified import OPTIMAL_GAP, planned
 from gainnet.orchestrator.plan import Plan
 from gainnet.orchestrator.problem import Problem
+
+SMALL = 20
+"""Tasks by which a small problem's search is longer than its size asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +37,26 @@ class Price:
         """See Matcher."""
         started = time.perf_counter()
         columns = columns_of(problem)
-        # The search's own generator is compiled; its 64 bits must not all be 0.
-        seed = np.uint64(rng.integers(1, 2**63))
-        value, choice, bound, whole = price_guided(
-            columns,
-            row_price(warm, problem.capacity),
-            self.iterations,
-            1 + self.perturbations,
-            self.effort,
-            seed,
-            SLACK,
-        )
-        return planned(problem, columns, choice, value, bound, whole, time.perf_counter() - started)
+        decision = self.decide(columns, row_price(warm, problem.capacity), rng)
+        return planned(problem, columns, *decision, time.perf_counter() - started)
+
+    def decide(
+        self, columns: Columns, warm: Float[np.ndarray, " row"], rng: np.random.Generator
+    ) -> tuple[Int[np.ndarray, " task"], float, float, Float[np.ndarray, " row_and_pair"]]:
+        """Choice, value, bound and prices, in the kernels' indices and units."""
+        rows, free = len(warm), free_price(columns, len(warm))
+        # The kernels' generator has 64 bits of state, which must not all be 0.
+        state = rng.integers(1, 2**63, size=1).astype(np.uint64)
+        value, choice = decode(columns, free, rows, 1, state)
+        # Two points at zero prices: the second splits each set-up over those who used it at the first.
+        bound, price = certify(columns, free[:rows], value, 2)
+        if value >= bound * (1.0 - OPTIMAL_GAP):
+            return choice, value, bound, price
+        climbed, price = certify(columns, warm, value, self.iterations)
+        bound = min(bound, climbed)
+        decoded, other = decode(columns, price, rows, 1 + self.perturbations, state)
+        if decoded > value:
+            value, choice = decoded, other
+        rounds = self.effort * (len(choice) + SMALL)
+        value = search(columns, price, rows, value, choice, bound, rounds, state)
+        return choice, value, bound, price

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from gainnet.orchestrator.kernels.decide import first_come
+from gainnet.orchestrator.kernels.placement import first_come
 from gainnet.orchestrator.matchers.certified import certified
 from gainnet.orchestrator.plan import Plan
 from gainnet.orchestrator.problem import Problem
@@ -30,5 +30,5 @@ class Random:
             warm,
             self.iterations,
             # Uniform scores: the greatest among those that fit is any of them, equally likely.
-            lambda columns: first_come(columns, problem.rows, rng.random(len(columns.value)), 0.0),
+            lambda columns: first_come(columns, problem.rows, rng.random(len(columns.value))),
         )

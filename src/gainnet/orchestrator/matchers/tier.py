@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float
 
-from gainnet.orchestrator.kernels.decide import first_come
+from gainnet.orchestrator.kernels.placement import first_come
 from gainnet.orchestrator.matchers.certified import certified
 from gainnet.orchestrator.plan import Plan
 from gainnet.orchestrator.problem import Problem
@@ -35,7 +35,7 @@ class FixedTier:
             problem,
             warm,
             self.iterations,
-            lambda columns: first_come(columns, problem.rows, score[columns.origin], 1.0),
+            lambda columns: first_come(columns, problem.rows, score[columns.origin]),
         )
 
     def allowed(self, problem: Problem) -> Bool[np.ndarray, " pattern"]:

@@ -1,0 +1,288 @@
+"""The command line: ``gainnet scenarios | run | compare | bench | validate | schema``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from gainnet.apps.interrupt import EXIT_CODE, Interrupt, terminate_like_interrupt
+from gainnet.errors import GainnetError, InputError
+
+if TYPE_CHECKING:
+    from gainnet.measurement.record import Recorder
+    from gainnet.scenario.scenario import Scenario
+
+app = typer.Typer(
+    name="gainnet",
+    help="Plan, simulate and run GAI-native networks.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ScenarioArgument = Annotated[str, typer.Argument(metavar="SCENARIO", help="A built-in name or a YAML file.")]
+SetOption = Annotated[
+    list[str], typer.Option("--set", metavar="PATH=X", help="Change a value: network.ends=50. Repeatable.")
+]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="The scenario's seed.")]
+DurationOption = Annotated[float | None, typer.Option("--duration-s", metavar="S", help="Simulated time.")]
+OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Results folder. [default: runs/...]")]
+
+
+@app.command()
+def scenarios() -> None:
+    """List the built-in scenarios."""
+    from gainnet.scenario.load import load, names
+
+    width = max(map(len, names()))
+    for name in names():
+        print(f"{name:<{width}}  {load(name).description}")
+
+
+@app.command()
+def run(
+    scenario: ScenarioArgument,
+    overrides: SetOption = [],  # noqa: B006  typer copies it
+    matcher: Annotated[str | None, typer.Option("--matcher", metavar="KIND", help="The matcher.")] = None,
+    seed: SeedOption = None,
+    duration_s: DurationOption = None,
+    out: OutOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print report.json and nothing else.")] = False,
+) -> None:
+    """Run a scenario and write its results folder."""
+    from gainnet.scenario.load import load
+
+    chosen = [*overrides, *([f"orchestrator.matcher={matcher}"] if matcher is not None else [])]
+    loaded = load(scenario, chosen, seed=seed, duration_s=duration_s)
+    kind = loaded.orchestrator.matcher.kind
+    folder = out or Path("runs") / _slug(f"{loaded.name}-{kind}-seed{loaded.seed}")
+
+    from gainnet.measurement import results
+
+    fresh = not folder.exists()
+    results.prepare(folder)
+    with Interrupt(lambda: _remove_empty(folder, fresh)) as interrupt:
+        recorder, interrupted = _simulated(loaded, interrupt, folder, fresh, quiet=as_json)
+        assert recorder.record is not None
+        report = results.write(folder, recorder.record, _command())
+    if as_json:
+        print(json.dumps(report, indent=2, allow_nan=False))
+    else:
+        from gainnet.apps import tables
+
+        console = tables.console()
+        for table in tables.summary(report):
+            console.print(table)
+        console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
+    if interrupted:
+        _say("interrupted")
+        raise typer.Exit(EXIT_CODE)
+
+
+def _simulated(
+    scenario: Scenario, interrupt: Interrupt, folder: Path, fresh: bool, *, quiet: bool
+) -> tuple[Recorder, bool]:
+    """The closed recorder of a run, and whether it was interrupted; an empty new folder does not outlive an error."""
+    from gainnet.measurement.record import Recorder
+    from gainnet.run import simulate
+
+    recorder = Recorder(scenario)
+
+    def advance(done: int, total: int) -> None:
+        interrupt.check()
+        show(done, total)
+
+    try:
+        with _progress("simulating", quiet) as show:
+            simulate(scenario, progress=advance, recorder=recorder)
+    except KeyboardInterrupt:
+        return recorder, True
+    except BaseException:
+        _remove_empty(folder, fresh)
+        raise
+    return recorder, False
+
+
+@app.command()
+def compare(
+    scenario: ScenarioArgument,
+    matchers: Annotated[str, typer.Option("--matchers", metavar="A,B", help="Matchers; the last is the reference.")],
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, help="Seeds for every arm: the scenario's and those after it.")
+    ] = 5,
+    sweep: Annotated[
+        str | None, typer.Option("--sweep", metavar="PATH=V1,V2", help="A field to vary: network.ends=50,100.")
+    ] = None,
+    arms: Annotated[
+        list[str],
+        typer.Option(
+            "--arm", metavar="NAME=PATH=X", help="The last matcher with a change, as one more arm. Repeatable."
+        ),
+    ] = [],  # noqa: B006  typer copies it
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes. [default: the CPUs]")] = None,
+    overrides: SetOption = [],  # noqa: B006  typer copies it
+    seed: SeedOption = None,
+    duration_s: DurationOption = None,
+    out: OutOption = None,
+) -> None:
+    """Run matchers on the same seeds and print their figures with 95 % intervals."""
+    from gainnet.scenario.load import load
+
+    base = load(scenario, overrides, seed=seed, duration_s=duration_s)
+
+    import gainnet.compare as comparing
+    from gainnet.apps import tables
+    from gainnet.measurement import contrast, metrics, results
+
+    chosen = comparing.parse_arms(matchers, arms)
+    swept = comparing.parse_sweep(sweep) if sweep is not None else None
+    reference = [name for name in chosen if name in matchers.replace(" ", "").split(",")][-1]
+    folder = out or Path("runs") / _slug(f"compare-{base.name}" + (f"-{swept.path}" if swept else ""))
+    fresh = not folder.exists()
+    results.prepare(folder)
+    try:
+        with _progress("comparing", quiet=False) as show:
+            found, record = comparing.compare(
+                base, chosen, reference, seeds, swept, workers or os.cpu_count() or 1, show
+            )
+        machine = results.environment(_command())
+        files = results.run_writers(record, metrics.report(record), machine)
+        files["compare.json"] = results.text_writer(results.as_json(found.as_tree(machine)))
+        files["compare.csv"] = results.text_writer(found.as_csv())
+        files["compare.html"] = results.text_writer(contrast.page(found, machine))
+        results.replace(folder, files)
+    except BaseException:
+        _remove_empty(folder, fresh)
+        raise
+    console = tables.console()
+    for caption, table in tables.comparison(found):
+        console.print(caption)
+        if table.columns:
+            console.print(table)
+    console.print(f"comparison: {folder / 'compare.html'}", soft_wrap=True)
+    console.print(f"one run of {reference}: {folder / 'report.html'}", soft_wrap=True)
+
+
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A benchmark, for example matching.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON and nothing else.")] = False,
+    data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Folder with reference data.")] = None,
+    reference: Annotated[Path | None, typer.Option("--reference", metavar="FILE", help="File to compare with.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Less work, rougher figures.")] = False,
+) -> None:
+    """Run a benchmark of this source checkout and print its figures."""
+    from gainnet.apps import bench as benches
+
+    for option, path in (("--data", data), ("--reference", reference)):
+        if path is not None and not path.exists():
+            raise InputError(f"{option} {path}: there is no such file or folder")
+    figures, meaning = benches.run(name, {"data": data, "reference": reference, "quick": quick})
+    if as_json:
+        from gainnet.measurement.results import environment
+
+        tree = {"bench": name, "figures": figures, "environment": environment(_command())}
+        print(json.dumps(tree, indent=2, default=float))
+        return
+    from gainnet.apps import tables
+
+    tables.console().print(tables.bench(figures, meaning))
+
+
+@app.command()
+def validate(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A YAML file or a built-in name.")],
+    overrides: SetOption = [],  # noqa: B006  typer copies it
+) -> None:
+    """Check a scenario file and everything it names, without running it."""
+    from gainnet.scenario.load import load
+
+    loaded = load(file, overrides)
+
+    from gainnet.run import Run
+
+    Run(loaded)
+    network = loaded.network
+    print(f"{file}: valid: {network.ends} ends, {network.cells} cells, {network.edges} edges, {loaded.frames} frames")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of scenario files."""
+    from gainnet.scenario.load import schema as scenario_schema
+
+    print(json.dumps(scenario_schema(), indent=2))
+
+
+@contextlib.contextmanager
+def _progress(what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr, where that is a terminal; yields what to call with (done, total)."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _slug(name: str) -> str:
+    """A scenario's name as one harmless part of a path."""
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name).lstrip(".") or "run"
+
+
+def _remove_empty(folder: Path, fresh: bool) -> None:
+    """Remove a folder that was made for results which never came."""
+    if fresh:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _command() -> str:
+    return shlex.join(["gainnet", *_arguments])
+
+
+def _say(message: str) -> None:
+    print("gainnet: " + " ".join(message.split()), file=sys.stderr)
+
+
+_arguments: list[str] = []
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: every error is one line on stderr and exit code 2, an interrupt 130."""
+    _arguments[:] = sys.argv[1:] if arguments is None else arguments
+    terminate_like_interrupt()
+    sys.exit(_exit_code(_arguments))
+
+
+def _exit_code(arguments: list[str]) -> int:
+    try:
+        code = app(args=arguments, prog_name="gainnet", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except TyperException as error:
+        if error.format_message():
+            _say(error.format_message())
+    except GainnetError as error:
+        _say(str(error))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        _say(f"{error.filename or 'output'}: {error.strerror or error}")
+    except (KeyboardInterrupt, typer.Abort):
+        _say("interrupted")
+        return EXIT_CODE
+    return 2

@@ -1,0 +1,112 @@
+"""What the command line prints on stdout, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from gainnet.measurement.comparison import METRICS, Comparison
+from gainnet.measurement.contrast import shown
+from gainnet.measurement.drawing import figure_text
+from gainnet.measurement.metrics import Report
+
+_WIDTH_WHEN_PIPED = 160
+
+
+def console() -> Console:
+    """Stdout, wide enough for the tables when it is not a terminal."""
+    found = Console(highlight=False)
+    return found if found.is_terminal else Console(highlight=False, width=_WIDTH_WHEN_PIPED)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
+    return table
+
+
+def summary(report: Report) -> list[Table]:
+    """A run's headline, and a row for each service."""
+    qos, energy, decisions = report["qos"], report["energy_j"], report["orchestration"]
+    head = _table("", report["scenario"])
+    for name, text in (
+        ("satisfaction", figure_text(qos["satisfaction"], "%")),
+        (
+            "latency p50 / p95",
+            f"{figure_text(qos['latency_s']['p50'], 's')} / {figure_text(qos['latency_s']['p95'], 's')}",
+        ),
+        ("quality", figure_text(qos["quality"]["mean"], "", 2)),
+        ("energy a satisfied task", figure_text(energy["per_task"], "J")),
+        ("cost", figure_text(report["cost"])),
+        ("certified gap", figure_text(decisions["gap"]["mean"], "%")),
+        ("decision p50", figure_text(decisions["decision_s"]["p50"], "s")),
+        ("simulated / wall", f"{figure_text(report['duration_s'], 's')} / {figure_text(report['wall_s'], 's')}"),
+    ):
+        head.add_row(name, text)
+    counts = ("arrived", "served", "late", "rejected", "failed", "open")
+    services = _table("service", *counts, "satisfied", "p50", "p95", "quality")
+    for name, service in report["services"].items():
+        services.add_row(
+            name, *(str(service["tasks"][count]) for count in counts), figure_text(service["satisfaction"], "%"),
+            figure_text(service["latency_s"]["p50"], "s"), figure_text(service["latency_s"]["p95"], "s"),
+            figure_text(service["quality"]["mean"], "", 2),
+        )  # fmt: skip
+    return [head, services]
+
+
+def comparison(found: Comparison) -> list[tuple[str, Table]]:
+    """Without a sweep one table, a row for each arm; with one, a table for each metric, a row for each value."""
+    if found.path is None:
+        return [(_caption(found), _arms(found))]
+    tables = []
+    for metric, (title, unit, _) in METRICS.items():
+        table = _table(found.path, *found.arms)
+        for index, value in enumerate(found.values):
+            table.add_row(str(value), *(shown(found.mean(index, arm, metric), unit) for arm in found.arms))
+        tables.append((f"{title} (%)" if unit == "%" else title, table))
+    differences = _table(found.path, *(arm for arm in found.arms if arm != found.reference))
+    for index, value in enumerate(found.values):
+        cells = (found.difference(index, arm, "satisfaction") for arm in found.arms if arm != found.reference)
+        differences.add_row(str(value), *(shown(cell, "%", signed=True) for cell in cells))
+    if len(found.arms) > 1:
+        tables.append((f"satisfaction less that of {found.reference}, paired by seed (points)", differences))
+    return [(_caption(found), Table(box=None)), *tables]
+
+
+def _caption(found: Comparison) -> str:
+    seeds = f"{len(found.seeds)} seeds" if len(found.seeds) > 1 else "1 seed: no intervals"
+    return f"{found.scenario}, {seeds}, mean ± 95 % interval"
+
+
+def _arms(found: Comparison) -> Table:
+    titles = [f"{title} (%)" if unit == "%" else title for title, unit, _ in METRICS.values()]
+    table = _table("arm", *titles, f"Δ satisfaction to {found.reference} (points)")
+    for arm in found.arms:
+        cells = [shown(found.mean(0, arm, metric), unit) for metric, (_, unit, _) in METRICS.items()]
+        own = arm == found.reference
+        difference = "reference" if own else shown(found.difference(0, arm, "satisfaction"), "%", signed=True)
+        table.add_row(arm, *cells, difference, style="bold" if own else None)
+    return table
+
+
+def bench(figures: Mapping[str, float], meaning: Mapping[str, str]) -> Table:
+    """Each figure, and what it means: said for it, for its last part, or for the start of its name."""
+    table = _table("figure", "value", "meaning")
+    table.columns[-1].justify = "left"
+    for name, value in figures.items():
+        table.add_row(name, figure_text(value, "", 4), _meaning(name, meaning))
+    for name, text in meaning.items():
+        if not any(_meaning(figure, {name: text}) for figure in figures):
+            table.add_row(name, "–", f"{text} (not measured here)")
+    return table
+
+
+def _meaning(figure: str, meaning: Mapping[str, str]) -> str:
+    parts = figure.split(".")
+    candidates = [figure, *(".".join(parts[start:]) for start in range(1, len(parts)))]
+    candidates += [".".join(parts[:end]) for end in range(len(parts) - 1, 0, -1)]
+    return next((meaning[name] for name in candidates if name in meaning), "")

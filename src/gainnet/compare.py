@@ -1,0 +1,181 @@
+"""Several matchers on the same network, demand and seeds, in parallel processes."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any
+
+from gainnet.errors import GainnetError, ScenarioError
+from gainnet.measurement import metrics
+from gainnet.measurement.comparison import Comparison, Figures, figures
+from gainnet.measurement.record import Record
+from gainnet.run import simulate
+from gainnet.scenario import document
+from gainnet.scenario.load import change
+from gainnet.scenario.scenario import Scenario
+
+_WARM_UP_S = 2.0
+Key = tuple[int, str, int]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A field that is set to one value after the other."""
+
+    path: str
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run: what to run, and whether its whole record is wanted or only its figures."""
+
+    key: Key
+    scenario: Scenario
+    whole: bool
+
+
+def parse_sweep(text: str) -> Sweep:
+    """``path.to.value=v1,v2,...``, each value YAML; ScenarioError where it is not that."""
+    path, equals, given = text.partition("=")
+    if not equals or not path.strip() or not given.strip():
+        raise ScenarioError(f"--sweep {text!r}: must read path.to.value=v1,v2,... like network.ends=50,100,200")
+    values = document.read(f"[{given}]", f"--sweep {path.strip()}")
+    return Sweep(path.strip(), tuple(values))
+
+
+def parse_arms(matchers: str, variants: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Overrides of each arm, by name: one for each matcher, then ``NAME=path=value`` variants of the last matcher."""
+    kinds = [kind.strip() for kind in matchers.split(",") if kind.strip()]
+    if not kinds:
+        raise ScenarioError("--matchers: give at least one, like greedy,price")
+    arms: dict[str, tuple[str, ...]] = {}
+    for kind in kinds:
+        _add(arms, kind, (f"orchestrator.matcher={kind}",), "--matchers")
+    for text in variants:
+        name, equals, setting = text.partition("=")
+        if not equals or not name.strip() or "=" not in setting:
+            raise ScenarioError(f"--arm {text!r}: must read NAME=path=value, like siloed=orchestrator.pools=siloed")
+        _add(arms, name.strip(), (*arms[kinds[-1]], setting), "--arm")
+    return arms
+
+
+def _add(arms: dict[str, tuple[str, ...]], name: str, overrides: tuple[str, ...], option: str) -> None:
+    if name in arms:
+        raise ScenarioError(f"{option}: {name!r} is there twice")
+    arms[name] = overrides
+
+
+def compare(
+    scenario: Scenario,
+    arms: Mapping[str, Sequence[str]],
+    reference: str,
+    seeds: int,
+    sweep: Sweep | None = None,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> tuple[Comparison, Record]:
+    """Run every (value, arm, seed), the same seeds for every arm.
+
+    Args:
+        scenario: what to run; the seeds are its own and those that follow.
+        arms: overrides of each arm, by name (see `parse_arms`).
+        reference: the arm that the others are compared to.
+        seeds: how many, at least one.
+        sweep: a field to vary.
+        workers: processes; with 1 everything runs in this one.
+        progress: called with the runs done and the runs in all.
+
+    Returns:
+        The comparison, in the order of the arguments whatever ended first, and the whole record of the reference's run
+        at the first value and the first seed.
+
+    Raises:
+        ScenarioError: an arm or a value is not allowed; before anything has run.
+        GainnetError: a worker process died twice on the same run.
+    """
+    values = sweep.values if sweep else (None,)
+    all_seeds = tuple(range(scenario.seed, scenario.seed + seeds))
+    jobs = [
+        Job((index, arm, seed), _variant(scenario, sweep, value, overrides, seed),
+            whole=(index, arm, seed) == (0, reference, scenario.seed))
+        for index, value in enumerate(values)
+        for arm, overrides in arms.items()
+        for seed in all_seeds
+    ]  # fmt: skip
+    warm = {job.key[1]: change(job.scenario, duration_s=min(_WARM_UP_S, scenario.duration_s)) for job in jobs}
+    for first in warm.values():
+        simulate(first)  # compiles, so that no worker does
+    done = _all(jobs, workers, progress or (lambda _done, _total: None))
+    (record,) = (whole for _, whole in done.values() if whole is not None)
+    runs = {job.key: done[job.key][0] for job in jobs}
+    path = sweep.path if sweep else None
+    return Comparison(scenario.name, tuple(arms), reference, all_seeds, path, values, runs), record
+
+
+def _variant(scenario: Scenario, sweep: Sweep | None, value: Any, overrides: Sequence[str], seed: int) -> Scenario:
+    swept = (f"{sweep.path}={json.dumps(value, default=str)}",) if sweep else ()
+    return change(scenario, (*overrides, *swept), seed=seed)
+
+
+def run_one(job: Job) -> tuple[Figures, Record | None]:
+    """The figures of one run, and its record where the job wants it whole."""
+    record = simulate(job.scenario).record
+    assert record is not None, "simulate closes its recorder"
+    return figures(metrics.report(record)), record if job.whole else None
+
+
+def _all(jobs: Sequence[Job], workers: int, progress: Progress) -> dict[Key, tuple[Figures, Record | None]]:
+    done: dict[Key, tuple[Figures, Record | None]] = {}
+    if workers == 1:
+        for job in jobs:
+            done[job.key] = run_one(job)
+            progress(len(done), len(jobs))
+        return done
+    pool = _pool(workers)
+    try:
+        futures = {pool.submit(run_one, job): job for job in jobs}
+        for future in as_completed(futures):
+            done[futures[future].key] = future.result()
+            progress(len(done), len(jobs))
+    except BrokenProcessPool:
+        for job in jobs:
+            if job.key not in done:
+                done[job.key] = _alone(job)
+                progress(len(done), len(jobs))
+    except BaseException:
+        for child in multiprocessing.active_children():
+            child.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return done
+
+
+def _alone(job: Job) -> tuple[Figures, Record | None]:
+    """The second try of a job, in a process of its own, so that one that kills its process is named."""
+    try:
+        with _pool(1) as pool:
+            return pool.submit(run_one, job).result()
+    except BrokenProcessPool:
+        _, arm, seed = job.key
+        raise GainnetError(
+            f"{arm}, seed {seed}: its worker process died twice (out of memory?): give a smaller scenario"
+        ) from None
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet)
+
+
+def _quiet() -> None:
+    """A worker leaves Ctrl-C to its parent's terminal group: it dies without a traceback."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
