@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -78,7 +79,7 @@ def in_hexagon_m(count: int, inter_site_m: float, nearest_m: float, generator: n
 
 
 def clutter_m(distance_m: Reals, end_height_m: Reals, generator: np.random.Generator) -> Reals:
-    """Random effective environment height of UMa (TR 38.901 table 7.4.1-1, note 1): 1 m, or 12, 15, ... below the end."""
+    """Random effective environment height of UMa (TR 38.901 table 7.4.1-1, note 1): 1 m, or 12, 15, ... below it."""
     near = np.where(distance_m > 18.0, 1.25 * (distance_m / 100.0) ** 3 * np.exp(-distance_m / 150.0), 0.0)
     bonus = np.clip((end_height_m - 13.0) / 10.0, 0.0, None) ** 1.5 * near
     steps = np.maximum(np.floor((end_height_m - 1.5 - 12.0) / 3.0) + 1.0, 0.0)
@@ -151,7 +152,8 @@ def trp_to_target_db(distance_m: Reals, carrier_hz: float, generator: np.random.
 
 
 def end_to_target_db(distance_m: Reals, carrier_hz: float, generator: np.random.Generator) -> Reals:
-    """Loss from an end 1.5 m high to the target: UMi-AV with that as the cell's height (TR 38.901 table 7.9.3-1, case 7).
+    """Loss from an end 1.5 m high to the target: UMi-AV with that as the cell's height (TR 38.901 table 7.9.3-1, case
+    7).
 
     Line of sight with probability ``d1/d + exp(-d/p1)(1 - d1/d)`` (TR 36.777 tables B-1 to B-3).
     """
@@ -168,7 +170,7 @@ def end_to_target_db(distance_m: Reals, carrier_hz: float, generator: np.random.
 
 
 def legs_db(carrier_hz: float, drops: int, generator: np.random.Generator) -> tuple[Reals, Reals]:
-    """Losses to the target of all TRPs [drop trp] and of all ends [drop end]; target and ends lie in the centre cell."""
+    """Losses to the target of all TRPs [drop trp] and all ends [drop end]; target and ends lie in the centre cell."""
     target = in_hexagon_m(drops, AIR_INTER_SITE_M, 0.0, generator)[:, None]
     ends = in_hexagon_m(drops * SENSING_ENDS, AIR_INTER_SITE_M, NEAREST_M, generator).reshape(drops, SENSING_ENDS, 2)
     trp_m = np.linalg.norm(target - hexagonal_sites_m(SITES, AIR_INTER_SITE_M), axis=-1)
@@ -179,8 +181,8 @@ def legs_db(carrier_hz: float, drops: int, generator: np.random.Generator) -> tu
 def target(kind: str, carrier_hz: float, quick: bool) -> Samples:
     """Gain (dB) of a target by its best four transmitter-receiver pairs.
 
-    Two legs, ``10 lg(lambda^2 / (4 pi))`` and the cross-section. Monostatic legs share their shadowing; a pair of equals
-    counts once, in either direction.
+    Two legs, ``10 lg(lambda^2 / (4 pi))`` and the cross-section. Monostatic legs share their shadowing; a pair of
+    equals counts once, in either direction.
     """
     trp, end = legs_db(carrier_hz, 500 if quick else 5_000, stream(0, f"calibration {kind} {carrier_hz}"))
     if kind == "trpmo(t)":
@@ -214,6 +216,7 @@ def samples(scenario: str, quick: bool) -> Samples | str:
     if not carrier.endswith("ghz") or not carrier[:-3].isdigit():
         return "its name does not end in a carrier such as 6GHz"
     carrier_hz = float(carrier[:-3]) * 1e9
+    kinds: dict[str, Callable[[float, bool], Samples]]
     kinds = {kind: partial(target, kind) for kind in ("trpmo(t)", "trp-trp", "trp-ue", "ue-ue")}
     kinds |= {kind: partial(cellular, kind) for kind in DROPS}
     kinds["trpmo(b)"] = background
@@ -237,7 +240,8 @@ def figures(reference: Path, quick: bool = False) -> dict[str, float]:
     """Signed errors, gainnet minus the median company, of every scenario and metric in the ``reference`` file.
 
     Keys are ``<scenario>.<metric>.p5_error_db`` (and p50, p95), names in lower case with ``_`` for ``-``. Coupling loss
-    counts as in the files, as a gain: positive errors mean too little loss. What cannot be built is logged and left out.
+    counts as in the files, as a gain: positive errors mean too little loss. What cannot be built is logged and left
+    out.
     """
     result: dict[str, float] = {}
     for scenario, content in json.loads(reference.read_text(encoding="utf-8"))["scenarios"].items():

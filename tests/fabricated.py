@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from gainnet import rng
@@ -64,8 +66,13 @@ def plan(value: float = 9.0, bound: float = 10.0, decision_s: float = 1e-3) -> P
     return Plan(np.zeros(0, np.int64), np.zeros(0), value, bound, Status.FEASIBLE, decision_s)
 
 
-def run(scenario: Scenario, frames: int | None = None, recorder: Recorder | None = None) -> Recorder:
-    """An invented run of a scenario, ``frames`` long where given, recorded and closed."""
+def run(
+    scenario: Scenario,
+    frames: int | None = None,
+    recorder: Recorder | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Recorder:
+    """An invented run of a scenario, ``frames`` long where given, recorded and closed, interrupted or not."""
     recorder = recorder or Recorder(scenario)
     random = rng.stream(scenario.seed, "fabricated")
     users, cells, edges = scenario.network.ends, scenario.network.cells, scenario.network.edges
@@ -75,27 +82,30 @@ def run(scenario: Scenario, frames: int | None = None, recorder: Recorder | None
     velocity = np.where(random.random((users, 1)) < 0.5, [[11.0, 0.0]], [[0.0, 11.0]])
     serial, waiting = 0, []
     frames = scenario.frames if frames is None else frames
-    for index in range(frames):
-        time_s = index * scenario.frame_s
-        position = np.remainder(position + velocity * scenario.frame_s, 600.0)
-        cell = (position[:, 0] // 150).astype(np.int64) * 3 % cells
-        arrived = int(random.poisson(0.1 * users * scenario.frame_s))
-        waiting += [(time_s + random.gamma(2.0, 0.6), time_s, serial + k) for k in range(arrived)]
-        serial += arrived
-        done = [w for w in waiting if w[0] <= time_s]
-        waiting = [w for w in waiting if w[0] > time_s]
-        load = 0.5 + 0.3 * np.sin(time_s / 9.0)
-        recorder.frame(
-            state(index, scenario.frame_s, position, cell), arrived, arrived, 20 * arrived,
-            plan(9.0 - load, 10.0, 1e-3 * random.uniform(1, 2)),
-            np.maximum(0.0, load * np.linspace(0.1, 1.0, len(POOL_KINDS)) + random.normal(0, 0.05, len(POOL_KINDS))),
-            _ended(done, random, users, cells, edges, services, skill),
-            usage(cells, edges + 1, LINKS, radio_energy_j=20 + 10 * load, compute_energy_j=60 * load,
-                  node_use=np.full(edges + 1, load), cell_use=np.clip(random.normal(load, 0.1, cells), 0, 1),
-                  looks=5, detections=4),
-        )  # fmt: skip
-    still = sorted(serial for _, _, serial in waiting)
-    recorder.close(outcomes(len(still), task_id=np.array(still, np.int64), result=int(Result.OPEN), deadline_s=1e9))
+    try:
+        for index in range(frames):
+            time_s = index * scenario.frame_s
+            position = np.remainder(position + velocity * scenario.frame_s, 600.0)
+            cell = (position[:, 0] // 150).astype(np.int64) * 3 % cells
+            arrived = int(random.poisson(0.1 * users * scenario.frame_s))
+            waiting += [(time_s + random.gamma(2.0, 0.6), time_s, serial + k) for k in range(arrived)]
+            serial += arrived
+            done = [w for w in waiting if w[0] <= time_s]
+            waiting = [w for w in waiting if w[0] > time_s]
+            load = 0.5 + 0.3 * np.sin(time_s / 9.0)
+            recorder.frame(
+                state(index, scenario.frame_s, position, cell), arrived, arrived, 20 * arrived,
+                plan(9.0 - load, 10.0, 1e-3 * random.uniform(1, 2)),
+                np.maximum(0.0, load * np.linspace(0.1, 1.0, len(POOL_KINDS)) + random.normal(0, 0.05, 7)),
+                _ended(done, random, users, cells, edges, services, skill),
+                usage(cells, edges + 1, LINKS, radio_energy_j=20 + 10 * load, compute_energy_j=60 * load,
+                      node_use=np.full(edges + 1, load), cell_use=np.clip(random.normal(load, 0.1, cells), 0, 1),
+                      looks=5, detections=4),
+            )  # fmt: skip
+            progress(index + 1, frames)
+    finally:
+        still = sorted(serial for _, _, serial in waiting)
+        recorder.close(outcomes(len(still), task_id=np.array(still, np.int64), result=int(Result.OPEN), deadline_s=1e9))
     return recorder
 
 

@@ -16,9 +16,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def njit(function: Function) -> Function:
     """Compile a function that Python or compiled code calls, once for each signature."""
-    return cast(Function, numba.njit(cache=True, nogil=True)(function))
+    return cast(Function, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
 
 
 def inner(function: Function) -> Function:
     """Compile a function that only compiled code calls."""
-    return cast(Function, numba.njit(cache=True, nogil=True, no_cpython_wrapper=True)(function))
+    return cast(Function, numba.njit(cache=True, nogil=True, error_model="numpy", no_cpython_wrapper=True, _nrt=False)(function))

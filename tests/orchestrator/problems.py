@@ -145,5 +145,8 @@ def assignment(rng: np.random.Generator, agents: int, jobs: int) -> Problem:
     demand = rng.integers(1, 100, (agents, jobs)).astype(np.float64)
     cost = 111.0 - demand + rng.integers(-10, 11, (agents, jobs))
     capacity = np.floor(0.8 * demand.sum(axis=1) / agents)
-    tasks = [[Column(1000.0 - cost[a, j], {a: demand[a, j]}, (-1, -1), EDGE, False) for a in range(agents)] for j in range(jobs)]
+    tasks = [
+        [Column(1000.0 - cost[a, job], {a: demand[a, job]}, (-1, -1), EDGE, False) for a in range(agents)]
+        for job in range(jobs)
+    ]
     return assemble(tasks, capacity)

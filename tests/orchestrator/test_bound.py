@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import product
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import EDGE, Column, assemble, network
 
@@ -47,6 +47,7 @@ def optimum(problem: Problem) -> float:
     return best
 
 
+@settings(deadline=None)  # the first case compiles
 @given(problems, prices)
 def test_any_prices_bound_the_optimum(problem: Problem, price: np.ndarray) -> None:
     best = optimum(problem)

@@ -71,10 +71,14 @@ def run(
 
     fresh = not folder.exists()
     results.prepare(folder)
-    with Interrupt(lambda: _remove_empty(folder, fresh)) as interrupt:
-        recorder, interrupted = _simulated(loaded, interrupt, folder, fresh, quiet=as_json)
-        assert recorder.record is not None
-        report = results.write(folder, recorder.record, _command())
+    try:
+        with Interrupt(lambda: _remove_empty(folder, fresh)) as interrupt:
+            recorder, interrupted = _simulated(loaded, interrupt, quiet=as_json)
+            assert recorder.record is not None, "simulate closes its recorder"
+            report = results.write(folder, recorder.record, _command())
+    except BaseException:
+        _remove_empty(folder, fresh)
+        raise
     if as_json:
         print(json.dumps(report, indent=2, allow_nan=False))
     else:
@@ -89,10 +93,8 @@ def run(
         raise typer.Exit(EXIT_CODE)
 
 
-def _simulated(
-    scenario: Scenario, interrupt: Interrupt, folder: Path, fresh: bool, *, quiet: bool
-) -> tuple[Recorder, bool]:
-    """The closed recorder of a run, and whether it was interrupted; an empty new folder does not outlive an error."""
+def _simulated(scenario: Scenario, interrupt: Interrupt, *, quiet: bool) -> tuple[Recorder, bool]:
+    """The closed recorder of a run, and whether it was interrupted."""
     from gainnet.measurement.record import Recorder
     from gainnet.run import simulate
 
@@ -107,9 +109,6 @@ def _simulated(
             simulate(scenario, progress=advance, recorder=recorder)
     except KeyboardInterrupt:
         return recorder, True
-    except BaseException:
-        _remove_empty(folder, fresh)
-        raise
     return recorder, False
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gainnet.compiled import inner, njit
 from gainnet.network.compute_kernel import load_s
-from gainnet.orchestrator.pattern_kernel import BATCH, QUALITY, STEP, WAIT_S, windows
+from gainnet.orchestrator.pattern_kernel import ACCURACY, BATCH, QUALITY, STEP, WAIT_S, windows
 from gainnet.orchestrator.stage_kernel import (
     ADAPTER,
     CELL,
@@ -20,7 +20,6 @@ from gainnet.orchestrator.stage_kernel import (
     LEVEL,
     MODEL,
     NODE,
-    PERCEPTION,
     PREFILL,
     SENSING,
     TRAIN,
@@ -132,6 +131,15 @@ def hold_all(
 
 
 @njit
+def release_all(
+    tables: Tables, running: Running, residency: Residency, rows: NDArray[np.int64], now_s: float
+) -> None:
+    """Unpin what the tasks in these rows held."""
+    for row in rows:
+        release(tables, running, residency, row, now_s)
+
+
+@inner
 def release(tables: Tables, running: Running, residency: Residency, row: int, now_s: float) -> None:
     """Unpin what a task held."""
     ints = running.ints[row]
@@ -206,9 +214,7 @@ def admit(
         used += 1
         entered[i] = row
         stage_ints, stage_floats = running.stage_ints[row], running.stage_floats[row]
-        n, accuracy = expand(
-            tables, tasks, view, p, number[STEP], number[BATCH], number[WAIT_S], stage_ints, stage_floats
-        )
+        n = expand(tables, tasks, view, p, number[STEP], number[BATCH], number[WAIT_S], stage_ints, stage_floats)
         windows(stage_floats, n, tasks.deadline_s[i] - view.now_s, pace, running.stage_end_s[row])
         running.stage_end_s[row, :n] += view.now_s
         ints, floats = running.ints[row], running.floats[row]
@@ -216,8 +222,8 @@ def admit(
         ints[R_MODEL], ints[R_ADAPTER], ints[R_SENSING], ints[R_LEVEL] = model, adapter, p[SENSING], p[LEVEL]
         ints[R_STAGE], ints[R_STAGES], ints[R_HANDOVER], ints[R_LOOKS], ints[R_STATUS] = 0, n, 0, 0, ACTIVE
         ints[R_ROW] = i
-        floats[R_DEADLINE], floats[R_CACHE], floats[R_ACCURACY] = tasks.deadline_s[i], cache, accuracy
-        floats[R_QUALITY] = number[QUALITY] / accuracy if kind == PERCEPTION else number[QUALITY]
+        floats[R_DEADLINE], floats[R_CACHE], floats[R_ACCURACY] = tasks.deadline_s[i], cache, number[ACCURACY]
+        floats[R_QUALITY] = number[QUALITY] / number[ACCURACY]
         floats[R_ENERGY] = floats[R_COST] = 0.0
         floats[R_START], floats[R_END] = view.now_s, math.nan
         enter_stage(tables, running, residency, row, view.now_s)

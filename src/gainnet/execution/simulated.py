@@ -78,7 +78,7 @@ class Execution:
         pool, tables = orchestrator.pool, orchestrator.tables
         self._pool, self._tables = pool, tables
         self._residency = empty_residency(resident)
-        self._table = Table()
+        self._table = Table(pool.stages_max)
         self._ledger = Ledger()
         self._work = new_work(pool, tables, self._table.rows)
         self._waiting: Tasks | None = None
@@ -206,8 +206,7 @@ class Execution:
         if not leaving.any():
             return None
         rows, status = active[leaving], status[leaving]
-        for row in rows:
-            rk.release(self._tables, table.running, self._residency, row, end_s)
+        rk.release_all(self._tables, table.running, self._residency, rows, end_s)
         again = self._retry(rows, status, end_s)
         done = rows[~again]
         finish, deadline = floats[done, rk.R_END], floats[done, rk.R_DEADLINE]

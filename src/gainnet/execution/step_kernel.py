@@ -341,7 +341,8 @@ def step(
     count_decoding(running, active, artifacts, work, end_s)
     for r in range(len(capacity)):
         work.left[r] = capacity[r] * step_s
-    work.transmit_left[:] = power_block_s
+    for cell in range(len(work.transmit_left)):
+        work.transmit_left[cell] = power_block_s
     for row in active:
         begin = max(begin_s, running.floats[row, R_READY])
         work.left_s[row] = end_s - begin if running.ints[row, R_STATUS] == ACTIVE else 0.0

@@ -14,7 +14,7 @@ from gainnet.demand.task import Tasks
 from gainnet.execution import running_kernel as rk
 from gainnet.execution.step_kernel import TOTALS, Meters, Work
 from gainnet.orchestrator.pool import Pool
-from gainnet.orchestrator.stage_kernel import FLOAT_COLUMNS, INT_COLUMNS, STAGES_MAX
+from gainnet.orchestrator.stage_kernel import FLOAT_COLUMNS, INT_COLUMNS
 from gainnet.orchestrator.tables import Tables
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Tasks))
@@ -40,9 +40,10 @@ class Table:
         free: rows not in use.
     """
 
-    def __init__(self, rows: int = 64) -> None:
+    def __init__(self, stages_max: int, rows: int = 64) -> None:
         self.rows = 0
-        self.running = _running(0)
+        self._stages_max = stages_max
+        self.running = _running(0, stages_max)
         self.task = Tasks(*(np.empty(0, _dtype(name)) for name in FIELDS))
         self.active: Int[np.ndarray, " active"] = np.empty(0, np.int64)
         self.free: Int[np.ndarray, " free"] = np.empty(0, np.int64)
@@ -71,7 +72,7 @@ class Table:
 
     def _grow(self, rows: int) -> None:
         more = rows - self.rows
-        fresh = _running(more)
+        fresh = _running(more, self._stages_max)
         self.running = rk.Running(*(np.concatenate(pair) for pair in zip(self.running, fresh, strict=True)))
         self.task = concatenate(self.task, Tasks(*(np.zeros(more, _dtype(name)) for name in FIELDS)))
         self.free = np.concatenate([self.free, np.arange(self.rows, rows)])
@@ -82,13 +83,13 @@ def _dtype(field: str) -> type[np.int64] | type[np.float64]:
     return np.int64 if field in ("task_id", "service", "user", "adapter") else np.float64
 
 
-def _running(rows: int) -> rk.Running:
+def _running(rows: int, stages_max: int) -> rk.Running:
     return rk.Running(
         ints=np.zeros((rows, rk.RUNNING_INTS), np.int64),
         floats=np.zeros((rows, rk.RUNNING_FLOATS)),
-        stage_ints=np.zeros((rows, STAGES_MAX, INT_COLUMNS), np.int64),
-        stage_floats=np.zeros((rows, STAGES_MAX, FLOAT_COLUMNS)),
-        stage_end_s=np.zeros((rows, STAGES_MAX)),
+        stage_ints=np.zeros((rows, stages_max, INT_COLUMNS), np.int64),
+        stage_floats=np.zeros((rows, stages_max, FLOAT_COLUMNS)),
+        stage_end_s=np.zeros((rows, stages_max)),
     )
 
 

@@ -54,7 +54,7 @@ def _points(comparison: Comparison, metric: str) -> Markup:
         if found.mean is not None:
             colour = drawing.SERIES[0] if arm == comparison.reference else drawing.SERIES[7]
             ax.errorbar(found.mean, row, xerr=found.half_width or 0.0, marker="o", capsize=3, color=colour)
-    ax.set_yticks(range(len(arms)), arms, color=drawing.INK)
+    ax.set_yticks(range(len(arms)), [drawing.short(arm) for arm in arms], color=drawing.INK)
     ax.set_ylim(len(arms) - 0.5, -0.5)
     ax.xaxis.set_major_formatter(_formatter(metric))
     ax.locator_params(axis="x", nbins=6)
@@ -71,7 +71,7 @@ def _curve(comparison: Comparison, metric: str) -> Markup:
         found = [comparison.mean(value, arm, metric) for value in range(len(at))]
         mean = np.array([np.nan if f.mean is None else f.mean for f in found])
         half = np.array([f.half_width or 0.0 for f in found])
-        ax.errorbar(at, mean, yerr=half, marker="o", markersize=3, capsize=2.5, label=arm,
+        ax.errorbar(at, mean, yerr=half, marker="o", markersize=3, capsize=2.5, label=drawing.short(arm),
                     color=drawing.SERIES[index % len(drawing.SERIES)])  # fmt: skip
     _sweep_axis(ax, comparison, at, numbers=numbers)
     ax.yaxis.set_major_formatter(_formatter(metric))

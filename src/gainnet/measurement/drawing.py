@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -27,8 +28,11 @@ GOOD, WARN, BAD, LOST, OPEN = SERIES[2], SERIES[1], SERIES[3], SERIES[4], SERIES
 _VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", CARD: "--card", STREET: "--street"} | {
     colour: f"--s{index}" for index, colour in enumerate(SERIES)
 }
+_NAME_MAX = 20
+_LEGEND_CHARACTERS = 76
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
+    "text.parse_math": False,
     "font.size": 9.5,
     "text.color": INK,
     "axes.edgecolor": LINE,
@@ -66,10 +70,17 @@ def axes(width_in: float = 4.7, height_in: float = 2.5) -> Axes:
     return figure.add_subplot()
 
 
+def short(name: str) -> str:
+    """A name that fits beside a plot."""
+    return name if len(name) <= _NAME_MAX else name[: _NAME_MAX - 1] + "…"
+
+
 def legend(ax: Axes, columns: int = 4) -> None:
-    """A legend above the plot, in rows of ``columns``; none where nothing is labelled."""
-    if ax.get_legend_handles_labels()[0]:
-        ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns, borderaxespad=0.1)
+    """A legend above the plot, in rows of at most ``columns``; none where nothing is labelled."""
+    labels = ax.get_legend_handles_labels()[1]
+    if labels:
+        fitting = max(1, _LEGEND_CHARACTERS // (max(map(len, labels)) + 5))
+        ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=min(columns, fitting), borderaxespad=0.1)
 
 
 def spans(ax: Axes, faults: Sequence[tuple[float, float, str]], end_s: float) -> None:
@@ -93,7 +104,8 @@ def binned(time_s: Float[np.ndarray, " frame"], value: np.ndarray, most: int = 2
 def svg(ax: Axes, salt: str, label: str) -> Markup:
     """The figure of a plot as SVG for a page; ``salt`` keeps its ids apart from others', ``label`` is read aloud."""
     target = io.StringIO()
-    with rc_context({"svg.hashsalt": salt}):
+    with rc_context({"svg.hashsalt": salt}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's own font draws the text
         figure = ax.get_figure()
         assert isinstance(figure, Figure)
         figure.savefig(target, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
@@ -152,10 +164,14 @@ def interval_text(mean: float | None, half_width: float | None, unit: str = "", 
         return "–"
     step, sign = (0.01, "") if unit == "%" else _step(mean, unit)
     half = 0.0 if half_width is None else half_width / step
-    size = half or abs(mean / step) / 10.0
-    decimals = 1 if unit == "%" else (min(max(1 - math.floor(math.log10(size)), 0), 9) if size else 0)
-    width = "" if half_width is None else f" ± {half:.{decimals}f}"
-    return f"{mean / step:{'+' if signed else ''}.{decimals}f}{width} {sign}{unit if unit != '%' else ''}".rstrip()
+    number = abs(mean / step)
+    finest = 3 - math.floor(math.log10(number)) if number else 9  # four digits of the mean are enough
+    size = half or number / 10.0
+    decimals = 1 if unit == "%" else (min(max(1 - math.floor(math.log10(size)), 0), finest, 9) if size else 0)
+    width = "" if half_width is None else f" ± {half:.{max(decimals, 0)}f}"
+    return (
+        f"{mean / step:{'+' if signed else ''}.{max(decimals, 0)}f}{width} {sign}{unit if unit != '%' else ''}".rstrip()
+    )
 
 
 def _step(value: float, unit: str) -> tuple[float, str]:

@@ -64,12 +64,12 @@ def _shares(record: Record, counted: np.ndarray, parts: dict[str, tuple[np.ndarr
         share = np.bincount(service[counted & which], minlength=len(names)) / total
         if not share.any():
             continue
-        ax.barh(names, share, left=left, color=colour, height=0.62, label=label)
+        ax.barh(range(len(names)), share, left=left, color=colour, height=0.62, label=label)
         for row, (begin, part) in enumerate(zip(left, share, strict=True)):
             if part >= 0.08:
                 ax.text(begin + part / 2, row, f"{part:.0%}", ha="center", va="center", color=drawing.CARD, fontsize=8)
         left += share
-    ax.set_yticks(range(len(names)), names)
+    ax.set_yticks(range(len(names)), [drawing.short(name) for name in names])
     _share_axis(ax)
     drawing.legend(ax, len(parts))
     return ax
@@ -93,12 +93,13 @@ def latency_cdf(record: Record) -> Markup:
     for index, name in enumerate(record.scenario.demand.services):
         mine = latency[done & (record.tasks["service"] == index)]
         if len(mine):
-            ax.plot(np.maximum(np.quantile(mine, probability), 1e-3), probability, label=name)
+            ax.plot(np.maximum(np.quantile(mine, probability), 1e-3), probability, label=drawing.short(name))
             ax.set_xscale("log")
     ax.set_ylim(0.0, 1.0)
     ax.set_xlabel("latency (s)")
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter("")
     drawing.legend(ax)
     return drawing.svg(ax, "latency", "Cumulative distribution of latency by service")
 
@@ -116,7 +117,7 @@ def satisfaction(record: Record) -> Markup:
         asked = np.bincount(which[mine], minlength=bins)
         served = np.bincount(which[mine & (tasks["result"] == Result.SERVED)], minlength=bins)
         seen = asked > 0
-        ax.plot(middle[seen], served[seen] / asked[seen], label=name, marker="o", markersize=2.5)
+        ax.plot(middle[seen], served[seen] / asked[seen], label=drawing.short(name), marker="o", markersize=2.5)
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     _time_axis(ax, record, top=1.03)
     return drawing.svg(ax, "satisfaction", "Share of satisfied tasks over time by service")

@@ -1,4 +1,4 @@
-"""The folder of a run: scenario.yaml (resolved), records and frames as Parquet, report.json and .html, environment.json.
+"""The folder of a run: resolved scenario.yaml, records and frames as Parquet, report.json and .html, environment.json.
 
 All files are written beside their final names first and renamed together at the end, so a full disk leaves the folder
 as it was.

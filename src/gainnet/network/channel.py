@@ -1,7 +1,7 @@
 """Propagation of TR 38.901: path loss, line of sight, shadowing, buildings and antennas, as functions of arrays.
 
-Losses and gains are in dB here, where the standard gives them so; ``tabulate`` turns them into the natural logarithms of
-power ratios that the kernels read. Distances in m, frequencies in Hz, angles in rad. Path-loss functions take
+Losses and gains are in dB here, where the standard gives them so; ``tabulate`` turns them into the natural logarithms
+of power ratios that the kernels read. Distances in m, frequencies in Hz, angles in rad. Path-loss functions take
 broadcastable arrays and return the broadcast shape; none raises.
 """
 
@@ -37,7 +37,8 @@ class Variation:
     """How a place varies about its path loss.
 
     Attributes:
-        los_std_db, far_los_std_db, nlos_std_db, indoor_std_db: shadowing (TR 38.901 tables 7.4.1-1 and 7.5-6); ``far`` is
+        los_std_db, far_los_std_db, nlos_std_db, indoor_std_db: shadowing (TR 38.901 tables 7.4.1-1 and 7.5-6);
+            ``far`` is
             past the breakpoint.
         los_correlation_m, nlos_correlation_m, indoor_correlation_m: its correlation distances (table 7.5-6).
         state_correlation_m: correlation distance of the line-of-sight state (table 7.6.3.1-2).
@@ -60,15 +61,15 @@ VARIATIONS: Mapping[str, Variation] = {
 }
 
 
-def _slant_m(distance_m: Reals, cell_height_m: Reals, end_height_m: Reals) -> Float[np.ndarray, "..."]:
+def _slant_m(distance_m: Reals, cell_height_m: Reals, end_height_m: Reals) -> Float[np.ndarray, ...]:
     """Three-dimensional distance from the horizontal one, at least 1 m (the models hold beyond it)."""
     square = np.square(distance_m) + np.square(np.subtract(cell_height_m, end_height_m))
-    return np.sqrt(np.maximum(square, 1.0))
+    return np.asarray(np.sqrt(np.maximum(square, 1.0)))
 
 
 def breakpoint_m(
     place: Place, carrier_hz: float, cell_height_m: Reals, end_height_m: Reals, clutter_height_m: Reals = 1.0
-) -> Float[np.ndarray, "..."]:
+) -> Float[np.ndarray, ...]:
     """Horizontal distance at which the line-of-sight slope steepens.
 
     ``4 (h_BS - h_E)(h_UT - h_E) f / c`` in a city (h_E the effective environment height: 1 m in UMi, and in UMa below
@@ -88,7 +89,7 @@ def _city_los_db(
     cell_height_m: Reals,
     end_height_m: Reals,
     clutter_height_m: Reals,
-) -> Float[np.ndarray, "..."]:
+) -> Float[np.ndarray, ...]:
     """UMi and UMa in line of sight: PL1 up to the breakpoint, PL2 beyond."""
     slant = _slant_m(distance_m, cell_height_m, end_height_m)
     turn = breakpoint_m(place, carrier_hz, cell_height_m, end_height_m, clutter_height_m)
@@ -102,11 +103,11 @@ def _city_los_db(
 
 def _country_los_db(
     distance_m: Reals, carrier_hz: float, cell_height_m: Reals, end_height_m: Reals
-) -> Float[np.ndarray, "..."]:
+) -> Float[np.ndarray, ...]:
     """RMa in line of sight: PL1 up to the breakpoint, then 40 dB a decade from its value there."""
     power = BUILDING_HEIGHT_M**1.72
 
-    def near(slant: Reals) -> Float[np.ndarray, "..."]:
+    def near(slant: Reals) -> Float[np.ndarray, ...]:
         return np.asarray(
             20.0 * np.log10(40.0 * np.pi * np.asarray(slant) * carrier_hz / 3e9)
             + min(0.03 * power, 10.0) * np.log10(slant)
@@ -127,7 +128,7 @@ def los_loss_db(
     cell_height_m: Reals,
     end_height_m: Reals,
     clutter_height_m: Reals = 1.0,
-) -> Float[np.ndarray, "..."]:
+) -> Float[np.ndarray, ...]:
     """Basic path loss in line of sight at horizontal ``distance_m``. Source: TR 38.901 table 7.4.1-1."""
     if place == "rma":
         return _country_los_db(distance_m, carrier_hz, cell_height_m, end_height_m)
@@ -141,7 +142,7 @@ def nlos_loss_db(
     cell_height_m: Reals,
     end_height_m: Reals,
     clutter_height_m: Reals = 1.0,
-) -> Float[np.ndarray, "..."]:
+) -> Float[np.ndarray, ...]:
     """Basic path loss without line of sight, never below the one with it. Source: TR 38.901 table 7.4.1-1."""
     slant = np.log10(_slant_m(distance_m, cell_height_m, end_height_m))
     carrier = np.log10(carrier_hz / 1e9)
@@ -164,7 +165,7 @@ def nlos_loss_db(
     return np.asarray(np.maximum(los, loss))
 
 
-def los_probability(place: Place, distance_m: Reals, end_height_m: Reals = 1.5) -> Float[np.ndarray, "..."]:
+def los_probability(place: Place, distance_m: Reals, end_height_m: Reals = 1.5) -> Float[np.ndarray, ...]:
     """Probability of line of sight at horizontal (outdoor) ``distance_m``.
 
     UMi and UMa: ``18/d + exp(-d/l)(1 - 18/d)`` with l = 36 and 63 m, 1 up to 18 m; UMa times
@@ -186,18 +187,18 @@ def los_probability(place: Place, distance_m: Reals, end_height_m: Reals = 1.5) 
 def shadowing_std_db(
     place: Place,
     distance_m: Reals,
-    los: Bool[np.ndarray, "..."] | bool,
+    los: Bool[np.ndarray, ...] | bool,
     carrier_hz: float,
     cell_height_m: float,
     end_height_m: Reals,
-) -> Float[np.ndarray, "..."]:
+) -> Float[np.ndarray, ...]:
     """Standard deviation of shadowing outdoors. Source: TR 38.901 table 7.4.1-1."""
     varies = VARIATIONS[place]
     far = np.greater(distance_m, breakpoint_m(place, carrier_hz, cell_height_m, end_height_m))
     return np.asarray(np.where(los, np.where(far, varies.far_los_std_db, varies.los_std_db), varies.nlos_std_db))
 
 
-def wall_loss_db(carrier_hz: float, high_loss: Bool[np.ndarray, "..."] | bool) -> Float[np.ndarray, "..."]:
+def wall_loss_db(carrier_hz: float, high_loss: Bool[np.ndarray, ...] | bool) -> Float[np.ndarray, ...]:
     """Mean loss through a building's outer wall, without the loss inside.
 
     Low: ``5 - 10 lg(0.3 10^(-L_glass/10) + 0.7 10^(-L_concrete/10))``; high: 0.7 coated glass and 0.3 concrete. The
@@ -214,10 +215,10 @@ def wall_loss_db(carrier_hz: float, high_loss: Bool[np.ndarray, "..."] | bool) -
 
 def building_loss_db(
     carrier_hz: float,
-    high_loss: Bool[np.ndarray, "..."],
-    depth_m: Float[np.ndarray, "..."],
+    high_loss: Bool[np.ndarray, ...],
+    depth_m: Float[np.ndarray, ...],
     generator: np.random.Generator,
-) -> Float[np.ndarray, "..."]:
+) -> Float[np.ndarray, ...]:
     """Random outdoor-to-indoor loss: wall, 0.5 dB for each metre inside, and the normal spread of the wall's.
 
     Source: TR 38.901 clause 7.4.3.1, equation 7.4-2.
@@ -226,27 +227,28 @@ def building_loss_db(
     return np.asarray(wall_loss_db(carrier_hz, high_loss) + 0.5 * depth_m + spread)
 
 
-def elevation_attenuation_db(zenith_rad: Reals) -> Float[np.ndarray, "..."]:
-    """Vertical cut of the antenna element, ``min(12 ((zenith - 90 deg)/65 deg)^2, 30)``. Source: TR 38.901 table 7.3-1."""
+def elevation_attenuation_db(zenith_rad: Reals) -> Float[np.ndarray, ...]:
+    """Vertical cut of the antenna element, ``min(12 ((zenith - 90 deg)/65 deg)^2, 30)``. Source: table 7.3-1."""
     return np.asarray(
         np.minimum(12.0 * np.square(np.subtract(zenith_rad, np.pi / 2.0) / BEAMWIDTH_RAD), ATTENUATION_MAX_DB)
     )
 
 
-def azimuth_attenuation_db(azimuth_rad: Reals) -> Float[np.ndarray, "..."]:
+def azimuth_attenuation_db(azimuth_rad: Reals) -> Float[np.ndarray, ...]:
     """Horizontal cut of the antenna element, ``min(12 (azimuth/65 deg)^2, 30)``. Source: TR 38.901 table 7.3-1."""
     wrapped = np.remainder(np.add(azimuth_rad, np.pi), 2.0 * np.pi) - np.pi
     return np.asarray(np.minimum(12.0 * np.square(wrapped / BEAMWIDTH_RAD), ATTENUATION_MAX_DB))
 
 
-def element_gain_db(zenith_rad: Reals, azimuth_rad: Reals) -> Float[np.ndarray, "..."]:
+def element_gain_db(zenith_rad: Reals, azimuth_rad: Reals) -> Float[np.ndarray, ...]:
     """Gain of one antenna element over isotropic, 8 dBi at most; azimuth from its boresight. Source: table 7.3-1."""
     cuts = elevation_attenuation_db(zenith_rad) + azimuth_attenuation_db(azimuth_rad)
     return np.asarray(ELEMENT_GAIN_DBI - np.minimum(cuts, ATTENUATION_MAX_DB))
 
 
-def column_gain_db(zenith_rad: Reals, elements: int, tilt_rad: float) -> Float[np.ndarray, "..."]:
-    """Array gain of a column of elements half a wavelength apart, steered to zenith ``tilt_rad``; 10 lg(elements) at most.
+def column_gain_db(zenith_rad: Reals, elements: int, tilt_rad: float) -> Float[np.ndarray, ...]:
+    """Array gain of a column of elements half a wavelength apart, steered to zenith ``tilt_rad``; 10 lg(elements) at
+    most.
 
     ``|sum_m exp(j pi m (cos zenith - cos tilt))|^2 / elements``. Source: TR 36.873 clause 8.1 (complex weights), which
     TR 38.901 clause 7.8 takes over.

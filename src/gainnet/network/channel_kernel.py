@@ -19,7 +19,8 @@ Reals = NDArray[np.float64]
 @njit
 def between(table: Reals, row: int, part: float, column: int) -> float:
     """The table's ``column`` at fraction ``part`` of the way from ``row`` to the next."""
-    return table[row, column] + part * (table[row + 1, column] - table[row, column])
+    value: float = table[row, column] + part * (table[row + 1, column] - table[row, column])
+    return value
 
 
 @njit
@@ -46,6 +47,17 @@ def smooth_step(x: float) -> tuple[float, float, float, float, float, float, flo
 
 
 @njit
+def sector_loss(aside: float, vertical: float, beamwidth: float, most: float) -> float:
+    """Attenuation of a sector's antenna ``aside`` of its boresight, on top of that of the ``vertical`` cut (logarithms).
+
+    The horizontal cut is ``min(12 (aside / beamwidth)^2, 30)`` dB, and both together stop at 30 dB = ``most`` (TR 38.901
+    table 7.3-1); 12 dB is 0.4 of it.
+    """
+    turns = (aside - 2.0 * math.pi * math.floor(aside / (2.0 * math.pi) + 0.5)) / beamwidth
+    return min(0.4 * turns * turns * most + vertical, most)
+
+
+@njit
 def propagate(
     position: Reals,
     previous: Reals,
@@ -66,16 +78,13 @@ def propagate(
 ) -> None:
     """Move the fields with the users and give the gain of every link.
 
-    A sector's horizontal cut is ``min(12 (azimuth / beamwidth)^2, 30)`` dB: 0.4 of the largest attenuation (TR 38.901
-    table 7.3-1, where both cuts together stop there too).
-
-    ``shadow`` [user cell] is the unit-variance field of the shadowing: an end that moved ``d`` keeps
-    ``exp(-d / correlation)`` of it (TR 38.901 clause 7.4.4). ``latent`` [user cell 2] is the field behind the state of
-    the link and that field's slope along the way; the link is in line of sight where the field is below the normal
-    quantile of the probability. It must be smooth: one with exponential correlation would cross its threshold without
-    end, and states would flicker over centimetres. ``correlation_m`` is (length of the smooth field, line of sight, no
-    line of sight), ``normals`` [user cell 3] fresh standard normals. Writes ``latent``, ``shadow``, ``los``, ``log_gain``, ``gain``, and adds what
-    each user moved to ``moved_m``.
+    ``shadow`` [user cell] is the unit-variance field of the shadowing: an end that moved ``d`` keeps ``exp(-d /
+    correlation)`` of it (TR 38.901 clause 7.4.4). ``latent`` [user cell 2] is the field behind the state of the link
+    and that field's slope along the way; the link is in line of sight where the field is below the normal quantile of
+    the probability. It must be smooth: one with exponential correlation would cross its threshold without end, and
+    states would flicker over centimetres. ``correlation_m`` is (length of the smooth field, line of sight, no line of
+    sight), ``normals`` [user cell 3] fresh standard normals. Writes ``latent``, ``shadow``, ``los``, ``log_gain``,
+    ``gain``, and adds what each user moved to ``moved_m``.
     """
     rows = table.shape[0]
     for user in range(position.shape[0]):
@@ -93,22 +102,17 @@ def propagate(
             slope, s = latent[user, cell, 1], shadow[user, cell]
             z = a * latent[user, cell, 0] + b * slope + e * normals[user, cell, 0]
             slope = c * latent[user, cell, 0] + d * slope + f * normals[user, cell, 0] + g * normals[user, cell, 1]
-            if z < between(table, row, part, 3):
-                los[user, cell] = True
+            clear = z < between(table, row, part, 3)
+            los[user, cell] = clear
+            if clear:
                 s = keep_los * s + new_los * normals[user, cell, 2]
-                mean = between(table, row, part, 0)
-                std = between(table, row, part, 4)
+                total = between(table, row, part, 0) + between(table, row, part, 4) * s
             else:
-                los[user, cell] = False
                 s = keep_nlos * s + new_nlos * normals[user, cell, 2]
-                mean = between(table, row, part, 1)
-                std = between(table, row, part, 5)
+                total = between(table, row, part, 1) + between(table, row, part, 5) * s
             if not math.isnan(azimuth[cell]):
-                turn = math.atan2(north, east) - azimuth[cell]
-                aside = (turn - 2.0 * math.pi * math.floor(turn / (2.0 * math.pi) + 0.5)) / beamwidth
-                level = min(0.4 * aside * aside, 1.0) * attenuation_max
-                mean -= min(level + between(table, row, part, 6), attenuation_max)
-            total = mean + std * s
+                aside = math.atan2(north, east) - azimuth[cell]
+                total -= sector_loss(aside, between(table, row, part, 6), beamwidth, attenuation_max)
             latent[user, cell, 0] = z
             latent[user, cell, 1] = slope
             shadow[user, cell] = s
@@ -122,7 +126,8 @@ def block_power(log_gain: float, power: Reals) -> float:
 
     ``power`` is (P0, alpha, limit).
     """
-    return min(power[2], power[0] * math.exp(min(-power[1] * log_gain, 500.0)))
+    sent: float = min(power[2], power[0] * math.exp(min(-power[1] * log_gain, 500.0)))
+    return sent
 
 
 @njit
@@ -139,8 +144,9 @@ def interfere(
 ) -> None:
     """Mean power that each user and each cell receives from all the others' traffic, per resource block.
 
-    ``downlink_w`` [cell] is the mean transmit power of a block: power times use. Writes ``downlink`` [user], the serving cell's own part still in it; ``uplink`` [cell], without the cell's own users;
-    ``own_w`` [user], the mean power of a block that the user itself transmits.
+    ``downlink_w`` [cell] is the mean transmit power of a block: power times use. Writes ``downlink`` [user], the
+    serving cell's own part still in it; ``uplink`` [cell], without the cell's own users; ``own_w`` [user], the mean
+    power of a block that the user itself transmits.
     """
     uplink[:] = 0.0
     for user in range(gain.shape[0]):

@@ -1,4 +1,4 @@
-"""Standard normals by the block: crossing into compiled code with a generator costs more than a small network's draws."""
+"""Standard normals by the block: taking a generator into compiled code costs more than a small network's draws."""
 
 from __future__ import annotations
 

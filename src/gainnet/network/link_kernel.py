@@ -25,56 +25,92 @@ def climb(ladder: Reals, grid: Reals, column: int, level: float) -> float:
     """
     place = min(max((level - grid[0]) * grid[1], 0.0), ladder.shape[0] - 1.001)
     row = int(place)
-    return ladder[row, column] + (place - row) * (ladder[row + 1, column] - ladder[row, column])
+    value: float = ladder[row, column] + (place - row) * (ladder[row + 1, column] - ladder[row, column])
+    return value
 
 
 @njit
-def efficiency(level: float, power: Reals, ladder: Reals, grid: Reals) -> float:
-    """Efficiency at mean SINR ``exp(level)`` with fading ``power`` [sample].
+def carry(power: Reals, ladder: Reals, grid: Reals, levels: Reals) -> None:
+    """Replace mean SINRs, logarithms in ``levels`` [direction user candidate], by the efficiency under fading ``power``.
 
-    The effective SINR (see ``link.effective_sinr``), then the ladder. It lies between the smallest sample and the mean,
-    so where these are above or below the ladder nothing is exponentiated.
+    The effective SINR (see ``link.effective_sinr``) of [user candidate sample], then the ladder. It lies between the
+    smallest sample and the mean, so where these are below or above the ladder nothing is exponentiated.
     """
-    least, mean = power[0], power[0]
-    for sample in range(1, power.shape[0]):
-        least = min(least, power[sample])
-        mean += power[sample]
-    sinr = math.exp(min(level, 60.0))
-    if sinr * mean < grid[2] * power.shape[0]:
-        return 0.0
-    if sinr * least > grid[3]:
-        return ladder[ladder.shape[0] - 1, 0]
-    parameter = climb(ladder, grid, 1, level)
-    total = 0.0
-    for sample in range(power.shape[0]):
-        total += math.exp(-sinr * (power[sample] - least) / parameter)
-    effective = sinr * least - parameter * math.log(total / power.shape[0])
-    return climb(ladder, grid, 0, math.log(effective)) if effective >= grid[2] else 0.0
+    samples = power.shape[2]
+    for direction in range(levels.shape[0]):
+        for user in range(levels.shape[1]):
+            for place in range(levels.shape[2]):
+                least, mean = power[user, place, 0], power[user, place, 0]
+                for sample in range(1, samples):
+                    least = min(least, power[user, place, sample])
+                    mean += power[user, place, sample]
+                level = levels[direction, user, place]
+                sinr = math.exp(min(level, 60.0))
+                effective = sinr * least
+                if sinr * mean < grid[2] * samples:
+                    levels[direction, user, place] = 0.0
+                    continue
+                if effective < grid[3]:
+                    parameter = climb(ladder, grid, 1, level)
+                    total = 0.0
+                    for sample in range(samples):
+                        total += math.exp(-sinr * (power[user, place, sample] - least) / parameter)
+                    effective -= parameter * math.log(total / samples)
+                carried = climb(ladder, grid, 0, math.log(effective)) if effective >= grid[2] else 0.0
+                levels[direction, user, place] = carried
 
 
 @njit
-def fade(old: Reals, keep: float, k: float, new: Reals, power: Reals) -> None:
-    """One frame of fading: ``new`` [sample 2] from ``old`` by first-order autoregression, and its ``power`` [sample].
+def fade(
+    candidate: Cells,
+    los: NDArray[np.bool_],
+    k: float,
+    velocity: Reals,
+    doppler: Reals,
+    was: Cells,
+    old: Reals,
+    normals: Reals,
+    new: Reals,
+    power: Reals,
+) -> None:
+    """One frame of small-scale fading of every candidate link.
 
-    The scatter is complex normal, ``keep`` its correlation over a frame; ``k`` the Rician ratio. ``new`` brings fresh
-    standard normals.
+    The scatter is complex normal and first-order autoregressive with the correlation that ``doppler`` (see
+    ``link.doppler``) gives at the user's speed; ``k`` is the Rician ratio in line of sight. ``was`` [user candidate]
+    are the cells that ``old`` [user candidate sample 2] belongs to; a cell that was no candidate starts afresh.
+    Writes ``new`` likewise, and ``power`` [user candidate sample].
     """
-    ahead, scatter = math.sqrt(k / (k + 1.0)), math.sqrt(0.5 / (k + 1.0))
-    grow = math.sqrt(1.0 - keep * keep)
-    for sample in range(new.shape[0]):
-        new[sample, 0] = keep * old[sample, 0] + grow * new[sample, 0]
-        new[sample, 1] = keep * old[sample, 1] + grow * new[sample, 1]
-        real, imaginary = ahead + scatter * new[sample, 0], scatter * new[sample, 1]
-        power[sample] = real * real + imaginary * imaginary
+    for user in range(candidate.shape[0]):
+        speed = math.sqrt(velocity[user, 0] * velocity[user, 0] + velocity[user, 1] * velocity[user, 1])
+        at = min(speed * doppler[0], doppler.shape[0] - 2.5)
+        row = int(at)
+        kept = doppler[1 + row] + (at - row) * (doppler[2 + row] - doppler[1 + row])
+        for place in range(candidate.shape[1]):
+            cell = candidate[user, place]
+            if cell < 0:
+                continue
+            match = 0
+            while match < was.shape[1] and was[user, match] != cell:
+                match += 1
+            keep = kept if match < was.shape[1] else 0.0
+            match = min(match, was.shape[1] - 1)
+            ratio = k if los[user, cell] else 0.0
+            grow = math.sqrt(1.0 - keep * keep)
+            ahead, scatter = math.sqrt(ratio / (ratio + 1.0)), math.sqrt(0.5 / (ratio + 1.0))
+            for sample in range(new.shape[2]):
+                real = keep * old[user, match, sample, 0] + grow * normals[user, place, sample, 0]
+                imaginary = keep * old[user, match, sample, 1] + grow * normals[user, place, sample, 1]
+                new[user, place, sample, 0] = real
+                new[user, place, sample, 1] = imaginary
+                power[user, place, sample] = (ahead + scatter * real) ** 2 + (scatter * imaginary) ** 2
 
 
 @njit
-def connect(
+def rate(
     candidate: Cells,
     position: Reals,
     cell_xy: Reals,
     drop_m: float,
-    los: NDArray[np.bool_],
     known_los: NDArray[np.bool_],
     log_gain: Reals,
     gain: Reals,
@@ -90,46 +126,32 @@ def connect(
     log_power: Reals,
     ladder: Reals,
     grid: Reals,
-    keep: Reals,
-    was: Cells,
-    old: Reals,
-    new: Reals,
     out: Reals,
 ) -> None:
-    """Fade and rate every candidate link.
+    """Rate every candidate link but for the fading.
 
-    ``constants`` is (noise of an end, noise of a cell, margin in deviations, Rician ratio, uplink alpha), ``log_power``
-    the logarithms of (uplink P0, uplink limit, downlink power) per block.
-    ``was`` [user candidate] are the cells that ``old`` [user candidate sample 2] belongs to; a cell that was no
-    candidate starts afresh from ``new``, which brings standard normals. Writes ``new`` and ``out`` [8 user candidate]:
-    gain, downlink and uplink efficiency, true then observed, uplink power, distance. A cell measures the interference it receives, so the
+    ``constants`` is (noise of an end, noise of a cell, margin in deviations, uplink alpha), ``log_power`` the
+    logarithms of (uplink P0, uplink limit, downlink power) per block. Writes ``out`` [9 user candidate]: true gain and
+    logarithms of the mean SINR down and up, observed gain and efficiency down and up, uplink power, distance, deviation
+    of the observed gain (logarithm). A cell measures the interference it receives, so the
     uplink's is the same in both; the downlink's is expected from the observed gains.
     """
-    end_w, cell_w, margin, k, alpha = constants[0], constants[1], constants[2], constants[3], constants[4]
-    faded = np.empty(new.shape[2])
+    end_w, cell_w, margin, alpha = constants[0], constants[1], constants[2], constants[3]
     for user in range(candidate.shape[0]):
         for place in range(candidate.shape[1]):
             cell = candidate[user, place]
             if cell < 0:
-                out[:, user, place] = 0.0
+                for row in range(out.shape[0]):
+                    out[row, user, place] = 0.0
+                out[1, user, place] = out[2, user, place] = -60.0
                 continue
-            match = 0
-            while match < was.shape[1] and was[user, match] != cell:
-                match += 1
-            ratio = k if los[user, cell] else 0.0
-            if match == was.shape[1]:
-                fade(new[user, place], 0.0, ratio, new[user, place], faded)
-            else:
-                fade(old[user, match], keep[user], ratio, new[user, place], faded)
-
             log_sent = min(log_power[1], log_power[0] - alpha * log_gain[user, cell])
             around = end_w + max(downlink[user] - downlink_w[cell] * gain[user, cell], 0.0)
             own = own_w[user] * gain[user, cell] if uplink_cell[user] != cell else 0.0
             log_risen = math.log(cell_w + max(uplink[cell] - own, 0.0))
-            heard = log_power[2] + log_gain[user, cell] - math.log(around)
             out[0, user, place] = gain[user, cell]
-            out[1, user, place] = efficiency(heard, faded, ladder, grid)
-            out[2, user, place] = efficiency(log_sent + log_gain[user, cell] - log_risen, faded, ladder, grid)
+            out[1, user, place] = log_power[2] + log_gain[user, cell] - math.log(around)
+            out[2, user, place] = log_sent + log_gain[user, cell] - log_risen
 
             seen = math.exp(seen_log_gain[user, place])
             held = seen_log_gain[user, place] - margin * seen_std[user, place]
@@ -142,3 +164,47 @@ def connect(
             out[6, user, place] = math.exp(log_sent)
             east, north = position[user, 0] - cell_xy[cell, 0], position[user, 1] - cell_xy[cell, 1]
             out[7, user, place] = math.sqrt(east * east + north * north + drop_m * drop_m)
+            out[8, user, place] = seen_std[user, place]
+
+
+@njit
+def connect(
+    candidate: Cells,
+    position: Reals,
+    velocity: Reals,
+    cell_xy: Reals,
+    drop_m: float,
+    los: NDArray[np.bool_],
+    known_los: NDArray[np.bool_],
+    log_gain: Reals,
+    gain: Reals,
+    downlink_w: Reals,
+    downlink: Reals,
+    uplink: Reals,
+    own_w: Reals,
+    uplink_cell: Cells,
+    seen: Reals,
+    seen_downlink: Reals,
+    k: float,
+    doppler: Reals,
+    constants: Reals,
+    log_power: Reals,
+    ladder: Reals,
+    grid: Reals,
+    was: Cells,
+    old: Reals,
+    normals: Reals,
+    new: Reals,
+    faded: Reals,
+    out: Reals,
+) -> None:
+    """Fade and rate every candidate link: ``fade``, ``rate`` and ``carry``; ``seen`` [2 user candidate] is observed.
+
+    Writes what they write, ``out`` with the true efficiencies down and up as its second and third row.
+    """
+    fade(candidate, los, k, velocity, doppler, was, old, normals, new, faded)
+    rate(
+        candidate, position, cell_xy, drop_m, known_los, log_gain, gain, downlink_w, downlink, uplink, own_w,
+        uplink_cell, seen[0], seen[1], seen_downlink, constants, log_power, ladder, grid, out,
+    )  # fmt: skip
+    carry(faded, ladder, grid, out[1:3])

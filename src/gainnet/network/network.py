@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import j0
 
 from gainnet.network import channel, link, topology
 from gainnet.network.channel_kernel import interfere, propagate
@@ -16,9 +15,10 @@ from gainnet.network.state import LinkView, Load, NetworkState
 from gainnet.rng import stream
 from gainnet.scenario.hardware import base_station
 from gainnet.scenario.network import Network as NetworkConfig
-from gainnet.units import SPEED_OF_LIGHT_M_PER_S, db_to_linear
+from gainnet.units import db_to_linear
 
 TABLE_STEP_M = 1.0
+DB_PER_NEPER = 1.0 / channel.NEPER_PER_DB
 
 
 class Network:
@@ -84,14 +84,14 @@ class Network:
                 link.noise_w(self.block_hz, radio.end_noise_figure_db),
                 self._cell_noise_w,
                 config.sensing.margin_sigma,
-                db_to_linear(radio.rician_k_db),
                 radio.power_control_alpha,
             ]
         )
         self._log_power = np.log([self._power[0], self._power[2], self.block_power_w])
         self._attenuation_max = channel.NEPER_PER_DB * channel.ATTENUATION_MAX_DB
         self._drop_m = radio.cell_height_m - radio.end_height_m
-        self._doppler_rad_per_m = 2.0 * np.pi * radio.carrier_hz / SPEED_OF_LIGHT_M_PER_S * self._frame_s
+        self._rician_k = db_to_linear(radio.rician_k_db)
+        self._doppler = link.doppler(radio.carrier_hz, self._frame_s)
         self._first_sounding = np.full(config.ends, float(config.sensing.sounding_blocks))
 
     def _set_state(self, users: int, cells: int, candidates: int, samples: int) -> None:
@@ -110,6 +110,7 @@ class Network:
         self._position: Float[np.ndarray, "user 2"] | None = None
         self._was = np.full((users, candidates), -1, dtype=np.int64)
         self._fading = np.zeros((2, users, candidates, samples, 2))
+        self._faded = np.zeros((users, candidates, samples))
         self._downlink = np.zeros(users)
         self._uplink = np.zeros(cells)
         self._own_w = np.zeros(users)
@@ -124,34 +125,31 @@ class Network:
         pilot is measured. All arrays of the result are its own: later calls don't change them.
         """
         position, velocity = self._mobility.step()
-        up = load.health.cell_up
+        up = np.ascontiguousarray(load.health.cell_up)
         downlink_w = self.block_power_w * load.downlink_use * up
-        uplink_cell = load.uplink_cell.astype(np.int64, copy=False)
+        uplink_cell = np.ascontiguousarray(load.uplink_cell, dtype=np.int64)
         self._propagate(position)
         interfere(
-            self._log_gain, self._gain, downlink_w, load.uplink_use, uplink_cell, self._power,
+            self._log_gain, self._gain, downlink_w, np.ascontiguousarray(load.uplink_use), uplink_cell, self._power,
             self._downlink, self._uplink, self._own_w,
         )  # fmt: skip
         self._sound(position, load)
         users, candidates = self._was.shape
         candidate = np.empty((users, candidates), dtype=np.int64)
         handover = np.empty(users, dtype=np.bool_)
-        seen_log_gain, seen_std = self._seen[0], self._seen[1]
         associate(
             self._memory, self._known_los, self._moved_m, up, downlink_w, self._table, TABLE_STEP_M,
-            self._correlation_m, self._rule,
-            self._serving, self._rival, self._waited_s, candidate, handover, seen_log_gain, seen_std,
-            self._seen_downlink,
+            self._correlation_m, self._rule, self._serving, self._rival, self._waited_s, candidate, handover,
+            self._seen[0], self._seen[1], self._seen_downlink,
         )  # fmt: skip
-        out = np.empty((8, users, candidates))
+        out = np.empty((9, users, candidates))
         old, new = self._fading[self._frame % 2], self._fading[(self._frame + 1) % 2]
-        new[:] = self._fading_normals.take(new.size).reshape(new.shape)
-        keep = np.maximum(j0(self._doppler_rad_per_m * np.hypot(velocity[:, 0], velocity[:, 1])), 0.0)
         connect(
-            candidate, position, self.topology.cell_xy_m, self._drop_m, self._los, self._known_los,
+            candidate, position, velocity, self.topology.cell_xy_m, self._drop_m, self._los, self._known_los,
             self._log_gain, self._gain, downlink_w, self._downlink, self._uplink, self._own_w, uplink_cell,
-            seen_log_gain, seen_std, self._seen_downlink, self._constants, self._log_power, self._ladder, self._grid,
-            keep, self._was, old, new, out,
+            self._seen, self._seen_downlink, self._rician_k, self._doppler, self._constants, self._log_power,
+            self._ladder, self._grid, self._was, old, self._fading_normals.take(new.size).reshape(new.shape), new,
+            self._faded, out,
         )  # fmt: skip
         self._was, self._position = candidate, position
         self._frame += 1
@@ -164,7 +162,7 @@ class Network:
             handover=handover,
             truth=LinkView(out[0], out[1], out[2]),
             observed=LinkView(out[3], out[4], out[5]),
-            observed_error_db=np.where(candidate[:, 0] >= 0, seen_std[:, 0] / channel.NEPER_PER_DB, 0.0),
+            observed_error_db=out[8, :, 0] * DB_PER_NEPER,
             uplink_power_w=out[6],
             cell_distance_m=out[7],
             load=load,
@@ -173,20 +171,21 @@ class Network:
     def _propagate(self, position: Float[np.ndarray, "user 2"]) -> None:
         normals = self._channel_normals.take(3 * self._gain.size).reshape(*self._gain.shape, 3)
         propagate(
-            position, position if self._position is None else self._position, normals, self.topology.cell_xy_m, self.topology.cell_azimuth_rad, self._table, TABLE_STEP_M,
-            self._correlation_m, self._attenuation_max, channel.BEAMWIDTH_RAD,
-            self._latent, self._shadow, self._los, self._log_gain, self._gain, self._moved_m,
+            position, position if self._position is None else self._position, normals, self.topology.cell_xy_m,
+            self.topology.cell_azimuth_rad, self._table, TABLE_STEP_M, self._correlation_m, self._attenuation_max,
+            channel.BEAMWIDTH_RAD, self._latent, self._shadow, self._los, self._log_gain, self._gain, self._moved_m,
         )  # fmt: skip
 
     def _sound(self, position: Float[np.ndarray, "user 2"], load: Load) -> None:
         """Measure the users whose pilots were paid for; at frame 0 all of them, whatever works."""
-        pilots = self._first_sounding if self._frame == 0 else load.sounding_block
-        sounded = np.count_nonzero(pilots > 0.0)
+        pilots = self._first_sounding if self._frame == 0 else np.ascontiguousarray(load.sounding_block)
+        sounded = int(np.count_nonzero(pilots > 0.0))
         if sounded == 0 or (self._frame > 0 and not load.health.sensing_up):
             return
         cells = self._gain.shape[1]
+        normals = self._sounding_normals.take(sounded * cells).reshape(sounded, cells)
         sound(
             position, self.topology.cell_xy_m, self._table, TABLE_STEP_M, pilots, self._serving, self._shadow,
             self._los, self._log_gain, self._gain, self._cell_noise_w + self._uplink, self._power, self._spread,
-            self._memory, self._known_los, self._moved_m, self._sounding_normals.take(sounded * cells).reshape(sounded, cells),
+            self._memory, self._known_los, self._moved_m, normals,
         )  # fmt: skip

@@ -42,9 +42,10 @@ def sound(
     With b blocks at signal-to-noise ratio s per resource element the mean power of a fading channel is known with the
     relative variance ``spread / b + (2 / s + 1 / s^2) / (12 b)``: blocks lie apart in frequency, so each sees its own
     fading (``spread`` is the variance of its power without and with line of sight), and 12 elements share its noise.
-    The logarithm of the measured gain errs by the logarithm of one plus that. It is then weighed against the shadowing
-    prior (Kalman), so a hopeless measurement leaves the mean path loss. The state of the link counts as seen.
-    ``noise_w`` [cell] includes interference; ``normals`` [sounded cell] are fresh. Writes ``memory``, ``known_los`` and, to zero, ``moved_m``.
+    The logarithm of the measured gain errs by the logarithm of one plus that. It is then weighed against the
+    shadowing prior (Kalman), so a hopeless measurement leaves the mean path loss. The state of the link counts as
+    seen. ``noise_w`` [cell] includes interference; ``normals`` [sounded cell] are fresh. Writes ``memory``,
+    ``known_los`` and, to zero, ``moved_m``.
     """
     drawn = -1
     for user in range(position.shape[0]):
@@ -52,10 +53,7 @@ def sound(
             continue
         drawn += 1
         moved_m[user] = 0.0
-        if serving[user] >= 0:
-            sent = block_power(log_gain[user, serving[user]], power)
-        else:
-            sent = power[2]
+        sent = block_power(log_gain[user, serving[user]], power) if serving[user] >= 0 else power[2]
         for cell in range(cell_xy.shape[0]):
             east, north = position[user, 0] - cell_xy[cell, 0], position[user, 1] - cell_xy[cell, 1]
             distance = math.sqrt(east * east + north * north)
@@ -74,32 +72,6 @@ def sound(
 
 
 @njit
-def aged_mean(
-    memory: Reals,
-    user: int,
-    cell: int,
-    was_los: float,
-    moved_m: float,
-    keep: float,
-    same: float,
-    table: Reals,
-    step_m: float,
-) -> float:
-    """Expected logarithm of a link's gain ``moved_m`` after its sounding.
-
-    A way ``m`` of unknown direction leads from distance ``d`` to ``sqrt(d^2 + m^2)`` in the mean square. The state seen
-    persists with weight ``same``, and is else as likely as anywhere at that distance; the shadowing kept ``keep``.
-    """
-    distance = math.sqrt(memory[user, cell, 0] * memory[user, cell, 0] + moved_m * moved_m)
-    row, part = locate(distance, step_m, table.shape[0])
-    los = (1.0 - same) * between(table, row, part, 2) + same * was_los
-    offset = keep * memory[user, cell, 1]
-    clear = between(table, row, part, 0) + between(table, row, part, 4) * offset
-    blocked = between(table, row, part, 1) + between(table, row, part, 5) * offset
-    return blocked + los * (clear - blocked) - memory[user, cell, 3]
-
-
-@njit
 def aged_variance(
     memory: Reals,
     user: int,
@@ -111,10 +83,10 @@ def aged_variance(
     table: Reals,
     step_m: float,
 ) -> float:
-    """Variance about ``aged_mean``: that of the mixture of both states, and of where the way led.
+    """Variance about the expected logarithm of a link's gain (see ``associate``), ``moved_m`` after its sounding.
 
-    Along the link a way of unknown direction deviates by ``m / sqrt(2)``, which counts by the slope of the path loss at
-    the distance expected.
+    That of the mixture of both states, and of where the way led: along the link a way ``m`` of unknown direction
+    deviates by ``m / sqrt(2)``, which counts by the slope of the path loss at the distance expected.
     """
     distance = math.sqrt(memory[user, cell, 0] * memory[user, cell, 0] + moved_m * moved_m)
     row, part = locate(distance, step_m, table.shape[0])
@@ -126,7 +98,8 @@ def aged_variance(
     likelier = 0 if los > 0.5 else 1
     along = (table[row + 1, likelier] - table[row, likelier]) / step_m * moved_m
     forgotten = 1.0 - keep * keep * (1.0 - memory[user, cell, 2])
-    return forgotten * field + los * (1.0 - los) * apart * apart + 0.5 * along * along
+    variance: float = forgotten * field + los * (1.0 - los) * apart * apart + 0.5 * along * along
+    return variance
 
 
 @njit
@@ -151,7 +124,8 @@ def serve(
         rival[user] = -1
         if best < 0:
             serving[user] = -1
-        return best < 0 and old >= 0
+        lost: bool = best < 0 and old >= 0
+        return lost
     if old >= 0 and level[old] > -math.inf:
         waited_s[user] = waited_s[user] + frame_s if rival[user] == best else 0.0
         rival[user] = best
@@ -159,12 +133,13 @@ def serve(
             return False
     rival[user] = -1
     serving[user] = best
-    return old >= 0
+    changed: bool = old >= 0
+    return changed
 
 
 @njit
 def rank(level: Reals, first: int, candidate: NDArray[np.int64]) -> None:
-    """Write ``first`` and then the strongest other cells of ``level`` [cell] (-inf: down), -1 where there are no more."""
+    """Write ``first`` and then the strongest other cells of ``level`` [cell] (-inf: down), -1 where there are none."""
     candidate[:] = -1
     candidate[0] = first
     if first < 0:
@@ -203,11 +178,11 @@ def associate(
 ) -> None:
     """From what is remembered: observed gains, expected interference, serving cell and candidates of each user.
 
-    ``rule`` is (hysteresis, time to trigger, frame, farthest an end can be from where it was sounded). The state of a
-    link keeps the weight ``(2 / pi) asin(rho)`` of what was seen, rho the correlation of the field behind it: exact where
-    both states are equally likely. Writes ``candidate``
-    and for it the observed ``log_gain`` and its ``std`` [user candidate], ``handover`` and ``downlink`` [user], the
-    expected power from all cells per block.
+    A way ``m`` of unknown direction leads from distance ``d`` to ``sqrt(d^2 + m^2)`` in the mean square; there the
+    expectation is taken. The state seen persists with the weight ``(2 / pi) asin(rho)``, rho the correlation of the
+    field behind it (exact where both states are equally likely), and is else as likely as anywhere there. ``rule`` is (hysteresis, time to trigger, frame, farthest that
+    an end can be from where it was sounded). Writes ``candidate`` and for it the observed ``log_gain`` and its
+    ``std`` [user candidate], ``handover`` and ``downlink`` [user], the expected power from all cells per block.
     """
     level = np.empty(memory.shape[1])
     for user in range(memory.shape[0]):
@@ -222,14 +197,13 @@ def associate(
             keep = keep_nlos + seen * (keep_los - keep_nlos)
             distance = math.sqrt(memory[user, cell, 0] * memory[user, cell, 0] + way * way)
             row, part = locate(distance, step_m, table.shape[0])
-            los = (1.0 - same) * between(table, row, part, 2) + seen * same
+            los = (1.0 - same) * min(max(between(table, row, part, 2), 0.0), 1.0) + seen * same
             offset = keep * memory[user, cell, 1]
             clear = between(table, row, part, 0) + between(table, row, part, 4) * offset
             blocked = between(table, row, part, 1) + between(table, row, part, 5) * offset
             level[cell] = blocked + los * (clear - blocked) - memory[user, cell, 3]
         for cell in range(memory.shape[1]):
             total += downlink_w[cell] * math.exp(level[cell])
-        for cell in range(memory.shape[1]):
             if not up[cell]:
                 level[cell] = -math.inf
             elif best < 0 or level[cell] > level[best]:
@@ -240,8 +214,8 @@ def associate(
         for place in range(candidate.shape[1]):
             cell = candidate[user, place]
             if cell >= 0:
-                keep = keep_los if known_los[user, cell] else keep_nlos
-                known = 1.0 if known_los[user, cell] else 0.0
+                seen = 1.0 if known_los[user, cell] else 0.0
+                keep = keep_nlos + seen * (keep_los - keep_nlos)
+                variance = aged_variance(memory, user, cell, seen, way, keep, same, table, step_m)
                 log_gain[user, place] = level[cell]
-                variance = aged_variance(memory, user, cell, known, way, keep, same, table, step_m)
                 std[user, place] = math.sqrt(variance)

@@ -156,7 +156,7 @@ def build(config: NetworkConfig) -> Topology:
     Every ``cells_per_edge`` consecutive cells share one edge, the last edge taking what is left.
 
     Raises:
-        ScenarioError: cells that look somewhere (three sectors at a site, an azimuth) while antennas are omnidirectional.
+        ScenarioError: cells that look somewhere (three sectors at a site, an azimuth) with omnidirectional antennas.
     """
     places, azimuth, area, streets = _cells(config)
     cells = len(places)

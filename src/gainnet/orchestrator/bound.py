@@ -8,8 +8,8 @@ pattern needing it, no plan is worth more than
 with m over the set-ups that p needs. Proof: a feasible plan x, y has ``x_p <= y_m`` where p needs m, so a task i that
 uses m has y_m = 1, and m's full price ``F_m y_m = sum_i w_im F_m y_m`` is at least what its users are charged. Hence
 ``v.x - cost.y <= v.x - cost.y + mu.(C - a x - size y) = mu.C + sum_p (v_p - a_p.mu) x_p - sum_m F_m y_m
-<= mu.C + sum_p (v_p - a_p.mu - sum_m w_im F_m) x_p <= D``. Patterns that do not fit an empty pool, or are worth nothing,
-are in no plan worth having and are left out, which makes the bound smaller than that of the linear relaxation.
+<= mu.C + sum_p (v_p - a_p.mu - sum_m w_im F_m) x_p <= D``. Patterns that do not fit an empty pool, or are worth
+nothing, are in no plan worth having and are left out, which makes the bound smaller than the linear relaxation's.
 
 A plan may exceed a row by rounding, ``SLACK`` of its capacity: the bounds here count that slack as capacity.
 """
@@ -49,7 +49,9 @@ def row_price(price: Float[np.ndarray, " row"], capacity: Float[np.ndarray, " ro
 
 def unit_price(whole: Float[np.ndarray, " row"], capacity: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
     """Price per unit from price of a whole row; 0 for a row without capacity, which no plan can use."""
-    return np.divide(whole, capacity, out=np.zeros_like(whole), where=capacity > 0.0)
+    unit = np.zeros_like(whole)
+    np.divide(whole, capacity, out=unit, where=capacity > 0.0)
+    return unit
 
 
 def certify(

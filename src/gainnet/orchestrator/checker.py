@@ -32,9 +32,11 @@ def violations(problem: Problem, plan: Plan, tolerance: float = TOLERANCE) -> li
     for setup in opened:
         if problem.setup_row[setup] >= 0:
             drawn[int(problem.setup_row[setup])] += float(problem.setup_size[setup])
-    for row in range(problem.rows):
-        if drawn[row] > float(problem.capacity[row]) * (1.0 + tolerance):
-            found.append(f"row {row} has {problem.capacity[row]} and {drawn[row]} is drawn")
+    found += [
+        f"row {row} has {problem.capacity[row]} and {drawn[row]} is drawn"
+        for row in range(problem.rows)
+        if drawn[row] > float(problem.capacity[row]) * (1.0 + tolerance)
+    ]
     value = value_of(problem, plan)
     if abs(value - plan.value) > tolerance * max(1.0, abs(value)):
         found.append(f"the plan states value {plan.value}, it is worth {value}")

@@ -72,9 +72,9 @@ class Enumerator:
             setup_of=np.full(setups, -1),
             setup_key=np.empty(setups, np.int64),
             pick=np.zeros(stages.PATTERN_INTS, np.int64),
-            stage_ints=np.empty((stages.STAGES_MAX, stages.INT_COLUMNS), np.int64),
-            stage_floats=np.empty((stages.STAGES_MAX, stages.FLOAT_COLUMNS)),
-            stage_end_s=np.empty(stages.STAGES_MAX),
+            stage_ints=np.empty((self._pool.stages_max, stages.INT_COLUMNS), np.int64),
+            stage_floats=np.empty((self._pool.stages_max, stages.FLOAT_COLUMNS)),
+            stage_end_s=np.empty(self._pool.stages_max),
             places=np.empty(self._pool.fixed + 1, np.int64),
         )
 

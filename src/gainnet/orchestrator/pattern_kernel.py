@@ -30,7 +30,6 @@ from gainnet.orchestrator.stage_kernel import (
     RESOURCE,
     SENSE,
     SENSING,
-    STAGES_MAX,
     TASK,
     TRAIN,
     TRANSFER,
@@ -40,17 +39,19 @@ from gainnet.orchestrator.stage_kernel import (
     WAIT,
     TaskColumns,
     View,
+    accuracy_of,
     expand,
     model_wait_s,
 )
 from gainnet.orchestrator.tables import Tables
 
 # Columns of a pattern's numbers.
-STEP, QUALITY, ENERGY_J, COST, COMPLETION_S, ASAP_S, BATCH, WAIT_S = range(8)
-PATTERN_FLOATS = 8
+STEP, QUALITY, ENERGY_J, COST, COMPLETION_S, ASAP_S, BATCH, WAIT_S, ACCURACY = range(9)
+PATTERN_FLOATS = 9
 PATTERN_COUNT, ENTRY_COUNT, ROW_COUNT, SETUP_COUNT, PATTERNS_MAX, ENTRIES_MAX, OVERFLOW = range(7)
 STEP_FRACTIONS = (1.0, 0.7, 0.5)
 SECOND_CELL_FLOOR = 0.5
+HOPS_MAX = 3
 
 
 class Scratch(NamedTuple):
@@ -196,12 +197,15 @@ def quality_of(tables: Tables, kind: int, model: int, adapter: int, step: float,
 
 @inner
 def try_pattern(
-    tables: Tables, tasks: TaskColumns, view: View, pace: float, scratch: Scratch, step: float
-) -> bool:
+    tables: Tables, tasks: TaskColumns, view: View, pace: float, scratch: Scratch, step: float, accuracy: float
+) -> None:
     """Price the pattern ``scratch.pick``; append it unless it misses the deadline, the quality or a machine's memory."""
     pick, floats, ints = scratch.pick, scratch.stage_floats, scratch.stage_ints
     i, node, model, adapter = pick[TASK], pick[NODE], pick[MODEL], pick[ADAPTER]
     user, kind = tasks.user[i], tables.service_kind[tasks.service[i]]
+    quality = quality_of(tables, kind, model, adapter, step, accuracy)
+    if quality < tasks.quality_min[i]:
+        return
     holder = tables.run[0].fixed + user if kind == LEARNING else node
     size = tables.artifact[model].size_byte
     wait = model_wait_s(tables, view.resident, view.ready_s, holder, model, view.now_s)
@@ -210,15 +214,12 @@ def try_pattern(
         wait += model_wait_s(tables, view.resident, view.ready_s, holder, adapter, view.now_s)
     budget = tasks.deadline_s[i] - view.now_s
     if size > tables.node[holder].memory_byte or wait > budget:
-        return False
+        return
     batch = view.batch[node, model]
-    n, accuracy = expand(tables, tasks, view, pick, step, batch, wait, ints, floats)
-    quality = quality_of(tables, kind, model, adapter, step, accuracy)
-    if quality < tasks.quality_min[i]:
-        return False
+    n = expand(tables, tasks, view, pick, step, batch, wait, ints, floats)
     least, planned = windows(floats, n, budget, pace, scratch.stage_end_s)
     if least > budget:
-        return False
+        return
     energy, price = 0.0, 0.0
     for s in range(n):
         work = floats[s, AMOUNT] * floats[s, UNIT]
@@ -229,12 +230,14 @@ def try_pattern(
     early = tables.run[0].latency_weight * (1.0 - least / budget)
     worth = tasks.value[i] * (1.0 + early) - tables.run[0].cost_weight * cost
     if worth <= 0.0:
-        return False
+        return
     p = scratch.counter[PATTERN_COUNT]
-    scratch.ints[p, :] = pick
+    for column in range(len(pick)):
+        scratch.ints[p, column] = pick[column]
     number = scratch.floats[p]
     number[STEP], number[QUALITY], number[ENERGY_J], number[COST] = step, quality, energy, cost
     number[COMPLETION_S], number[ASAP_S], number[BATCH], number[WAIT_S] = planned, least, batch, wait
+    number[ACCURACY] = accuracy
     scratch.value[p] = worth
     scratch.tier[p] = -1 if kind == LEARNING else tables.node[node].tier
     scratch.nearest[p] = 1 if pick[CANDIDATE] == 0 and node == tables.cell_edge[pick[CELL]] else 0
@@ -243,7 +246,6 @@ def try_pattern(
     add_demand(tables, tasks, scratch, n)
     scratch.counter[PATTERN_COUNT] = p + 1
     scratch.entry_ptr[p + 1] = scratch.counter[ENTRY_COUNT]
-    return True
 
 
 @inner
@@ -272,7 +274,7 @@ def add_demand(tables: Tables, tasks: TaskColumns, scratch: Scratch, n: int) -> 
 
 @inner
 def places(tables: Tables, view: View, cell: int, edges_considered: int, out: NDArray[np.int64]) -> int:
-    """Nodes to consider behind a cell: its own edge, the edges with most to spare, and the cloud."""
+    """Nodes to consider behind a cell: its own edge, the near edges with most to spare, and the cloud."""
     count = 0
     own = tables.cell_edge[cell]
     if view.node_up[own]:
@@ -282,7 +284,9 @@ def places(tables: Tables, view: View, cell: int, edges_considered: int, out: ND
     for edge in view.spare_edge:
         if spare + 1 >= edges_considered:
             break
-        if edge != own and view.node_up[edge]:
+        path = own * tables.run[0].fixed + edge
+        near = tables.path_ptr[path + 1] - tables.path_ptr[path] <= HOPS_MAX
+        if edge != own and near and view.node_up[edge]:
             out[count] = edge
             count += 1
             spare += 1
@@ -297,10 +301,14 @@ def places(tables: Tables, view: View, cell: int, edges_considered: int, out: ND
 def try_sensing(tables: Tables, tasks: TaskColumns, view: View, pace: float, scratch: Scratch) -> None:
     """Perception: for each side that may sense, the cheapest level that is good enough."""
     pick = scratch.pick
+    i = pick[TASK]
+    cell_m = view.cell_distance_m[tasks.user[i], pick[CANDIDATE]]
     for sensing in range(END_SENSES, CELL_SENSES + 1):
         for level in range(len(tables.level)):
-            pick[SENSING], pick[LEVEL] = sensing, level
-            if try_pattern(tables, tasks, view, pace, scratch, 0.0):
+            accuracy = accuracy_of(tables, sensing, level, tasks.target_range_m[i], cell_m)
+            if tables.artifact[pick[MODEL]].quality * accuracy >= tasks.quality_min[i]:
+                pick[SENSING], pick[LEVEL] = sensing, level
+                try_pattern(tables, tasks, view, pace, scratch, 0.0, accuracy)
                 break
 
 
@@ -324,7 +332,7 @@ def try_models(tables: Tables, tasks: TaskColumns, view: View, pace: float, scra
             if pick[ADAPTER] >= 0 and tables.artifact[pick[ADAPTER]].base != model:
                 continue
         for f in range(fractions):
-            try_pattern(tables, tasks, view, pace, scratch, float(math.ceil(STEP_FRACTIONS[f] * tasks.step[i])))
+            try_pattern(tables, tasks, view, pace, scratch, float(math.ceil(STEP_FRACTIONS[f] * tasks.step[i])), 1.0)
 
 
 @inner
@@ -372,7 +380,7 @@ def enumerate_patterns(
     most = (cells_considered * (edges_considered + 1) + 1) * variants
     for i in range(len(tasks.user)):
         full = counter[PATTERN_COUNT] + most > counter[PATTERNS_MAX]
-        if full or counter[ENTRY_COUNT] + most * (STAGES_MAX + tables.run[0].slots + 2) > counter[ENTRIES_MAX]:
+        if full or counter[ENTRY_COUNT] + most * (len(scratch.stage_ints) + tables.run[0].slots + 2) > counter[ENTRIES_MAX]:
             counter[OVERFLOW] = 1
             break
         scratch.pick[TASK] = i

@@ -24,6 +24,7 @@ from gainnet.network.topology import Topology
 from gainnet.scenario.orchestrator import Orchestrator, SerialFrame, Silos
 
 POOL_KINDS = ("radio", "power", "end_compute", "edge_compute", "cloud_compute", "backhaul", "memory")
+OWN_STAGES_MAX = 6
 RADIO, POWER, END_COMPUTE, EDGE_COMPUTE, CLOUD_COMPUTE, BACKHAUL, MEMORY = range(len(POOL_KINDS))
 
 
@@ -39,6 +40,7 @@ class Pool:
         capacity_per_s: what each resource gives in a second when all is well.
         memory_byte: memory of each node.
         power_block_s: transmission at full power that each cell may make in a frame, in resource-block-seconds.
+        stages_max: most stages a pattern can have: its own and one for each link of the longest path, there and back.
     """
 
     cells: int
@@ -51,6 +53,7 @@ class Pool:
     capacity_per_s: Float[np.ndarray, " resource"]
     memory_byte: Float[np.ndarray, " node"]
     power_block_s: float
+    stages_max: int
 
     @property
     def slots(self) -> int:
@@ -177,4 +180,5 @@ def build(
         ),
         memory_byte=nodes.memory_byte,
         power_block_s=power_budget * blocks * frame_s,
+        stages_max=OWN_STAGES_MAX + 2 * int(np.diff(topology.path_ptr).max()),
     )

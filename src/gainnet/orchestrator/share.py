@@ -57,7 +57,8 @@ def water_filling_w(noise_over_gain_w: Float[np.ndarray, " channel"], power_w: f
     levels = (power_w + np.cumsum(ascending)) / np.arange(1, len(ascending) + 1)
     # As many channels are wet as have their floor under the level that they alone would share.
     wet = max(int(np.count_nonzero(levels > ascending)), 1)
-    return np.maximum(levels[wet - 1] - noise_over_gain_w, 0.0)
+    power: Float[np.ndarray, " channel"] = np.maximum(levels[wet - 1] - noise_over_gain_w, 0.0)
+    return power
 
 
 def min_max_delay(
@@ -99,7 +100,7 @@ def energy_delay_clock(
 def chain_windows_s(
     work: Float[np.ndarray, " stage"], price: Float[np.ndarray, " stage"], budget_s: float
 ) -> tuple[Float[np.ndarray, " stage"], float]:
-    """Windows of a chain's stages that minimise ``sum price_s r_s`` with ``sum work_s / r_s <= budget_s``, and that cost.
+    """Windows of a chain's stages that minimise ``sum price_s r_s`` with ``sum work_s / r_s <= budget_s``; the cost.
 
     ``price_s`` is what a unit of rate costs for as long as the chain lasts. Windows ``t_s = work_s / r_s`` are in
     proportion to ``sqrt(work_s price_s)``; the cost is ``(sum sqrt(work_s price_s))^2 / budget_s``. Free stages get no

@@ -7,12 +7,14 @@ from numpy.typing import NDArray
 
 from gainnet.compiled import njit
 
+UNDECIDED = -1.0
+
 
 @njit
 def square_root_with_floors(
     weight_times_work: NDArray[np.float64], floor: NDArray[np.float64], capacity: float, out: NDArray[np.float64]
 ) -> None:
-    """Write into ``out`` the f that minimise ``sum_i w_i c_i / f_i`` with ``sum_i f_i <= capacity``, ``f_i >= floor_i``.
+    """Write into ``out`` the f that minimise ``sum w_i c_i / f_i`` with ``sum f_i <= capacity``, ``f_i >= floor_i``.
 
     ``f_i = max(floor_i, s sqrt(w_i c_i))``: who falls under its floor gets it, the others share what is left by the
     square-root law, until no further one falls under; s only decreases, so that takes as many rounds as items at most.
@@ -33,24 +35,22 @@ def square_root_with_floors(
         for index in range(count):
             out[index] = floor[index] * (capacity / floors) if floors > 0.0 else 0.0
         return
-    held = np.zeros(count, np.bool_)
+    for index in range(count):
+        out[index] = UNDECIDED
     left = capacity
-    while True:
+    settled = False
+    while not settled:
         roots = 0.0
         for index in range(count):
-            if not held[index]:
+            if out[index] == UNDECIDED:
                 roots += np.sqrt(weight_times_work[index])
-        if roots <= 0.0:
-            return
-        scale = left / roots
+        scale = left / roots if roots > 0.0 else 0.0
         settled = True
         for index in range(count):
-            if not held[index] and scale * np.sqrt(weight_times_work[index]) < floor[index]:
-                held[index] = True
+            if out[index] == UNDECIDED and scale * np.sqrt(weight_times_work[index]) < floor[index]:
+                out[index] = floor[index]
                 left -= floor[index]
                 settled = False
-        if settled:
-            for index in range(count):
-                if not held[index]:
-                    out[index] = scale * np.sqrt(weight_times_work[index])
-            return
+    for index in range(count):
+        if out[index] == UNDECIDED:
+            out[index] = scale * np.sqrt(weight_times_work[index])

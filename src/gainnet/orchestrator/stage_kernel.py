@@ -27,7 +27,6 @@ from gainnet.network.compute_kernel import (
 from gainnet.network.sensing_kernel import integrated_snr, perception_accuracy, radar_snr
 from gainnet.orchestrator.tables import Tables
 
-STAGES_MAX = 14
 KIND, RESOURCE = 0, 1
 INT_COLUMNS = 2
 # amount: bit (radio, link), token (decode), node-second (other compute), resource-block-second (sense).
@@ -206,37 +205,40 @@ def add_compute(
 
 
 @inner
-def add_sensing(
-    tables: Tables,
-    ints: NDArray[np.int64],
-    floats: NDArray[np.float64],
-    n: int,
-    sensing: int,
-    level: int,
-    cell: int,
-    target_m: float,
-    cell_m: float,
-) -> tuple[int, float]:
-    """A radar look, and its accuracy. A cell that senses sees the target at ``sqrt(d^2 + r^2)``: its bearing is unknown."""
+def accuracy_of(tables: Tables, sensing: int, level: int, target_m: float, cell_m: float) -> float:
+    """Accuracy of a radar look. A cell that senses sees the target at ``sqrt(d^2 + r^2)``: its bearing is unknown."""
     block, symbol = float(tables.level[level].block), float(tables.level[level].symbol)
+    power = look_power_w(tables, sensing, block)
     if sensing == END_SENSES:
-        power, gain, figure = tables.run[0].end_power_max_w / block, tables.run[0].end_radar_gain, tables.run[0].end_noise_figure
-        distance = target_m
+        gain, figure, distance = tables.run[0].end_radar_gain, tables.run[0].end_noise_figure, target_m
     else:
-        power, gain, figure = tables.run[0].block_power_w, tables.run[0].cell_radar_gain, tables.run[0].cell_noise_figure
+        gain, figure = tables.run[0].cell_radar_gain, tables.run[0].cell_noise_figure
         distance = math.sqrt(cell_m * cell_m + target_m * target_m)
     rho = radar_snr(
         power, gain, tables.run[0].wavelength_m, tables.run[0].cross_section_m2, max(distance, 1.0), figure, tables.run[0].subcarrier_hz
     )
     snr = integrated_snr(rho, block, symbol)
-    accuracy = perception_accuracy(
+    return perception_accuracy(
         snr, block, tables.run[0].subcarrier_hz, tables.run[0].false_alarm_probability, tables.run[0].range_error_max_m
     )
-    n = add_stage(
-        ints, floats, n, SENSE, radio_resource(tables, cell, RADIO_SENSE), tables.level[level].cost_block_s, 1.0, block, 0.0
-    )
-    floats[n - 1, BLOCK_W] = power
-    return n, accuracy
+
+
+@inner
+def look_power_w(tables: Tables, sensing: int, block: float) -> float:
+    """Transmit power of a radar look in one resource block: all an end has over its blocks, or a cell's usual density."""
+    return tables.run[0].end_power_max_w / block if sensing == END_SENSES else tables.run[0].block_power_w
+
+
+@inner
+def add_look(
+    tables: Tables, ints: NDArray[np.int64], floats: NDArray[np.float64], n: int, sensing: int, level: int, cell: int
+) -> int:
+    """A radar look as a stage on the cell's band."""
+    block = float(tables.level[level].block)
+    resource = radio_resource(tables, cell, RADIO_SENSE)
+    n = add_stage(ints, floats, n, SENSE, resource, tables.level[level].cost_block_s, 1.0, block, 0.0)
+    floats[n - 1, BLOCK_W] = look_power_w(tables, sensing, block)
+    return n
 
 
 @inner
@@ -264,19 +266,17 @@ def expand(
     wait: float,
     ints: NDArray[np.int64],
     floats: NDArray[np.float64],
-) -> tuple[int, float]:
-    """The stages of the task that ``pick`` names under that pattern. Returns their number and sensing's accuracy (1 without)."""
+) -> int:
+    """The stages of the task that ``pick`` names under that pattern; returns their number."""
     i, cell, node, model, sensing = pick[TASK], pick[CELL], pick[NODE], pick[MODEL], pick[SENSING]
     user, kind = tasks.user[i], tables.service_kind[tasks.service[i]]
     k = max(pick[CANDIDATE], 0)
     uplink, downlink, uplink_w = view.uplink[user, k], view.downlink[user, k], view.uplink_power_w[user, k]
     prompt, output, image, uplink_bit = tasks.prompt_token[i], tasks.output_token[i], tasks.image[i], tasks.uplink_bit[i]
-    n, accuracy = 0, 1.0
+    n = 0
     home = tables.run[0].fixed + user
     if sensing != NO_SENSING:
-        n, accuracy = add_sensing(
-            tables, ints, floats, n, sensing, pick[LEVEL], cell, tasks.target_range_m[i], view.cell_distance_m[user, k]
-        )
+        n = add_look(tables, ints, floats, n, sensing, pick[LEVEL], cell)
     if kind == LEARNING:
         work = train_s(
             prompt, TRAIN_BATCH_TOKEN, 2.0 * tables.artifact[model].flop_per_token, tables.artifact[model].size_byte,
@@ -287,8 +287,7 @@ def expand(
         n = add_radio(tables, ints, floats, n, UPLOAD, cell, uplink_bit, uplink, uplink_w)
         n = add_path(tables, ints, floats, n, tables.cell_edge[cell], node, uplink_bit)
         work = uplink_bit * AGGREGATE_BYTE_PER_BIT / tables.node[node].byte_per_s
-        n = add_stage(ints, floats, n, AGGREGATE, compute_resource(tables, node, kind), work, 1.0, 1.0, 0.0)
-        return n, 1.0
+        return add_stage(ints, floats, n, AGGREGATE, compute_resource(tables, node, kind), work, 1.0, 1.0, 0.0)
     answer = tasks.downlink_bit[i] + (image * tables.artifact[model].image_bit if kind == IMAGE else 0.0)
     local, edge = node == home, tables.cell_edge[max(cell, 0)]
     if local and sensing == CELL_SENSES:
@@ -301,4 +300,4 @@ def expand(
     if not local:
         n = add_path(tables, ints, floats, n, node, edge, answer)
         n = add_radio(tables, ints, floats, n, DOWNLINK, cell, answer, downlink, tables.run[0].block_power_w)
-    return n, accuracy
+    return n

@@ -68,7 +68,7 @@ def read(text: str, origin: str) -> Any:
 
 def write(tree: Any) -> str:
     """The YAML text of plain data; `read` gives the same data again."""
-    text: str = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    text: str = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, width=110)
     return text
 
 

@@ -27,8 +27,11 @@ def apply(tree: dict[str, Any], text: str, folder: Path) -> None:
     The keys of a path may hold dots themselves (``models.llama-3.2-3b.quality``): the longest key that is there wins.
     A section that does not exist yet is made; whether it may exist is for the schema to say.
     """
-    path, value = parse(text)
-    _set(tree, shape.schema(), path, value, folder, [])
+    try:
+        path, value = parse(text)
+        _set(tree, shape.schema(), path, value, folder, [])
+    except ScenarioError as error:
+        raise ScenarioError(" ".join(str(error).split())) from None  # a path may hold line ends
 
 
 def _set(branch: Any, node: shape.Node, path: list[str], value: Any, folder: Path, done: list[str]) -> None:

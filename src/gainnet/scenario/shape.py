@@ -10,6 +10,7 @@ from gainnet.scenario.scenario import Scenario
 
 Node = dict[str, Any]
 _JSON_TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean", "none": "null"}
+_TYPES = {"dict": "object", "list": "array", "str": "string"}
 
 
 @cache
@@ -37,7 +38,7 @@ def member(node: Node, value: Any) -> Node:
     if members := kinds(node):
         kind = value.get("kind") if isinstance(value, dict) else None
         return members.get(kind, node) if isinstance(kind, str) else node
-    wanted = {dict: "object", list: "array", str: "string"}.get(type(value))
+    wanted = _TYPES.get(type(value).__name__)
     for branch in map(resolved, node.get("anyOf", ())):
         if wanted is not None and (branch.get("type") == wanted or (wanted == "object" and kinds(branch))):
             return member(branch, value)

@@ -26,7 +26,7 @@ def open_ways(column: int, line: int, blocks: Whole) -> int:
 
 @njit
 def choose(heading: int, ways: int, turn_probability: float, uniform: Reals) -> int:
-    """Heading after a corner: a turn with ``turn_probability`` or where the street ends, left and right alike likely."""
+    """Heading after a corner: a turn with ``turn_probability`` or where the street ends, left and right alike."""
     ahead = ways >> heading & 1
     if ahead == 1 and uniform[0] >= turn_probability:
         return heading
@@ -54,9 +54,9 @@ def drive(
 ) -> None:
     """Drive each vehicle for a time along its street and round the corner it meets: one at most, so keep it short.
 
-    ``corner`` [user 2] is the grid corner last passed, ``heading`` a quarter turn counter-clockwise from east, ``past_m``
-    the way since. Vehicles keep ``lane_m`` to the right of the street's middle. ``uniform`` [user 2] is fresh in [0, 1).
-    Writes all the former, and ``position`` and ``velocity`` [user 2].
+    ``corner`` [user 2] is the grid corner last passed, ``heading`` a quarter turn counter-clockwise from east,
+    ``past_m`` the way since. Vehicles keep ``lane_m`` to the right of the street's middle. ``uniform`` [user 2] is
+    fresh in [0, 1). Writes all the former, and ``position`` and ``velocity`` [user 2].
     """
     for user in range(speed.shape[0]):
         way = heading[user]
@@ -89,8 +89,8 @@ def roam(
     """Walk each end for a time towards its target; there it pauses, and then picks another in ``area``.
 
     It passes one target at most: had it time to reach the next as well, it would wait there. ``bounds`` is (lowest
-    speed, highest speed, longest pause), ``area`` (xmin, ymin, xmax, ymax), ``uniform`` [user 4] fresh in [0, 1). Writes
-    all but these; ``velocity`` is that at the end of the time, zero in a pause.
+    speed, highest speed, longest pause), ``area`` (xmin, ymin, xmax, ymax), ``uniform`` [user 4] fresh in [0, 1).
+    Writes all but these; ``velocity`` is that at the end of the time, zero in a pause.
     """
     for user in range(speed.shape[0]):
         left = time_s

@@ -76,8 +76,9 @@ def _recording(kind: SumoMobility, duration_s: float) -> Float[np.ndarray, "seco
             command = [sys.executable, "-P", str(RECORDER), str(kind.path), *parameters, str(target)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own file
             if done.returncode != 0:
-                lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
-                raise InputError(f"network.mobility.path: SUMO cannot run {kind.path}: {lines[-1].strip()}")
+                lines = [line.strip() for line in done.stderr.splitlines() if line.strip()] or ["no message"]
+                cause = next((line for line in lines if line.startswith("Error")), lines[-1])
+                raise InputError(f"network.mobility.path: SUMO cannot run {kind.path}: {cause}")
             target.replace(file)
     return np.asarray(np.load(file), dtype=np.float64)
 
@@ -94,8 +95,8 @@ def record(
 ) -> Float[np.ndarray, "frame user 4"]:
     """Tracks of the ``ends`` vehicles that are longest on the road during the run, at its frames.
 
-    SUMO steps once a second with the configuration's own seed; between, positions are interpolated. A vehicle that is off
-    the road stands where it left, or where it will enter. The mean place of the traffic becomes the centre of
+    SUMO steps once a second with the configuration's own seed; between, positions are interpolated. A vehicle that is
+    off the road stands where it left, or where it will enter. The mean place of the traffic becomes the centre of
     ``area_m``.
 
     Raises:

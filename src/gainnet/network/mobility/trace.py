@@ -73,7 +73,9 @@ def read(path: Path, *, ends: int, frame_s: float, duration_s: float) -> Float[n
     start = min(track[0][0] for track in tracks.values())
     length = max(track[-1][0] for track in tracks.values()) - start
     if length + frame_s < duration_s:
-        raise TraceError(f"{path}: the trace lasts {length:g} s, the run {duration_s:g} s: shorten the run or loop the trace")
+        raise TraceError(
+            f"{path}: the trace lasts {length:g} s, the run {duration_s:g} s: shorten the run or loop the trace"
+        )
     times = np.arange(math.ceil(duration_s / frame_s - 1e-9) + 1) * frame_s
     result = np.zeros((len(times), ends, 4))
     for user, samples in enumerate(list(tracks.values())[:ends]):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from gainnet.compiled import njit
-from gainnet.orchestrator.kernels.columns import overwrite
+from gainnet.orchestrator.kernels.columns import Columns, Floats, Ints, overwrite
 
 FIRST_STEP = 0.5
 LAST_STEP = 1.0 / 64.0
@@ -19,7 +19,7 @@ SPLIT_FLOOR = 1e-6
 
 
 @njit
-def reduced(value, start, stop, row, share, price, floor):  # type: ignore[no-untyped-def]
+def reduced(value: float, start: int, stop: int, row: Ints, share: Floats, price: Floats, floor: float) -> float:
     """Value less the priced entries ``start:stop``; some number <= ``floor`` as soon as it can be no more than that."""
     for k in range(start, stop):
         if value <= floor:
@@ -29,7 +29,7 @@ def reduced(value, start, stop, row, share, price, floor):  # type: ignore[no-un
 
 
 @njit
-def respond(task_ptr, value, ptr, row, share, price, choice):  # type: ignore[no-untyped-def]
+def respond(task_ptr: Ints, value: Floats, ptr: Ints, row: Ints, share: Floats, price: Floats, choice: Ints) -> float:
     """Sum of the tasks' best reduced values; ``choice``, which seeds the scan, becomes their best responses."""
     total = 0.0
     for task in range(len(choice)):
@@ -49,7 +49,9 @@ def respond(task_ptr, value, ptr, row, share, price, choice):  # type: ignore[no
 
 
 @njit
-def burden(price, split, pair_setup, setup_row, setup_share, setup_cost):  # type: ignore[no-untyped-def]
+def burden(
+    price: Floats, split: Floats, pair_setup: Ints, setup_row: Ints, setup_share: Floats, setup_cost: Floats
+) -> None:
     """Charge each pair its part of its set-up, at these row prices."""
     rows = len(price) - len(split)
     for pair in range(len(split)):
@@ -61,7 +63,10 @@ def burden(price, split, pair_setup, setup_row, setup_share, setup_cost):  # typ
 
 
 @njit
-def load_of(choice, ptr, row, share, split, pair_setup, setup_row, setup_share, load):  # type: ignore[no-untyped-def]
+def load_of(
+    choice: Ints, ptr: Ints, row: Ints, share: Floats, split: Floats, pair_setup: Ints, setup_row: Ints,
+    setup_share: Floats, load: Floats
+) -> None:
     """Shares of rows that the responses draw, set-ups by the split; behind them, whether each pair is used."""
     rows = len(load) - len(split)
     load[:] = 0.0
@@ -76,7 +81,7 @@ def load_of(choice, ptr, row, share, split, pair_setup, setup_row, setup_share, 
 
 
 @njit
-def resplit(load, rate, often, split, pair_setup, setup_row):  # type: ignore[no-untyped-def]
+def resplit(load: Floats, rate: float, often: Floats, split: Floats, pair_setup: Ints, setup_row: Ints) -> None:
     """Split each set-up in proportion to how often each pair was used lately: who would not use it need not pay."""
     rows = len(load) - len(split)
     total = np.zeros(len(setup_row))
@@ -88,7 +93,7 @@ def resplit(load, rate, often, split, pair_setup, setup_row):  # type: ignore[no
 
 
 @njit
-def step(price, load, rows, length):  # type: ignore[no-untyped-def]
+def step(price: Floats, load: Floats, rows: int, length: float) -> None:
     """Move row prices along the projected subgradient, by ``length`` over its squared norm."""
     norm = 0.0
     for r in range(rows):
@@ -101,7 +106,7 @@ def step(price, load, rows, length):  # type: ignore[no-untyped-def]
 
 
 @njit
-def climb(columns, warm, incumbent, iterations):  # type: ignore[no-untyped-def]
+def climb(columns: Columns, warm: Floats, incumbent: float, iterations: int) -> tuple[float, Floats]:
     """The least dual value met, and its prices, from ``warm`` by Polyak steps towards the value ``incumbent``.
 
     Steps halve, from the best point again, when PATIENCE of them brought nothing; the climb ends after ``iterations``,

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gainnet.compiled import njit
+
+Floats: TypeAlias = NDArray[np.float64]
+Ints: TypeAlias = NDArray[np.int64]
+Words: TypeAlias = NDArray[np.uint64]
 
 SLACK = 1e-9
 """Share of a row by which rounding may exceed it."""
@@ -34,37 +39,40 @@ class Columns(NamedTuple):
         setup_cost: its cost.
     """
 
-    task_ptr: Any
-    origin: Any
-    value: Any
-    ptr: Any
-    stop: Any
-    row: Any
-    share: Any
-    setup: Any
-    pair_setup: Any
-    pair_count: Any
-    setup_row: Any
-    setup_share: Any
-    setup_cost: Any
+    task_ptr: Ints
+    origin: Ints
+    value: Floats
+    ptr: Ints
+    stop: Ints
+    row: Ints
+    share: Floats
+    setup: Ints
+    pair_setup: Ints
+    pair_count: Ints
+    setup_row: Ints
+    setup_share: Floats
+    setup_cost: Floats
 
 
 @njit
-def overwrite(target, source):  # type: ignore[no-untyped-def]
+def overwrite(target: Floats | Ints, source: Floats | Ints) -> None:
     """``target[:len(source)] = source`` without the formatted error message that numba compiles for it."""
     for index in range(len(source)):
         target[index] = source[index]
 
 
 @njit
-def lacking(start, stop, row, share, needs, setup_row, setup_share, left, uses):  # type: ignore[no-untyped-def]
+def lacking(
+    start: int, stop: int, row: Ints, share: Floats, needs: Ints, setup_row: Ints, setup_share: Floats, left: Floats,
+    uses: Ints
+) -> int:
     """A row with too little ``left`` for the demands ``start:stop`` and those set-ups of ``needs`` that are closed.
 
     -1 where all fit.
     """
     for k in range(start, stop):
         if share[k] > left[row[k]] + SLACK:
-            return row[k]
+            return int(row[k])
     for side in range(2):
         m = needs[side]
         if m < 0 or uses[m] > 0 or setup_row[m] < 0:
@@ -77,12 +85,12 @@ def lacking(start, stop, row, share, needs, setup_row, setup_share, left, uses):
             if row[k] == setup_row[m]:
                 need += share[k]
         if need > left[setup_row[m]] + SLACK:
-            return setup_row[m]
+            return int(setup_row[m])
     return -1
 
 
 @njit
-def _shares(capacity, row, amount):  # type: ignore[no-untyped-def]
+def _shares(capacity: Floats, row: Ints, amount: Floats) -> Floats:
     """Amounts over the capacity of their row: inf where the capacity is 0, 0 where there is no row or amount."""
     out = np.zeros(len(row))
     for k in range(len(row)):
@@ -92,7 +100,7 @@ def _shares(capacity, row, amount):  # type: ignore[no-untyped-def]
 
 
 @njit
-def _entries(start, stop, row, share, out_row, out_share, at):  # type: ignore[no-untyped-def]
+def _entries(start: int, stop: int, row: Ints, share: Floats, out_row: Ints, out_share: Floats, at: int) -> int:
     """Append the demands ``start:stop`` to the entries at ``at``; returns where they end."""
     for k in range(start, stop):
         out_row[at], out_share[at] = row[k], share[k]
@@ -101,7 +109,10 @@ def _entries(start, stop, row, share, out_row, out_share, at):  # type: ignore[n
 
 
 @njit
-def columnise(problem_ptr, worth, demand_ptr, demand_row, amount, capacity, needs, setup_row, setup_size, setup_cost):  # type: ignore[no-untyped-def]
+def columnise(
+    problem_ptr: Ints, worth: Floats, demand_ptr: Ints, demand_row: Ints, amount: Floats, capacity: Floats, needs: Ints,
+    setup_row: Ints, setup_size: Floats, setup_cost: Floats
+) -> Columns:
     """The Columns of a Problem's arrays."""
     patterns, setups, rows, tasks = len(worth), len(setup_row), len(capacity), len(problem_ptr) - 1
     demand_share, setup_share = _shares(capacity, demand_row, amount), _shares(capacity, setup_row, setup_size)

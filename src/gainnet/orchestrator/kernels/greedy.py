@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from gainnet.compiled import njit
-from gainnet.orchestrator.kernels.columns import SLACK, lacking
+from gainnet.orchestrator.kernels.columns import SLACK, Columns, Floats, Ints, lacking
 from gainnet.orchestrator.kernels.placement import place
-
 
 SCARCITY_FLOOR = 1e-3
 EXPONENTS = np.array([0.0, 0.5, 1.0])
@@ -15,8 +14,9 @@ EXPONENTS = np.array([0.0, 0.5, 1.0])
 
 @njit
 def densest(
-    task, exponent, task_ptr, value, ptr, stop, row, share, setup, setup_row, setup_share, setup_cost, left, uses
-):  # type: ignore[no-untyped-def]
+    task: int, exponent: float, task_ptr: Ints, value: Floats, ptr: Ints, stop: Ints, row: Ints, share: Floats,
+    setup: Ints, setup_row: Ints, setup_share: Floats, setup_cost: Floats, left: Floats, uses: Ints
+) -> tuple[float, int]:
     """The fitting pattern of a task with the greatest density, and that density plus what the second would lose.
 
     Density is value, less the cost of set-ups to open, over scarcity to an exponent; scarcity is the sum of the shares
@@ -44,7 +44,7 @@ def densest(
 
 
 @njit
-def fill(columns, rows, exponent):  # type: ignore[no-untyped-def]
+def fill(columns: Columns, rows: int, exponent: float) -> tuple[float, Ints]:
     """Value and choice of one greedy pass.
 
     The task of the highest score is scored again before it is served, since rows have filled meanwhile; all are scored
@@ -60,7 +60,7 @@ def fill(columns, rows, exponent):  # type: ignore[no-untyped-def]
     left, uses = np.ones(rows), np.zeros(len(setup_row), np.int64)
     choice, score, total = np.full(tasks, -1), np.full(tasks, np.inf), 0.0
     while tasks > 0:
-        task = np.argmax(score)
+        task = int(np.argmax(score))
         known = score[task]
         if known == -np.inf:
             break
@@ -84,7 +84,7 @@ def fill(columns, rows, exponent):  # type: ignore[no-untyped-def]
 
 
 @njit
-def joint_greedy(columns, rows):  # type: ignore[no-untyped-def]
+def joint_greedy(columns: Columns, rows: int) -> tuple[float, Ints]:
     """The best of three greedy passes: by value, by density, and halfway."""
     best, best_choice = fill(columns, rows, EXPONENTS[0])
     for exponent in EXPONENTS[1:]:

@@ -1,4 +1,4 @@
-"""Placing and removing patterns. The state is what is ``left`` of each row, the ``uses`` of each set-up, the ``choice``.
+"""Placing and removing patterns: the state is what is ``left`` of each row, ``uses`` of set-ups, and the ``choice``.
 
 The hot helpers take bare arrays, not Columns: taking an array out of a tuple costs numba a reference count each time.
 """
@@ -8,13 +8,16 @@ from __future__ import annotations
 import numpy as np
 
 from gainnet.compiled import njit
-from gainnet.orchestrator.kernels.columns import lacking
+from gainnet.orchestrator.kernels.columns import Columns, Floats, Ints, lacking
 
 
 @njit
-def place(p, value, ptr, stop, row, share, setup, setup_row, setup_share, setup_cost, left, uses):  # type: ignore[no-untyped-def]
+def place(
+    p: int, value: Floats, ptr: Ints, stop: Ints, row: Ints, share: Floats, setup: Ints, setup_row: Ints,
+    setup_share: Floats, setup_cost: Floats, left: Floats, uses: Ints
+) -> float:
     """Place pattern p; returns the change of the plan's value: its own, less the cost of the set-ups that it opens."""
-    gain = value[p]
+    gain = float(value[p])
     for k in range(ptr[p], stop[p]):
         left[row[k]] -= share[k]
     for side in range(2):
@@ -30,9 +33,12 @@ def place(p, value, ptr, stop, row, share, setup, setup_row, setup_share, setup_
 
 
 @njit
-def remove(p, value, ptr, stop, row, share, setup, setup_row, setup_share, setup_cost, left, uses):  # type: ignore[no-untyped-def]
+def remove(
+    p: int, value: Floats, ptr: Ints, stop: Ints, row: Ints, share: Floats, setup: Ints, setup_row: Ints,
+    setup_share: Floats, setup_cost: Floats, left: Floats, uses: Ints
+) -> float:
     """Remove pattern p, closing the set-ups that nobody else uses; returns the change of the plan's value."""
-    gain = -value[p]
+    gain = -float(value[p])
     for k in range(ptr[p], stop[p]):
         left[row[k]] += share[k]
     for side in range(2):
@@ -48,7 +54,10 @@ def remove(p, value, ptr, stop, row, share, setup, setup_row, setup_share, setup
 
 
 @njit
-def best_fit(task, score, charge, task_ptr, value, ptr, stop, row, share, setup, setup_row, setup_share, left, uses):  # type: ignore[no-untyped-def]
+def best_fit(
+    task: int, score: Floats, charge: Floats, task_ptr: Ints, value: Floats, ptr: Ints, stop: Ints, row: Ints,
+    share: Floats, setup: Ints, setup_row: Ints, setup_share: Floats, left: Floats, uses: Ints
+) -> int:
     """The fitting pattern of a task with the greatest score less opening charges, -1 for none.
 
     A pattern that is worth no more than the charges of the set-ups it would open is not taken.
@@ -69,7 +78,9 @@ def best_fit(task, score, charge, task_ptr, value, ptr, stop, row, share, setup,
 
 
 @njit
-def place_in_order(columns, order, score, charge, left, uses, choice):  # type: ignore[no-untyped-def]
+def place_in_order(
+    columns: Columns, order: Ints, score: Floats, charge: Floats, left: Floats, uses: Ints, choice: Ints
+) -> float:
     """Give each task of ``order`` in turn its best fitting pattern; returns the change of the plan's value."""
     task_ptr, value, ptr, stop, row, share = (
         columns.task_ptr, columns.value, columns.ptr, columns.stop, columns.row, columns.share,
@@ -89,7 +100,7 @@ def place_in_order(columns, order, score, charge, left, uses, choice):  # type: 
 
 
 @njit
-def occupy(columns, choice, left, uses):  # type: ignore[no-untyped-def]
+def occupy(columns: Columns, choice: Ints, left: Floats, uses: Ints) -> float:
     """Place every chosen pattern; returns the value of the choice."""
     value, ptr, stop, row, share = columns.value, columns.ptr, columns.stop, columns.row, columns.share
     setup, setup_row, setup_share, setup_cost = (
@@ -103,7 +114,7 @@ def occupy(columns, choice, left, uses):  # type: ignore[no-untyped-def]
 
 
 @njit
-def first_come(columns, rows, score):  # type: ignore[no-untyped-def]
+def first_come(columns: Columns, rows: int, score: Floats) -> tuple[float, Ints]:
     """Each task in turn takes its fitting pattern of the greatest score less what set-ups cost; -inf: not allowed."""
     left, uses = np.ones(rows), np.zeros(len(columns.setup_row), np.int64)
     choice = np.full(len(columns.task_ptr) - 1, -1)

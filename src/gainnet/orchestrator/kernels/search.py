@@ -5,18 +5,20 @@ from __future__ import annotations
 import numpy as np
 
 from gainnet.compiled import njit
+from gainnet.orchestrator.kernels.columns import Columns, Floats, Ints, Words, lacking, overwrite
 from gainnet.orchestrator.kernels.placement import best_fit, occupy, place, place_in_order, remove
-from gainnet.orchestrator.kernels.columns import lacking, overwrite
 
 SPREAD = 0.2
 EJECTED = 6
-WHIM = 0.35
-HEAT = 0.05
-REGROUP = 8
+WHIM = 1.0
+HEAT = 0.3
+REGROUP = 16
+OUT = -2
+"""The choice of a task that is in no plan for now: neither a pattern nor a refusal, -1."""
 
 
 @njit
-def uniform(state):  # type: ignore[no-untyped-def]
+def uniform(state: Words) -> float:
     """The next number in [0, 1) of a xorshift generator (Marsaglia 2003) whose 64 bits are ``state[0]``, never 0."""
     x = state[0]
     x ^= x << np.uint64(13)
@@ -27,7 +29,7 @@ def uniform(state):  # type: ignore[no-untyped-def]
 
 
 @njit
-def ascending(key):  # type: ignore[no-untyped-def]
+def ascending(key: Floats) -> Ints:
     """Indices in ascending order of ``key``: a shell sort, which compiles in a tenth of the time of np.argsort."""
     order = np.arange(len(key))
     stride = len(key) // 2
@@ -43,7 +45,7 @@ def ascending(key):  # type: ignore[no-untyped-def]
 
 
 @njit
-def rate(columns, price, score):  # type: ignore[no-untyped-def]
+def rate(columns: Columns, price: Floats, score: Floats) -> Ints:
     """Score every pattern: value less priced demand. Returns the tasks, largest regret first (burdens included)."""
     task_ptr, value, ptr, stop, row, share = (
         columns.task_ptr, columns.value, columns.ptr, columns.stop, columns.row, columns.share,
@@ -67,7 +69,7 @@ def rate(columns, price, score):  # type: ignore[no-untyped-def]
 
 
 @njit
-def decode(columns, price, rows, restarts, state):  # type: ignore[no-untyped-def]
+def decode(columns: Columns, price: Floats, rows: int, restarts: int, state: Words) -> tuple[float, Ints]:
     """The best of ``restarts`` regret decodings, the first at these prices, the others at prices perturbed by SPREAD.
 
     The first task that uses a set-up is charged a third of its cost: others will share it, the search mends the rest.
@@ -88,7 +90,10 @@ def decode(columns, price, rows, restarts, state):  # type: ignore[no-untyped-de
 
 
 @njit
-def wish(task, current, whim, score, task_ptr, setup, setup_cost, uses, state):  # type: ignore[no-untyped-def]
+def wish(
+    task: int, current: int, whim: float, score: Floats, task_ptr: Ints, setup: Ints, setup_cost: Floats, uses: Ints,
+    state: Words
+) -> int:
     """Another pattern that the task might want: the best score after noise up to ``whim``; -1 where it has none."""
     best, arg = -np.inf, -1
     for p in range(task_ptr[task], task_ptr[task + 1]):
@@ -105,7 +110,7 @@ def wish(task, current, whim, score, task_ptr, setup, setup_cost, uses, state): 
 
 
 @njit
-def draws(p, r, ptr, stop, row, setup, setup_row):  # type: ignore[no-untyped-def]
+def draws(p: int, r: int, ptr: Ints, stop: Ints, row: Ints, setup: Ints, setup_row: Ints) -> bool:
     """Whether pattern p, or a set-up that it needs, draws on row r."""
     for k in range(ptr[p], stop[p]):
         if row[k] == r:
@@ -118,7 +123,9 @@ def draws(p, r, ptr, stop, row, setup, setup_row):  # type: ignore[no-untyped-de
 
 
 @njit
-def eject(columns, task, q, left, uses, choice, moved, before, state):  # type: ignore[no-untyped-def]
+def eject(
+    columns: Columns, task: int, q: int, left: Floats, uses: Ints, choice: Ints, moved: Ints, before: Ints, state: Words
+) -> tuple[int, float, int]:
     """Take ``task`` out, then others on a row that pattern q lacks, from a random one on, until q fits.
 
     Returns how many are out, logged in ``moved`` with their patterns in ``before``, the change of value, and the row
@@ -130,7 +137,7 @@ def eject(columns, task, q, left, uses, choice, moved, before, state):  # type: 
     )  # fmt: skip
     tasks, count, gain, other = len(choice), 1, 0.0, int(uniform(state) * len(choice))
     moved[0], before[0] = task, choice[task]
-    choice[task] = -1
+    choice[task] = OUT
     if before[0] >= 0:
         p = before[0]
         gain += remove(p, value, ptr, stop, row, share, setup, setup_row, setup_share, setup_cost, left, uses)
@@ -142,25 +149,29 @@ def eject(columns, task, q, left, uses, choice, moved, before, state):  # type: 
         if p >= 0 and draws(p, short, ptr, stop, row, setup, setup_row):
             moved[count], before[count] = other, p
             count += 1
-            choice[other] = -1
+            choice[other] = OUT
             gain += remove(p, value, ptr, stop, row, share, setup, setup_row, setup_share, setup_cost, left, uses)
             short = lacking(ptr[q], stop[q], row, share, setup[q], setup_row, setup_share, left, uses)
         other = other + 1 if other + 1 < tasks else 0
     if short < 0:
         choice[task] = q
         gain += place(q, value, ptr, stop, row, share, setup, setup_row, setup_share, setup_cost, left, uses)
+        other = int(uniform(state) * tasks)
         p = choice[other]
-        if p >= 0 and other != task:
+        if p != OUT and other != task:
             moved[count], before[count] = other, p
             count += 1
-            choice[other] = -1
-            gain += remove(p, value, ptr, stop, row, share, setup, setup_row, setup_share, setup_cost, left, uses)
+            choice[other] = OUT
+            if p >= 0:
+                gain += remove(p, value, ptr, stop, row, share, setup, setup_row, setup_share, setup_cost, left, uses)
     return count, gain, short
 
 
 @njit
-def gather(columns, m, score, left, uses, choice, moved, before):  # type: ignore[no-untyped-def]
-    """Take out the users of set-up m or, where it is closed, the tasks that would rather use it; as ``eject`` returns."""
+def gather(
+    columns: Columns, m: int, score: Floats, left: Floats, uses: Ints, choice: Ints, moved: Ints, before: Ints
+) -> tuple[int, float]:
+    """Take out the users of set-up m or, where it is closed, the tasks that would rather use it. See ``eject``."""
     task_ptr, value, ptr, stop, row, share = (
         columns.task_ptr, columns.value, columns.ptr, columns.stop, columns.row, columns.share,
     )  # fmt: skip
@@ -185,7 +196,10 @@ def gather(columns, m, score, left, uses, choice, moved, before):  # type: ignor
 
 
 @njit
-def settle(columns, score, charge, first, count, left, uses, choice, moved, state):  # type: ignore[no-untyped-def]
+def settle(
+    columns: Columns, score: Floats, charge: Floats, first: int, count: int, left: Floats, uses: Ints, choice: Ints,
+    moved: Ints, state: Words
+) -> float:
     """Place the tasks ``moved[first:count]`` at their best, from a random one on; returns the change of value."""
     task_ptr, value, ptr, stop, row, share = (
         columns.task_ptr, columns.value, columns.ptr, columns.stop, columns.row, columns.share,
@@ -207,7 +221,7 @@ def settle(columns, score, charge, first, count, left, uses, choice, moved, stat
 
 
 @njit
-def put_back(columns, count, left, uses, choice, moved, before):  # type: ignore[no-untyped-def]
+def put_back(columns: Columns, count: int, left: Floats, uses: Ints, choice: Ints, moved: Ints, before: Ints) -> None:
     """Undo a round: the logged tasks return to their patterns."""
     value, ptr, stop, row, share = columns.value, columns.ptr, columns.stop, columns.row, columns.share
     setup, setup_row, setup_share, setup_cost = (
@@ -225,20 +239,30 @@ def put_back(columns, count, left, uses, choice, moved, before):  # type: ignore
 
 
 @njit
-def spread(task_ptr, score):  # type: ignore[no-untyped-def]
-    """Mean distance of a pattern's score from the best of its task: the scale of what a move may win or lose."""
+def tops(task_ptr: Ints, score: Floats, top: Floats) -> float:
+    """Write the best score of each task, at least that of a refusal; returns the mean distance of patterns from it."""
     total = 0.0
-    for task in range(len(task_ptr) - 1):
-        best = -np.inf
+    for task in range(len(top)):
+        top[task] = 0.0
         for p in range(task_ptr[task], task_ptr[task + 1]):
-            best = max(best, score[p])
+            top[task] = max(top[task], score[p])
         for p in range(task_ptr[task], task_ptr[task + 1]):
-            total += best - score[p]
+            total += top[task] - score[p]
     return total / max(len(score), 1)
 
 
 @njit
-def search(columns, price, rows, best, best_choice, bound, rounds, state):  # type: ignore[no-untyped-def]
+def unhappier(first: int, second: int, score: Floats, top: Floats, choice: Ints) -> int:
+    """Which of two tasks scores further below its best."""
+    loss = top[first] - (score[choice[first]] if choice[first] >= 0 else 0.0)
+    other = top[second] - (score[choice[second]] if choice[second] >= 0 else 0.0)
+    return first if loss >= other else second
+
+
+@njit
+def search(
+    columns: Columns, price: Floats, rows: int, best: float, best_choice: Ints, bound: float, rounds: int, state: Words
+) -> float:
     """Ejection search around ``best_choice`` (worth ``best``), which becomes the best plan met; returns its value.
 
     A round gives a random task another pattern that it might want and resettles whom that displaces; one in REGROUP
@@ -252,7 +276,8 @@ def search(columns, price, rows, best, best_choice, bound, rounds, state):  # ty
     moved, before = np.empty(tasks + EJECTED + 1, np.int64), np.empty(tasks + EJECTED + 1, np.int64)
     rate(columns, price, score)
     occupy(columns, choice, left, uses)
-    scale = spread(task_ptr, score)
+    top = np.empty(tasks)
+    scale = tops(task_ptr, score, top)
     for turn in range(rounds):
         if best >= bound * (1.0 - 1e-9):
             break
@@ -263,7 +288,7 @@ def search(columns, price, rows, best, best_choice, bound, rounds, state):  # ty
             gain += settle(columns, score, charge, 0, count, left, uses, choice, moved, state)
             charge[m] = setup_cost[m]
         else:
-            task = int(uniform(state) * tasks)
+            task = unhappier(int(uniform(state) * tasks), int(uniform(state) * tasks), score, top, choice)
             q = wish(task, choice[task], WHIM * scale, score, task_ptr, setup, setup_cost, uses, state)
             if q < 0:
                 continue

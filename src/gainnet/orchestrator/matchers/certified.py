@@ -20,7 +20,7 @@ Decision = Callable[[Columns], tuple[float, Int[np.ndarray, " task"]]]
 
 
 def certified(problem: Problem, warm: Float[np.ndarray, " row"], iterations: int, decide: Decision) -> Plan:
-    """The plan that ``decide`` makes of the columns (its value, and columns patterns by task), certified from ``warm``."""
+    """The plan that ``decide`` makes (its value, and its choice in columns), certified by an ascent from ``warm``."""
     started = time.perf_counter()
     columns = columns_of(problem)
     value, choice = decide(columns)

@@ -23,6 +23,6 @@ class Greedy:
 
     iterations: int
 
-    def match(self, problem: Problem, warm: Float[np.ndarray, " row"], rng: np.random.Generator) -> Plan:
+    def match(self, problem: Problem, warm: Float[np.ndarray, " row"], rng: np.random.Generator) -> Plan:  # noqa: ARG002 (part of the protocol)
         """See Matcher."""
         return certified(problem, warm, self.iterations, lambda columns: joint_greedy(columns, problem.rows))

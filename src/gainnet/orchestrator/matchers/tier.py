@@ -28,7 +28,7 @@ class FixedTier:
     place: Literal["end", "nearest", "edge", "cloud"]
     iterations: int
 
-    def match(self, problem: Problem, warm: Float[np.ndarray, " row"], rng: np.random.Generator) -> Plan:
+    def match(self, problem: Problem, warm: Float[np.ndarray, " row"], rng: np.random.Generator) -> Plan:  # noqa: ARG002 (part of the protocol)
         """See Matcher."""
         score = np.where(self.allowed(problem), problem.value, -np.inf)
         return certified(

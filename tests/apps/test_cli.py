@@ -1,0 +1,258 @@
+"""The command line: its face is frozen, every error is one line and exit code 2, an interrupt 130."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+
+import fabricated
+from gainnet.apps import bench, cli
+from gainnet.measurement.record import Recorder
+from gainnet.measurement.results import COMPARE_FILES, RUN_FILES
+from gainnet.scenario.scenario import Scenario
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+def _simulate(
+    scenario: Scenario,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    recorder: Recorder | None = None,
+) -> Recorder:
+    return fabricated.run(scenario, recorder=recorder, progress=progress or (lambda _done, _total: None))
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+    """Call the command line with an invented simulator: (exit code, stdout, stderr)."""
+    monkeypatch.setattr("gainnet.run.simulate", _simulate)
+    monkeypatch.setattr("gainnet.compare.simulate", _simulate)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as caught:
+            cli.main(arguments)
+        out, err = capsys.readouterr()
+        assert isinstance(caught.value.code, int)
+        return caught.value.code, out, err
+
+    return run
+
+
+def test_the_command_line_is_frozen(call: Call) -> None:
+    commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    face = {name: " ".join(max(p.opts, key=len) for p in command.params) for name, command in commands.items()}
+    assert face == {
+        "scenarios": "",
+        "run": "scenario --set --matcher --seed --duration-s --out --json",
+        "compare": "scenario --matchers --seeds --sweep --arm --workers --set --seed --duration-s --out",
+        "bench": "name --json --data --reference --quick",
+        "validate": "file --set",
+        "schema": "",
+    }
+    for command in ([], *([name] for name in face)):
+        code, out, err = call(*command, "--help")
+        assert (code, err) == (0, "")
+        assert "Usage: gainnet" in out
+
+
+def test_scenarios_lists_the_built_in_ones(call: Call) -> None:
+    code, out, err = call("scenarios")
+    assert (code, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines()] == ["campus", "vehicular", "vehicular-dense"]
+
+
+def test_run_writes_the_default_folder_and_a_summary(call: Call) -> None:
+    code, out, err = call("run", "campus", "--seed", "3", "--duration-s", "2", "--matcher", "greedy")
+    assert (code, err) == (0, "")
+    folder = Path("runs/campus-greedy-seed3")
+    assert {entry.name for entry in folder.iterdir()} == set(RUN_FILES)
+    assert str(folder / "report.html") in out
+    assert "satisfaction" in out
+
+
+def test_json_prints_the_report_and_nothing_else(call: Call) -> None:
+    code, out, err = call("run", "campus", "--json", "--out", "here")
+    assert (code, err) == (0, "")
+    assert out == Path("here/report.json").read_text()
+    assert json.loads(out)["scenario"] == "campus"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        ([], ["Missing command"]),
+        (["rnu"], ["No such command 'rnu'"]),
+        (["run"], ["Missing argument 'SCENARIO'"]),
+        (["run", "campus", "--sed", "1"], ["No such option: --sed"]),
+        (["run", "campus", "--seed", "one"], ["--seed"]),
+        (["run", "vehiclar"], ["unknown scenario 'vehiclar'", "did you mean 'vehicular'?"]),
+        (["run", "none.yaml"], ["none.yaml", "no such file"]),
+        (["run", "campus", "--matcher", "pirce"], ["unknown matcher 'pirce'", "did you mean 'price'?"]),
+        (["run", "campus", "--set", "network.ends=-1"], ["network.ends = -1", "at least 1"]),
+        (["run", "campus", "--set", "networks.ends=1"], ["networks is not a field", "did you mean 'network'?"]),
+        (["run", "campus", "--duration-s", "nan"], ["duration_s = nan"]),
+        (["run", "campus", "--duration-s", "0"], ["duration_s = 0", "above 0"]),
+        (["run", "campus", "--out", "/proc/gainnet"], ["/proc/gainnet", "cannot be written"]),
+        (["run", "campus", "--out", "/dev/null"], ["/dev/null"]),
+        (["validate", "none.yaml"], ["none.yaml"]),
+        (["compare", "campus", "--matchers", "greedy,pirce"], ["unknown matcher 'pirce'"]),
+        (["compare", "campus", "--matchers", ","], ["--matchers"]),
+        (["compare", "campus", "--matchers", "price,price"], ["'price' is there twice"]),
+        (["compare", "campus", "--matchers", "price", "--seeds", "0"], ["--seeds"]),
+        (["compare", "campus", "--matchers", "price", "--sweep", "ends"], ["--sweep", "path.to.value=v1,v2"]),
+        (["compare", "campus", "--matchers", "price", "--sweep", "network.ends=1,[2"], ["--sweep network.ends"]),
+        (["compare", "campus", "--matchers", "price", "--sweep", "network.ends=5,-5"], ["network.ends = -5"]),
+        (["compare", "campus", "--matchers", "price", "--arm", "x"], ["--arm 'x'", "NAME=path=value"]),
+        (["bench", "matchin"], ["unknown benchmark 'matchin'"]),
+        (["bench", "demand", "--data", "/none"], ["--data /none"]),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(call: Call, arguments: list[str], parts: list[str]) -> None:
+    code, out, err = call(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("gainnet: ")
+    assert err.endswith("\n")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    for part in parts:
+        assert part in err
+    assert not Path("runs").exists() or not any(Path("runs").iterdir())
+
+
+def test_a_foreign_folder_is_left_alone(call: Call) -> None:
+    Path("mine").mkdir()
+    Path("mine/notes.txt").write_text("keep")
+    code, _, err = call("run", "campus", "--out", "mine")
+    assert code == 2
+    assert "notes.txt" in err
+    assert [entry.name for entry in Path("mine").iterdir()] == ["notes.txt"]
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_path: Path, _table: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("gainnet.measurement.results._write_parquet", full)
+    code, out, err = call("run", "campus", "--out", "full")
+    assert (code, out) == (2, "")
+    assert err == "gainnet: full: cannot be written: No space left on device\n"
+    assert not Path("full").exists()
+
+
+def test_compare_prints_a_table_and_writes_its_files(call: Call) -> None:
+    code, out, err = call(
+        "compare", "campus", "--matchers", "end,price", "--arm", "siloed=orchestrator.pools=siloed", "--seeds", "3",
+        "--duration-s", "4", "--workers", "1",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    folder = Path("runs/compare-campus")
+    assert {entry.name for entry in folder.iterdir()} == {*RUN_FILES, *COMPARE_FILES}
+    assert out.index("end") < out.index("siloed")
+    assert "reference" in out
+    tree = json.loads((folder / "compare.json").read_text())
+    assert [row["arm"] for row in tree["rows"]] == ["end", "price", "siloed"]
+    assert tree["seeds"] == [0, 1, 2]
+    assert tree["rows"][1]["metrics"]["satisfaction"]["difference"]["mean"] == 0.0
+    assert len((folder / "compare.csv").read_text().splitlines()) == 1 + 3 * 3
+    assert json.loads((folder / "report.json").read_text())["matcher"] == "price"
+
+
+def test_compare_sweeps(call: Call) -> None:
+    code, out, _ = call(
+        "compare", "campus", "--matchers", "greedy,price", "--seeds", "2", "--duration-s", "2", "--workers", "1",
+        "--sweep", "network.ends=10,20,400", "--out", "swept",
+    )  # fmt: skip
+    assert code == 0
+    assert "network.ends" in out
+    page = Path("swept/compare.html").read_text()
+    assert page.count("<svg") == 8
+    assert "network.ends = 400" in page
+    assert {row["value"] for row in json.loads(Path("swept/compare.json").read_text())["rows"]} == {10, 20, 400}
+
+
+def test_bench_prints_figures(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "toy.py").write_text(
+        "MEANING = {'ratio': 'how much faster', 'peer': 'the other'}\n"
+        "def figures(data=None, quick=False):\n    return {'small.ratio': 2.0 + quick}\n"
+    )
+    (tmp_path / "needy.py").write_text("def figures(reference):\n    return {}\n")
+    monkeypatch.setattr(bench, "FOLDER", tmp_path)
+    monkeypatch.setattr(bench.names, "__defaults__", (tmp_path,))
+    monkeypatch.setattr(bench.run, "__defaults__", (tmp_path,))
+    code, out, _ = call("bench", "toy", "--json", "--quick")
+    tree = json.loads(out)
+    assert (code, tree["bench"], tree["figures"]) == (0, "toy", {"small.ratio": 3.0})
+    assert tree["environment"]["command"] == "gainnet bench toy --json --quick"
+    table = call("bench", "toy")[1]
+    assert "how much faster" in table
+    assert "the other (not measured here)" in table
+    assert "--reference is missing" in call("bench", "needy")[2]
+    assert "does not take it; it takes --data, --quick" in call("bench", "toy", "--reference", str(tmp_path))[2]
+
+
+def test_schema_is_json(call: Call) -> None:
+    code, out, _ = call("schema")
+    assert code == 0
+    assert "Scenario" in json.loads(out)["title"]
+
+
+SLOW = """
+import sys, time
+sys.path.insert(0, {tests!r})
+import fabricated, gainnet.run
+def simulate(scenario, *, progress=None, recorder=None):
+    def slowly(done, total):
+        progress(done, total)
+        time.sleep(0.005)
+        if done == 20:
+            print("ready", file=sys.stderr, flush=True)
+    {before}
+    return fabricated.run(scenario, recorder=recorder, progress=slowly)
+gainnet.run.simulate = simulate
+from gainnet.apps.cli import main
+main(["run", "campus", "--duration-s", "10000", "--out", {out!r}])
+"""
+
+
+def _interrupted(tmp_path: Path, number: signal.Signals, before: str = "pass") -> tuple[int, str]:
+    script = SLOW.format(tests=str(Path(__file__).parents[1]), out=str(tmp_path / "out"), before=before)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline() == "ready\n"
+    process.send_signal(number)
+    err = process.communicate(timeout=60)[1]
+    return process.returncode, err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_what_it_had(number: signal.Signals, tmp_path: Path) -> None:
+    code, err = _interrupted(tmp_path, number)
+    assert (code, err) == (130, "gainnet: interrupted\n")
+    assert {entry.name for entry in (tmp_path / "out").iterdir()} == set(RUN_FILES)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert not report["complete"]
+    assert report["tasks"]["arrived"] == sum(n for name, n in report["tasks"].items() if name != "arrived")
+
+
+def test_an_interrupt_before_the_first_frame_leaves_nothing(tmp_path: Path) -> None:
+    before = 'print("ready", file=sys.stderr, flush=True); time.sleep(60)'
+    assert _interrupted(tmp_path, signal.SIGINT, before) == (130, "gainnet: interrupted\n")
+    assert not (tmp_path / "out").exists()
+
+
+def test_importing_the_command_line_is_light() -> None:
+    heavy = "numpy scipy matplotlib pyarrow numba pydantic"
+    script = f"import sys, gainnet.apps.cli; print([m for m in '{heavy}'.split() if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -1,0 +1,241 @@
+"""Scenario files, built-ins and overrides: what is accepted, and one line for what is not."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gainnet.errors import ScenarioError
+from gainnet.scenario.load import change, dump, load, names, schema
+from gainnet.scenario.scenario import Scenario
+
+MINIMAL = """
+name: tiny
+network:
+  topology: {kind: hexagonal, sites: 1}
+  mobility: waypoint
+  ends: 2
+  end: {hardware: phone-soc}
+  edge: {hardware: edge-accelerator}
+  cloud: {hardware: cloud-accelerator}
+demand:
+  services:
+    chat:
+      kind: text
+      arrivals: {kind: poisson, rate_per_end_per_s: 0.1}
+      models: [llama-3.2-3b]
+      deadline_s: 3
+      quality_min: {kind: constant, value: 0.5}
+      prompt_token: {kind: constant, value: 100}
+      output_token: {kind: constant, value: 20}
+"""
+
+
+def _file(folder: Path, text: str) -> str:
+    path = folder / "scenario.yaml"
+    path.write_text(text, "utf-8")
+    return str(path)
+
+
+def _refused(name: str, *overrides: str, **top: Any) -> str:
+    with pytest.raises(ScenarioError) as caught:
+        load(name, overrides, **top)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message
+    return message
+
+
+def test_builtins_are_there() -> None:
+    assert names() == ("campus", "vehicular", "vehicular-dense")
+    assert load("vehicular").network.ends == 200
+    assert load("vehicular-dense").network.ends == 1000
+    assert load("vehicular-dense").network.cells == load("vehicular").network.cells == 13
+
+
+@pytest.mark.parametrize("name", names())
+def test_dump_loads_to_an_equal_scenario(name: str, tmp_path: Path) -> None:
+    scenario = load(name, ["execution.faults.0={kind: edge_down, edge: 1, begin_s: 1, end_s: 2}"], seed=7)
+    assert load(_file(tmp_path, dump(scenario))) == scenario
+
+
+@settings(deadline=None)
+@given(st.text(max_size=40))
+def test_any_name_survives_the_round_trip(name: str) -> None:
+    scenario = load("campus")
+    try:
+        scenario = change(scenario, name=name)
+    except ScenarioError:
+        return
+    tree = dump(scenario)
+    with tempfile.TemporaryDirectory() as folder:
+        assert load(_file(Path(folder), tree)).name == name
+
+
+@pytest.mark.parametrize("name", ["1e9", "1_000e3", "yes", "null", "0x1f", ".inf", "2024-01-01", "12:30:00", "~", ""])
+def test_text_that_looks_like_a_value_stays_text(name: str, tmp_path: Path) -> None:
+    scenario = change(load("campus"), name=name)
+    assert load(_file(tmp_path, dump(scenario))).name == name
+
+
+def test_minimal_file_and_yaml_numbers(tmp_path: Path) -> None:
+    path = _file(tmp_path, MINIMAL.replace("deadline_s: 3", "deadline_s: 3e0"))
+    scenario = load(path)
+    assert scenario.demand.services["chat"].deadline_s == 3.0
+    assert scenario.network.mobility.kind == "waypoint"
+
+
+def test_schema_is_a_json_schema() -> None:
+    tree = schema()
+    assert json.loads(json.dumps(tree)) == tree
+    assert set(tree["required"]) == {"name", "network", "demand"}
+    assert tree["additionalProperties"] is False
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("network.ends=-5", ["network.ends = -5", "at least 1"]),
+        ("network.ends=true", ["network.ends = true", "whole number"]),
+        ("network.ends='20'", ["network.ends", "whole number"]),
+        ("network.ends=.nan", ["network.ends = nan"]),
+        ("network.radio.carier_hz=3e9", ["network.radio.carier_hz is not a field", "did you mean 'carrier_hz'?"]),
+        ("orchestrator.objective.cost_weight=.nan", ["cost_weight = nan", "finite number at least 0"]),
+        ("orchestrator.objective.cost_weight=-1", ["cost_weight = -1", "at least 0"]),
+        ("demand.services.perception.deadline_s=0", ["perception.deadline_s = 0", "above 0"]),
+        ("demand.services.perception.deadline_s=.inf", ["perception.deadline_s = inf", "finite"]),
+        ("network.topology.cells=40", ["network.topology", "cells = 40", "25 corners (sites)"]),
+        ("network.topology.kind=hexgonal", ["unknown topology 'hexgonal'", "did you mean 'hexagonal'?"]),
+        ("orchestrator.matcher=pirce", ["orchestrator.matcher", "unknown matcher 'pirce'", "did you mean 'price'?"]),
+        ("orchestrator.matcher.kind=pirce", ["unknown matcher 'pirce'", "did you mean 'price'?"]),
+        ("orchestrator.matcher=5", ["orchestrator.matcher = 5", "kind = one of"]),
+        ("network.edge.hardware=edge-acc", ["network.edge", "hardware 'edge-acc'", "did you mean 'edge-accelerator'?"]),
+        ("demand.services.assistant.models=[lama]", ["demand.services.assistant.models", "'lama'", "did you mean"]),
+        ("demand.services.assistant.models=[]", ["demand.services.assistant.models", "a list of at least 1"]),
+        ("demand.services.assistant.arrivals.kind=trace", ["arrivals.path is missing", "a path"]),
+        (
+            "execution.faults=[edge_dwn]",
+            ["execution.faults.0", "unknown fault 'edge_dwn'", "did you mean 'edge_down'?"],
+        ),
+        ("execution.faults.0.begin_s=1", ["execution.faults.0.kind is missing", "edge_down"]),
+        ("execution.faults.3={}", ["execution.faults.3", "no entries"]),
+        (
+            "execution.faults.0={kind: edge_down, edge: 99, begin_s: 1, end_s: 2}",
+            ["faults.0.edge = 99", "edges 0 to 12"],
+        ),
+        ("network.radio.path_loss=umx", ["network.radio.path_loss", "one of umi, uma, rma"]),
+        ("network.ends.x=3", ["network.ends is 200"]),
+        ("network.ends={", ["--set network.ends", "line 1"]),
+        ("network.ends", ["must read path.to.value=x"]),
+        ("=3", ["must read path.to.value=x"]),
+        ("network=null", ["network = null", "a section with the fields topology"]),
+        ("name=0x" + "f" * 5000, ["too large"]),
+        ("description=[" * 3000, ["description"]),
+    ],
+)
+def test_bad_overrides_name_the_field_and_what_is_allowed(override: str, parts: list[str]) -> None:
+    message = _refused("vehicular", override)
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("", ["is empty"]),
+        ("- 1", ["a list of 1"]),
+        ("name: [1, 2", ["line 1"]),
+        ("name: a\nname: b", ["line 2", "duplicate key 'name'"]),
+        ("name: !!python/object/apply:os.system ['touch /tmp/owned']", ["line 1", "could not determine a constructor"]),
+        ("name: &a [*a]", ["more than"]),
+        ("a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(
+            f"b{i}: &b{i} [{','.join(['*a' if i == 0 else f'*b{i - 1}'] * 9)}]\n" for i in range(9)), ["more than"]),
+        ("? [1, 2]\n: 3", ["key must be text"]),
+        ("name: x", ["network is missing"]),
+        ("name: \x00", ["scenario"]),
+        (MINIMAL + "extra: 1\n", ["extra is not a field", "one of name"]),
+        (MINIMAL.replace("deadline_s", "deadlines_s"), ["services.chat.deadlines_s", "did you mean 'deadline_s'?"]),
+        (MINIMAL.replace("kind: text", "kind: txt"), ["demand.services.chat", "unknown service 'txt'", "'text'"]),
+        (MINIMAL.replace("sites: 1", "sites: 1.5"), ["network.topology.sites = 1.5"]),
+    ],
+)  # fmt: skip
+def test_bad_files_say_where(text: str, parts: list[str], tmp_path: Path) -> None:
+    message = _refused(_file(tmp_path, text))
+    for part in parts:
+        assert part in message
+
+
+def test_bad_names_and_paths(tmp_path: Path) -> None:
+    assert "did you mean 'vehicular'?" in _refused("vehiclar")
+    assert "no such file" in _refused(str(tmp_path / "none.yaml"))
+    assert "is not a file" in _refused(str(tmp_path))
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe\x00name")
+    assert "UTF-8" in _refused(str(binary))
+    assert "cannot be read" in _refused("x" * 5000) or "unknown scenario" in _refused("x" * 5000)
+
+
+def test_top_level_values() -> None:
+    scenario = load("campus", seed=3, duration_s=2.5)
+    assert (scenario.seed, scenario.duration_s) == (3, 2.5)
+    assert load("campus", seed=None) == load("campus")
+    assert "seed = -1" in _refused("campus", seed=-1)
+    assert "duration_s = nan" in _refused("campus", duration_s=float("nan"))
+
+
+def test_another_kind_keeps_what_means_the_same() -> None:
+    where = "demand.services.pictures.arrivals"
+    scenario = load("campus", [f"{where}={{kind: mmpp, rate_per_end_per_s: 0.2, burst_factor: 3}}"])
+    poisson = change(scenario, [f"{where}.kind=poisson"]).demand.services["pictures"]
+    assert poisson.kind == "image"
+    assert poisson.arrivals.model_dump() == {"kind": "poisson", "rate_per_end_per_s": 0.2}
+    bare = load("campus", ["orchestrator.matcher.iterations=7", "orchestrator.matcher=greedy"]).orchestrator.matcher
+    assert bare.kind == "greedy"
+    assert bare == load("campus", ["orchestrator.matcher={kind: greedy}"]).orchestrator.matcher
+
+
+def test_presets_open_up() -> None:
+    slower = load("campus", ["network.edge.hardware.flop_per_s=1e12", "models.llama-3.2-3b.quality=0.7"])
+    assert slower.network.edge.hardware.flop_per_s == 1e12
+    assert slower.models["llama-3.2-3b"].quality == 0.7
+    assert load("campus", ["network.sensing.blocks.0=8"]).network.sensing.blocks[0] == 8
+
+
+def test_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    text = MINIMAL.replace("mobility: waypoint", "mobility: {kind: trace, path: data/walk.csv}")
+    scenario = load(_file(tmp_path, text))
+    assert scenario.network.mobility.path == tmp_path / "data" / "walk.csv"
+    monkeypatch.chdir(here)
+    there = load(_file(tmp_path, text), ["demand.services.chat.arrivals={kind: trace, path: ../t.csv}"])
+    assert there.demand.services["chat"].arrivals.path == tmp_path / "t.csv"
+    assert there.network.mobility.path == tmp_path / "data" / "walk.csv"
+
+
+PATHS = st.one_of(
+    st.text(max_size=20),
+    st.sampled_from(
+        ["network.ends", "network", "execution.faults.0", "execution.faults", "orchestrator.matcher", "demand.services",
+         "orchestrator.matcher.kind", "demand.services.pictures.kind", "models.a.b.c", "network.sensing.blocks.1",
+         "network.edge.hardware", "demand.services.pictures.arrivals.kind", "name", "network.topology.kind", "kind"]
+    ),
+)  # fmt: skip
+VALUES = st.one_of(
+    st.text(max_size=20), st.sampled_from(["{}", "[]", "[[", "{a: b}", "&a [*a]", "1e999", "null", "-0"])
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(PATHS, VALUES)
+def test_an_override_gives_a_scenario_or_a_scenario_error(path: str, value: str) -> None:
+    try:
+        assert isinstance(load("campus", [f"{path}={value}"]), Scenario)
+    except ScenarioError as error:
+        assert "\n" not in str(error)  # noqa: PT017
