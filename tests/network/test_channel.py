@@ -123,7 +123,7 @@ def test_basic_path_loss_is_sionnas():
             torch.zeros((1, 500), dtype=torch.bool),
         )  # fmt: skip
         theirs = model.basic_pathloss.cpu().numpy().ravel()
-        los = model.is_los.cpu().numpy().ravel()
+        los = model.los.cpu().numpy().ravel()
         distance = np.hypot(ends[:, 0], ends[:, 1])
         ours = np.where(
             los,

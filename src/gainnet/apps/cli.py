@@ -89,7 +89,6 @@ def run(
             console.print(table)
         console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
     if interrupted:
-        _say("interrupted")
         raise typer.Exit(EXIT_CODE)
 
 
@@ -271,6 +270,8 @@ def _exit_code(arguments: list[str]) -> int:
     try:
         code = app(args=arguments, prog_name="gainnet", standalone_mode=False)
         sys.stdout.flush()
+        if code == EXIT_CODE:  # typer makes it of KeyboardInterrupt
+            _say("interrupted")
         return code if isinstance(code, int) else 0
     except TyperException as error:
         if error.format_message():
@@ -281,7 +282,7 @@ def _exit_code(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         _say(f"{error.filename or 'output'}: {error.strerror or error}")
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
         _say("interrupted")
         return EXIT_CODE
     return 2

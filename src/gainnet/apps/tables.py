@@ -13,7 +13,7 @@ from gainnet.measurement.contrast import shown
 from gainnet.measurement.drawing import figure_text
 from gainnet.measurement.metrics import Report
 
-_WIDTH_WHEN_PIPED = 160
+_WIDTH_WHEN_PIPED = 200
 
 
 def console() -> Console:

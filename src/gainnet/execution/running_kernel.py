@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gainnet.compiled import inner, njit
+from gainnet.execution.outcome import Result
 from gainnet.network.compute_kernel import load_s
 from gainnet.orchestrator.pattern_kernel import ACCURACY, BATCH, QUALITY, STEP, WAIT_S, windows
 from gainnet.orchestrator.stage_kernel import (
@@ -31,11 +32,13 @@ from gainnet.orchestrator.stage_kernel import (
 from gainnet.orchestrator.tables import Tables
 
 R_TASK, R_USER, R_SERVICE, R_CELL, R_NODE, R_MODEL, R_ADAPTER, R_SENSING, R_LEVEL, R_STAGE, R_STAGES = range(11)
-R_HANDOVER, R_LOOKS, R_STATUS, R_ROW = range(11, 15)
+R_HANDOVER, R_LOOKS, R_STATUS, R_RESULT = range(11, 15)
 RUNNING_INTS = 15
-R_ARRIVAL, R_DEADLINE, R_QUALITY, R_ACCURACY, R_READY, R_ENERGY, R_COST, R_START, R_END, R_CACHE = range(10)
-RUNNING_FLOATS = 10
+R_ARRIVAL, R_DEADLINE, R_QUALITY, R_QUALITY_MIN, R_VALUE, R_ACCURACY, R_READY, R_ENERGY, R_COST, R_START = range(10)
+R_END, R_CACHE = range(10, 12)
+RUNNING_FLOATS = 12
 ACTIVE, DONE, LOST, MISSED = 0, 1, 2, 3
+SERVED, LATE, FAILED = int(Result.SERVED), int(Result.LATE), int(Result.FAILED)
 
 
 class Running(NamedTuple):
@@ -130,15 +133,6 @@ def hold_all(
     return -1
 
 
-@njit
-def release_all(
-    tables: Tables, running: Running, residency: Residency, rows: NDArray[np.int64], now_s: float
-) -> None:
-    """Unpin what the tasks in these rows held."""
-    for row in rows:
-        release(tables, running, residency, row, now_s)
-
-
 @inner
 def release(tables: Tables, running: Running, residency: Residency, row: int, now_s: float) -> None:
     """Unpin what a task held."""
@@ -221,7 +215,8 @@ def admit(
         ints[R_USER], ints[R_SERVICE], ints[R_CELL], ints[R_NODE] = user, tasks.service[i], p[CELL], node
         ints[R_MODEL], ints[R_ADAPTER], ints[R_SENSING], ints[R_LEVEL] = model, adapter, p[SENSING], p[LEVEL]
         ints[R_STAGE], ints[R_STAGES], ints[R_HANDOVER], ints[R_LOOKS], ints[R_STATUS] = 0, n, 0, 0, ACTIVE
-        ints[R_ROW] = i
+        ints[R_TASK], floats[R_ARRIVAL] = tasks.task_id[i], tasks.arrival_s[i]
+        floats[R_QUALITY_MIN], floats[R_VALUE] = tasks.quality_min[i], tasks.value[i]
         floats[R_DEADLINE], floats[R_CACHE], floats[R_ACCURACY] = tasks.deadline_s[i], cache, number[ACCURACY]
         floats[R_QUALITY] = number[QUALITY] / number[ACCURACY]
         floats[R_ENERGY] = floats[R_COST] = 0.0
@@ -230,3 +225,39 @@ def admit(
     return loads
 
 
+
+
+@njit
+def collect(
+    tables: Tables,
+    running: Running,
+    residency: Residency,
+    active: NDArray[np.int64],
+    now_s: float,
+    abandon_s: float,
+    left: NDArray[np.int64],
+) -> tuple[int, int]:
+    """Part the active rows into those that stay (kept in front of ``active``) and those that leave (``left``).
+
+    A row leaves when it is done, lost, missed its target, or is later than ``abandon_s``; its memory is released and its
+    result (`Result`, or -1 for a lost task that may be tried again) is written. Returns how many stay and leave.
+    """
+    stay, leave = 0, 0
+    for row in active:
+        ints, floats = running.ints[row], running.floats[row]
+        if ints[R_STATUS] == ACTIVE and now_s <= floats[R_DEADLINE] + abandon_s:
+            active[stay] = row
+            stay += 1
+            continue
+        release(tables, running, residency, row, now_s)
+        left[leave] = row
+        leave += 1
+        if ints[R_STATUS] == LOST and now_s < floats[R_DEADLINE]:
+            ints[R_RESULT] = -1
+        elif ints[R_STATUS] == DONE and floats[R_QUALITY] >= floats[R_QUALITY_MIN] - 1e-12:
+            ints[R_RESULT] = SERVED if floats[R_END] <= floats[R_DEADLINE] else LATE
+        else:
+            ints[R_RESULT] = FAILED
+        if math.isnan(floats[R_END]):
+            floats[R_END] = now_s
+    return stay, leave

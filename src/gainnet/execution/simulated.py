@@ -33,7 +33,6 @@ from gainnet.network.energy import END_CIRCUIT_W, compute_energy_j, radio_energy
 from gainnet.network.state import Load, NetworkState
 from gainnet.orchestrator.orchestrator import Orchestrator
 from gainnet.orchestrator.pattern import Posed, view_of
-from gainnet.orchestrator.stage_kernel import TaskColumns
 from gainnet.orchestrator.plan import Plan
 from gainnet.scenario.execution import Execution as Config
 from gainnet.scenario.hardware import BaseStation
@@ -113,7 +112,7 @@ class Execution:
         loads, refused = self._admit(posed, plan, state)
         rejected = self._refuse(posed.tasks, refused, state.time_s)
         meters = new_meters(pool, tables)
-        capacity = pool.capacity_now(health)
+        capacity = self._orchestrator.capacity(health).copy()
         sounding = self._orchestrator.sounding_block_s
         capacity[: pool.compute_start : pool.radio_parts] -= sounding / self._frame_s
         np.maximum(capacity, 0.0, out=capacity)
@@ -144,7 +143,9 @@ class Execution:
     def still_open(self, time_s: float) -> Outcomes:
         """The tasks that have not ended, when the run ends."""
         active = self._table.active
-        running = self._outcomes(active, np.full(len(active), int(Result.OPEN)), time_s)
+        self._table.running.ints[active, rk.R_RESULT] = int(Result.OPEN)
+        self._table.running.floats[active, rk.R_END] = time_s
+        running = self._outcomes(active)
         if self._waiting is None:
             return running
         return _join(self._never_ran(self._waiting, Result.OPEN, time_s), running)
@@ -161,7 +162,7 @@ class Execution:
         entered = np.empty(len(tasks), np.int64)
         loads = rk.admit(
             self._tables,
-            TaskColumns(*(getattr(tasks, name) for name in TaskColumns._fields)),
+            posed.columns,
             view_of(state, state.observed),
             self._pace,
             posed.ints,
@@ -199,69 +200,60 @@ class Execution:
         active = table.active
         if len(active) == 0:
             return None
-        ints, floats = table.running.ints, table.running.floats
-        status = ints[active, rk.R_STATUS]
-        late = end_s > floats[active, rk.R_DEADLINE] + self._config.abandon_s
-        leaving = (status != rk.ACTIVE) | late
-        if not leaving.any():
+        left = np.empty(len(active), np.int64)
+        stay, leave = rk.collect(
+            self._tables, table.running, self._residency, active, end_s, self._config.abandon_s, left
+        )
+        if leave == 0:
             return None
-        rows, status = active[leaving], status[leaving]
-        rk.release_all(self._tables, table.running, self._residency, rows, end_s)
-        again = self._retry(rows, status, end_s)
-        done = rows[~again]
-        finish, deadline = floats[done, rk.R_END], floats[done, rk.R_DEADLINE]
-        good = floats[done, rk.R_QUALITY] >= table.task.quality_min[done] - 1e-12
-        ended_well = (status[~again] == rk.DONE) & good
-        result = np.where(ended_well, np.where(finish <= deadline, Result.SERVED, Result.LATE), Result.FAILED)
-        outcomes = self._outcomes(done, result, end_s)
-        table.leave(leaving)
-        return outcomes
+        left = left[:leave]
+        table.leave(stay, left)
+        results = table.running.ints[left, rk.R_RESULT]
+        if (results < 0).any():
+            again = self._retry(left[results < 0], end_s)
+            left = left[~np.isin(left, again)]
+        return self._outcomes(left)
 
-    def _retry(
-        self, rows: Int[np.ndarray, " row"], status: Int[np.ndarray, " row"], now_s: float
-    ) -> Bool[np.ndarray, " row"]:
-        """Queue again the lost tasks whose retries and deadline allow it."""
-        table = self._table
-        again = np.zeros(len(rows), np.bool_)
-        for index in np.flatnonzero(status == rk.LOST):
-            row = rows[index]
-            retries = self._ledger.retries(int(table.task.task_id[row]))
-            if retries < self._config.retries and now_s < table.task.deadline_s[row]:
-                again[index] = True
+    def _retry(self, rows: Int[np.ndarray, " row"], now_s: float) -> Int[np.ndarray, " again"]:
+        """Queue lost tasks again, those whose retries allow it; the others have failed. Returns the rows queued."""
+        table, again = self._table, []
+        for row in rows.tolist():
+            if self._ledger.retries(int(table.running.ints[row, rk.R_TASK])) < self._config.retries:
                 self._ledger.add(table, row)
-        if again.any():
-            self._requeue(take(table.task, rows[again]), np.full(int(again.sum()), now_s))
-        return again
+                self._requeue(table.task(row), np.array([now_s]))
+                again.append(row)
+            else:
+                table.running.ints[row, rk.R_RESULT] = int(Result.FAILED)
+        return np.array(again, np.int64)
 
-    def _outcomes(self, rows: Int[np.ndarray, " row"], result: Int[np.ndarray, " row"], time_s: float) -> Outcomes:
+    def _outcomes(self, rows: Int[np.ndarray, " row"]) -> Outcomes:
         """Outcomes of rows of the table."""
-        task, ints, floats = self._table.task, self._table.running.ints[rows], self._table.running.floats[rows]
-        earlier = self._ledger.of(task.task_id[rows])
-        end_s = floats[:, rk.R_END]
-        sensing = ints[:, rk.R_SENSING]
-        level = ints[:, rk.R_LEVEL] + 1
+        ints, floats = self._table.running.ints[rows].T, self._table.running.floats[rows].T
+        earlier = self._ledger.of(ints[rk.R_TASK])
+        result, sensing, node = ints[rk.R_RESULT], ints[rk.R_SENSING], ints[rk.R_NODE]
+        level = (ints[rk.R_LEVEL] + 1) * (3 - 2 * sensing)
         answered = (result == Result.SERVED) | (result == Result.LATE)
         return Outcomes(
-            task_id=task.task_id[rows],
-            service=task.service[rows],
-            user=task.user[rows],
-            result=np.asarray(result, np.int64),
-            arrival_s=task.arrival_s[rows],
-            deadline_s=task.deadline_s[rows],
-            end_s=np.where(np.isnan(end_s), time_s, end_s),
-            start_s=np.fmin(floats[:, rk.R_START], earlier.start_s),
-            quality=np.where(answered, floats[:, rk.R_QUALITY], 0.0),
-            quality_min=task.quality_min[rows],
-            value=task.value[rows],
-            energy_j=floats[:, rk.R_ENERGY] + earlier.energy_j,
-            cost=floats[:, rk.R_COST] + earlier.cost,
-            node=ints[:, rk.R_NODE],
-            tier=self._tables.node["tier"][ints[:, rk.R_NODE]],
-            cell=ints[:, rk.R_CELL],
-            model=ints[:, rk.R_MODEL],
-            sensing=np.where(sensing == 0, 0, np.where(sensing == 1, level, -level)),
-            handover=ints[:, rk.R_HANDOVER] + earlier.handover,
-            retry=earlier.retry + np.maximum(ints[:, rk.R_LOOKS] - 1, 0),
+            task_id=ints[rk.R_TASK],
+            service=ints[rk.R_SERVICE],
+            user=ints[rk.R_USER],
+            result=result,
+            arrival_s=floats[rk.R_ARRIVAL],
+            deadline_s=floats[rk.R_DEADLINE],
+            end_s=floats[rk.R_END],
+            start_s=np.fmin(floats[rk.R_START], earlier.start_s),
+            quality=floats[rk.R_QUALITY] * answered,
+            quality_min=floats[rk.R_QUALITY_MIN],
+            value=floats[rk.R_VALUE],
+            energy_j=floats[rk.R_ENERGY] + earlier.energy_j,
+            cost=floats[rk.R_COST] + earlier.cost,
+            node=node,
+            tier=self._tables.node["tier"][node],
+            cell=ints[rk.R_CELL],
+            model=ints[rk.R_MODEL],
+            sensing=np.where(sensing == 0, 0, level),
+            handover=ints[rk.R_HANDOVER] + earlier.handover,
+            retry=earlier.retry + np.maximum(ints[rk.R_LOOKS] - 1, 0),
         )
 
     def _never_ran(self, tasks: Tasks, result: Result, time_s: float) -> Outcomes:

@@ -18,6 +18,8 @@ from gainnet.orchestrator.stage_kernel import FLOAT_COLUMNS, INT_COLUMNS
 from gainnet.orchestrator.tables import Tables
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Tasks))
+INT_FIELDS = ("task_id", "service", "user", "adapter")
+NO_TASKS = Tasks(*(np.empty(0, np.int64 if name in INT_FIELDS else np.float64) for name in FIELDS))
 
 
 def take(tasks: Tasks, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Tasks:
@@ -35,7 +37,6 @@ class Table:
 
     Attributes:
         running: the rows.
-        task: the task of each row.
         active: rows in use.
         free: rows not in use.
     """
@@ -44,9 +45,9 @@ class Table:
         self.rows = 0
         self._stages_max = stages_max
         self.running = _running(0, stages_max)
-        self.task = Tasks(*(np.empty(0, _dtype(name)) for name in FIELDS))
         self.active: Int[np.ndarray, " active"] = np.empty(0, np.int64)
         self.free: Int[np.ndarray, " free"] = np.empty(0, np.int64)
+        self._origin: list[tuple[Tasks, int]] = []
         self._grow(rows)
 
     def make_room(self, count: int) -> bool:
@@ -60,27 +61,28 @@ class Table:
         """Take the rows that `running_kernel.admit` filled into use: task i is in row ``entered[i]`` where that is >= 0."""
         source = np.flatnonzero(entered >= 0)
         rows = entered[source]
-        for name in FIELDS:
-            getattr(self.task, name)[rows] = getattr(tasks, name)[source]
+        for row, i in zip(rows.tolist(), source.tolist(), strict=True):
+            self._origin[row] = (tasks, i)
         self.free = self.free[len(rows) :]
         self.active = np.concatenate([self.active, rows])
 
-    def leave(self, leaving: Bool[np.ndarray, " active"]) -> None:
-        """Give the rows of the active tasks that leave back."""
-        self.free = np.concatenate([self.free, self.active[leaving]])
-        self.active = self.active[~leaving]
+    def leave(self, stay: int, left: Int[np.ndarray, " left"]) -> None:
+        """Keep the first ``stay`` active rows and give the rows that left back."""
+        self.free = np.concatenate([self.free, left])
+        self.active = self.active[:stay]
+
+    def task(self, row: int) -> Tasks:
+        """The task of a row, as it was posed."""
+        tasks, i = self._origin[row]
+        return take(tasks, np.array([i]))
 
     def _grow(self, rows: int) -> None:
         more = rows - self.rows
         fresh = _running(more, self._stages_max)
         self.running = rk.Running(*(np.concatenate(pair) for pair in zip(self.running, fresh, strict=True)))
-        self.task = concatenate(self.task, Tasks(*(np.zeros(more, _dtype(name)) for name in FIELDS)))
         self.free = np.concatenate([self.free, np.arange(self.rows, rows)])
+        self._origin.extend([(NO_TASKS, 0)] * more)
         self.rows = rows
-
-
-def _dtype(field: str) -> type[np.int64] | type[np.float64]:
-    return np.int64 if field in ("task_id", "service", "user", "adapter") else np.float64
 
 
 def _running(rows: int, stages_max: int) -> rk.Running:
@@ -116,7 +118,7 @@ class Ledger:
 
     def add(self, table: Table, row: int) -> None:
         """Book a lost attempt."""
-        task_id = int(table.task.task_id[row])
+        task_id = int(table.running.ints[row, rk.R_TASK])
         ints, floats = table.running.ints[row], table.running.floats[row]
         retry, handover, energy_j, cost, start_s = self._entries.get(task_id, (0, 0, 0.0, 0.0, math.inf))
         self._entries[task_id] = (

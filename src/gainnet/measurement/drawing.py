@@ -85,10 +85,11 @@ def legend(ax: Axes, columns: int = 4) -> None:
 
 def spans(ax: Axes, faults: Sequence[tuple[float, float, str]], end_s: float) -> None:
     """Shade the times (begin, end, name) of faults, as far as they fall inside the plot."""
-    for begin, end, name in faults:
+    for index, (begin, end, name) in enumerate(faults):
         if begin < end_s:
             ax.axvspan(begin, min(end, end_s), color=BAD, alpha=0.13, linewidth=0)
-            ax.text(begin, 0.99, f" {name}", transform=ax.get_xaxis_transform(), va="top", fontsize=7, color=MUTED)
+            line = 0.99 - 0.08 * (index % 4)
+            ax.text(begin, line, f" {name}", transform=ax.get_xaxis_transform(), va="top", fontsize=7, color=MUTED)
 
 
 def binned(time_s: Float[np.ndarray, " frame"], value: np.ndarray, most: int = 240) -> tuple[np.ndarray, np.ndarray]:

@@ -214,13 +214,14 @@ def network_map(record: Record, topology: Topology) -> Markup:
     ax.set_xlim(x0, x1)
     ax.set_ylim(y0, y1)
     point_per_m = 72.0 * width_in / (x1 - x0)
-    for ax1, ay1, ax2, ay2 in topology.streets:
-        ax.plot([ax1, ax2], [ay1, ay2], color=drawing.STREET, linewidth=20.0 * point_per_m, solid_capstyle="round")
+    for index, (ax1, ay1, ax2, ay2) in enumerate(topology.streets):
+        ax.plot([ax1, ax2], [ay1, ay2], color=drawing.STREET, linewidth=20.0 * point_per_m, gid=f"street-{index}")
     if len(record.track_time_s):
         _ends(ax, record)
     for cell, (x, y) in enumerate(topology.cell_xy_m):
         _cell(ax, cell, x, y, float(topology.cell_azimuth_rad[cell]), (x1 - x0) / 26.0)
-    bar = 10.0 ** math.floor(math.log10((x1 - x0) / 4.0))
+    decade = 10.0 ** math.floor(math.log10((x1 - x0) / 4.0))
+    bar = max(step * decade for step in (1.0, 2.0, 5.0) if step * decade <= (x1 - x0) / 4.0)
     left, low = x0 + 0.02 * (x1 - x0), y0 + 0.015 * (y1 - y0)
     ax.plot([left, left + bar], [low, low], color=drawing.MUTED, linewidth=1.5)
     ax.text(left + bar, low, f"  {bar:g} m", color=drawing.MUTED, fontsize=8, va="center")
@@ -237,7 +238,9 @@ def _ends(ax: Axes, record: Record) -> None:
 def _cell(ax: Axes, cell: int, x: float, y: float, azimuth_rad: float, reach: float) -> None:
     if math.isfinite(azimuth_rad):
         tip = (x + reach * math.cos(azimuth_rad), y + reach * math.sin(azimuth_rad))
-        ax.plot([x, tip[0]], [y, tip[1]], color=cell_colour(cell), linewidth=4.0, solid_capstyle="round")
+        ax.plot([x, tip[0]], [y, tip[1]], color=cell_colour(cell), linewidth=4.0, gid=f"cell-{cell}-beam")
         x, y = tip
-    ax.plot(x, y, marker="o", markersize=15, color=cell_colour(cell), markeredgecolor=drawing.CARD, markeredgewidth=1.5)
-    ax.text(x, y, str(cell), color="white", fontsize=7.5, ha="center", va="center_baseline", fontweight="bold")
+    ax.plot(x, y, marker="o", markersize=15, color=cell_colour(cell), markeredgecolor=drawing.CARD,
+            markeredgewidth=1.5, gid=f"cell-{cell}")  # fmt: skip
+    ax.text(x, y, str(cell), color="white", fontsize=7.5, ha="center", va="center_baseline", fontweight="bold",
+            gid=f"cell-{cell}-name")  # fmt: skip

@@ -48,10 +48,11 @@ def smooth_step(x: float) -> tuple[float, float, float, float, float, float, flo
 
 @njit
 def sector_loss(aside: float, vertical: float, beamwidth: float, most: float) -> float:
-    """Attenuation of a sector's antenna ``aside`` of its boresight, on top of that of the ``vertical`` cut (logarithms).
+    """Attenuation of a sector's antenna ``aside`` of its boresight, on top of that of the ``vertical`` cut
+    (logarithms).
 
-    The horizontal cut is ``min(12 (aside / beamwidth)^2, 30)`` dB, and both together stop at 30 dB = ``most`` (TR 38.901
-    table 7.3-1); 12 dB is 0.4 of it.
+    The horizontal cut is ``min(12 (aside / beamwidth)^2, 30)`` dB, and both together stop at 30 dB = ``most`` (TR
+    38.901 table 7.3-1); 12 dB is 0.4 of it.
     """
     turns = (aside - 2.0 * math.pi * math.floor(aside / (2.0 * math.pi) + 0.5)) / beamwidth
     return min(0.4 * turns * turns * most + vertical, most)

@@ -31,10 +31,11 @@ def climb(ladder: Reals, grid: Reals, column: int, level: float) -> float:
 
 @njit
 def carry(power: Reals, ladder: Reals, grid: Reals, levels: Reals) -> None:
-    """Replace mean SINRs, logarithms in ``levels`` [direction user candidate], by the efficiency under fading ``power``.
+    """Replace mean SINRs, as logarithms in ``levels`` [direction user candidate], by efficiencies under fading.
 
-    The effective SINR (see ``link.effective_sinr``) of [user candidate sample], then the ladder. It lies between the
-    smallest sample and the mean, so where these are below or above the ladder nothing is exponentiated.
+    The effective SINR (see ``link.effective_sinr``) over the samples of ``power`` [user candidate sample], then the
+    ladder. It lies between the smallest sample and the mean, so where these are off the ladder nothing is
+    exponentiated.
     """
     samples = power.shape[2]
     for direction in range(levels.shape[0]):

@@ -157,6 +157,18 @@ def rank(level: Reals, first: int, candidate: NDArray[np.int64]) -> None:
 
 
 @njit
+def persist(moved_m: float, correlation_m: Reals) -> tuple[float, float, float]:
+    """Weight of the state seen ``moved_m`` ago, and the shadowing kept with line of sight and without.
+
+    The weight is ``(2 / pi) asin(rho)``, rho the correlation of the field behind the state: exact where both states are
+    equally likely. ``correlation_m`` is that of ``channel_kernel.propagate``.
+    """
+    lengths = moved_m / correlation_m[0]
+    same = 2.0 / math.pi * math.asin((1.0 + lengths) * math.exp(-lengths))
+    return same, math.exp(-moved_m / correlation_m[1]), math.exp(-moved_m / correlation_m[2])
+
+
+@njit
 def associate(
     memory: Reals,
     known_los: NDArray[np.bool_],
@@ -179,18 +191,15 @@ def associate(
     """From what is remembered: observed gains, expected interference, serving cell and candidates of each user.
 
     A way ``m`` of unknown direction leads from distance ``d`` to ``sqrt(d^2 + m^2)`` in the mean square; there the
-    expectation is taken. The state seen persists with the weight ``(2 / pi) asin(rho)``, rho the correlation of the
-    field behind it (exact where both states are equally likely), and is else as likely as anywhere there. ``rule`` is (hysteresis, time to trigger, frame, farthest that
-    an end can be from where it was sounded). Writes ``candidate`` and for it the observed ``log_gain`` and its
-    ``std`` [user candidate], ``handover`` and ``downlink`` [user], the expected power from all cells per block.
+    expectation is taken. The state seen persists as ``persist`` says, and is else as likely as anywhere there. ``rule``
+    is (hysteresis, time to trigger, frame, farthest that an end can be from where it was sounded). Writes ``candidate``
+    and for it the observed ``log_gain`` and its ``std`` [user candidate], ``handover`` and ``downlink`` [user], the
+    expected power from all cells per block.
     """
     level = np.empty(memory.shape[1])
     for user in range(memory.shape[0]):
         way = min(moved_m[user], rule[3])
-        keep_los = math.exp(-moved_m[user] / correlation_m[1])
-        keep_nlos = math.exp(-moved_m[user] / correlation_m[2])
-        lengths = moved_m[user] / correlation_m[0]
-        same = 2.0 / math.pi * math.asin((1.0 + lengths) * math.exp(-lengths))
+        same, keep_los, keep_nlos = persist(moved_m[user], correlation_m)
         best, total = -1, 0.0
         for cell in range(memory.shape[1]):
             seen = 1.0 if known_los[user, cell] else 0.0

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from gainnet.demand.task import Tasks
 from gainnet.network.sensing import SYMBOLS_PER_SLOT
-from gainnet.network.state import NetworkState, Tier
+from gainnet.network.state import Health, NetworkState, Tier
 from gainnet.orchestrator import matcher as matchers
 from gainnet.orchestrator.orchestrator_kernel import choose_sounded
 from gainnet.orchestrator.pattern import Enumerator, Posed
@@ -52,6 +52,7 @@ class Orchestrator:
         self.matcher = matchers.build(config.matcher)
         self._enumerator = Enumerator(config, pool, tables)
         self._rng = rng
+        self._size_byte = tables.artifact["size_byte"].copy()
         self._keep = 1.0 - config.reserve
         self._price = np.zeros(pool.rows)
         self._slot_s = np.diff(pool.slot_edge_s)
@@ -70,6 +71,8 @@ class Orchestrator:
         self._sounding_blocks = float(sensing.sounding_blocks)
         self._soundings = math.floor(share_block_s / pilot_block_s + 1e-9)
         self._pilot_block_s = pilot_block_s
+        self._health: Health | None = None
+        self._capacity = self._timed = np.empty(0)
         self.sounding = np.zeros(pool.users)
         self.sounding_block_s = np.zeros(pool.cells)
 
@@ -95,6 +98,14 @@ class Orchestrator:
         worth = np.bincount(self._kind, weights=self._price * self._whole, minlength=len(POOL_KINDS))
         return worth / np.maximum(self._kind_rows, 1)
 
+    def capacity(self, health: Health) -> Float[np.ndarray, " resource"]:
+        """What each resource gives in a second of the coming frame, after faults; not to be written to."""
+        if health is not self._health:
+            self._health = health
+            self._capacity = self.pool.capacity_now(health)
+            self._timed = np.outer(self._capacity * self._keep, self._slot_s).ravel()
+        return self._capacity
+
     def _sound(self, state: NetworkState) -> None:
         """Choose the ends that get pilots in this frame."""
         serving = state.candidate[:, 0]
@@ -108,13 +119,12 @@ class Orchestrator:
         """What is left of every row after faults, sounding, running tasks, and the reserve for what was not foreseen."""
         pool, load = self.pool, state.load
         free = np.empty(pool.rows)
-        timed = free[: pool.memory_start].reshape(pool.resources, pool.slots)
-        np.multiply.outer(pool.capacity_now(load.health) * self._keep, self._slot_s, out=timed)
-        timed[: pool.compute_start : pool.radio_parts, 0] -= self.sounding_block_s
-        held = (load.pinned > 0) @ self.tables.artifact["size_byte"]
+        self.capacity(load.health)
+        np.subtract(self._timed, load.committed[: pool.memory_start], out=free[: pool.memory_start])
+        free[: pool.compute_start * pool.slots : pool.radio_parts * pool.slots] -= self.sounding_block_s
+        held = (load.pinned > 0) @ self._size_byte
         free[pool.memory_start : pool.power_start] = pool.memory_byte - held - load.memory_used_byte
         free[pool.power_start :] = pool.power_block_s
-        free[: pool.memory_start] -= load.committed[: pool.memory_start]
         return free
 
     def _spare_edges(self, free: Float[np.ndarray, " pool_row"]) -> Int[np.ndarray, " edge"]:

@@ -30,12 +30,14 @@ class Posed:
     Attributes:
         problem: what the matcher sees.
         tasks: the tasks, in the problem's order.
+        columns: the same, flat, for the kernels.
         ints: description of each pattern: see the column names in `gainnet.orchestrator.pattern_kernel`.
         floats: its steps, quality, energy (J), cost, planned completion (s from now) and least latency (s).
     """
 
     problem: Problem
     tasks: Tasks
+    columns: stages.TaskColumns
     ints: Int[np.ndarray, "pattern description"]
     floats: Float[np.ndarray, "pattern number"]
 
@@ -48,6 +50,8 @@ class Enumerator:
         self._pool = pool
         self._tables = tables
         self._artifacts = len(tables.artifact)
+        self._setup_cost = _setup_cost(tables)
+        self._size_byte = tables.artifact["size_byte"].copy()
         self._patterns_max, self._entries_max, self._tasks_max = 4096, 65_536, 256
         self._grow()
 
@@ -109,11 +113,13 @@ class Enumerator:
             self._patterns_max *= 2
             self._entries_max *= 2
             self._grow()
-        posed = self._collect(state, tasks, free)
+        posed = self._collect(state, tasks, columns, free)
         kernel.forget(scratch)
         return posed
 
-    def _collect(self, state: NetworkState, tasks: Tasks, free: Float[np.ndarray, " pool_row"]) -> Posed:
+    def _collect(
+        self, state: NetworkState, tasks: Tasks, columns: stages.TaskColumns, free: Float[np.ndarray, " pool_row"]
+    ) -> Posed:
         scratch = self._scratch
         patterns, entries, rows, setups = (int(n) for n in scratch.counter[:4])
         row_id = scratch.row_id[:rows].copy()
@@ -135,22 +141,20 @@ class Enumerator:
             row_id=row_id,
             setup=scratch.setup[:patterns].copy(),
             setup_row=row_of[memory_id],
-            setup_size=self._tables.artifact["size_byte"][artifact],
-            setup_cost=self._setup_cost(state, node, artifact),
+            setup_size=self._size_byte[artifact],
+            setup_cost=np.where(np.isfinite(state.load.ready_s[node, artifact]), 0.0, self._setup_cost[node, artifact]),
             tier=scratch.tier[:patterns].copy(),
             nearest=scratch.nearest[:patterns].copy(),
         )
-        return Posed(problem, tasks, scratch.ints[:patterns].copy(), scratch.floats[:patterns].copy())
+        return Posed(problem, tasks, columns, scratch.ints[:patterns].copy(), scratch.floats[:patterns].copy())
 
-    def _setup_cost(
-        self, state: NetworkState, node: Int[np.ndarray, " setup"], artifact: Int[np.ndarray, " setup"]
-    ) -> Float[np.ndarray, " setup"]:
-        """Loading costs what the machine's time and energy cost meanwhile; nothing where it is resident or on its way."""
-        held, what, run = self._tables.node[node], self._tables.artifact[artifact], self._tables.run[0]
-        seconds = held["load_overhead_s"] + what["load_s"] + what["size_byte"] / held["load_byte_per_s"]
-        per_s = held["price_per_s"] + held["busy_w"] * run["energy_price_per_j"]
-        present = state.load.resident[node, artifact] | np.isfinite(state.load.ready_s[node, artifact])
-        return np.where(present, 0.0, run["cost_weight"] * seconds * per_s)
+
+def _setup_cost(tables: Tables) -> Float[np.ndarray, "node artifact"]:
+    """What loading an artifact at a node costs: its time and energy meanwhile, weighed as the objective weighs cost."""
+    node, artifact, run = tables.node[:, None], tables.artifact[None, :], tables.run[0]
+    seconds = node["load_overhead_s"] + artifact["load_s"] + artifact["size_byte"] / node["load_byte_per_s"]
+    per_s = node["price_per_s"] + node["busy_w"] * run["energy_price_per_j"]
+    return np.asarray(run["cost_weight"] * seconds * per_s)
 
 
 def view_of(

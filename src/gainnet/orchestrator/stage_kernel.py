@@ -51,6 +51,8 @@ PATTERN_INTS = 8
 class TaskColumns(NamedTuple):
     """The columns of Tasks that the kernels read."""
 
+    task_id: NDArray[np.int64]
+    arrival_s: NDArray[np.float64]
     service: NDArray[np.int64]
     user: NDArray[np.int64]
     deadline_s: NDArray[np.float64]

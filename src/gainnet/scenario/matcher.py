@@ -12,7 +12,7 @@ from gainnet.scenario.quantity import Count, NonNegative, Positive, Section
 class _Certified(Section):
     """A matcher that makes no prices of its own and has its plan certified by a dual ascent."""
 
-    iterations: Count = Field(80, description="most iterations of the ascent that certifies the plan")
+    iterations: Count = Field(100, description="most iterations of the ascent that certifies the plan")
 
 
 class Random(_Certified):
@@ -55,7 +55,7 @@ class Price(Section):
     """Row prices by dual ascent, decodings at perturbed prices, local search."""
 
     kind: Literal["price"] = "price"
-    iterations: Count = Field(80, description="most iterations of the dual ascent")
+    iterations: Count = Field(100, description="most iterations of the dual ascent")
     perturbations: int = Field(7, ge=0, description="decodings at perturbed prices, besides the one at the prices")
     effort: int = Field(10, ge=0, description="rounds of local search for each task")
 

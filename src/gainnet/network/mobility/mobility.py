@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -23,6 +23,7 @@ from gainnet.scenario.network import (
 )
 
 
+@runtime_checkable
 class Mobility(Protocol):
     """Where the ends are, frame after frame."""
 

@@ -14,7 +14,7 @@ from gainnet.orchestrator.kernels.columns import Columns, Floats, Ints, overwrit
 FIRST_STEP = 0.5
 LAST_STEP = 1.0 / 64.0
 PATIENCE = 5
-SPLIT_RATE = 0.1
+SPLIT_GROWTH = 6.0
 SPLIT_FLOOR = 1e-6
 
 
@@ -81,15 +81,21 @@ def load_of(
 
 
 @njit
-def resplit(load: Floats, rate: float, often: Floats, split: Floats, pair_setup: Ints, setup_row: Ints) -> None:
-    """Split each set-up in proportion to how often each pair was used lately: who would not use it need not pay."""
+def resplit(load: Floats, growth: float, split: Floats, pair_setup: Ints, setup_row: Ints) -> None:
+    """Let the pairs that are used pay ``growth`` times more, relative to those that are not: mirror descent.
+
+    An infinite growth starts anew: equally over the users, or over all where there is none.
+    """
     rows = len(load) - len(split)
     total = np.zeros(len(setup_row))
     for pair in range(len(split)):
-        often[pair] += rate * (load[rows + pair] - often[pair])
-        total[pair_setup[pair]] += often[pair] + SPLIT_FLOOR
+        if growth == np.inf:
+            split[pair] = load[rows + pair] + 1e-12
+        else:
+            split[pair] = (split[pair] + SPLIT_FLOOR) * (1.0 + growth * load[rows + pair])
+        total[pair_setup[pair]] += split[pair]
     for pair in range(len(split)):
-        split[pair] = (often[pair] + SPLIT_FLOOR) / total[pair_setup[pair]]
+        split[pair] /= total[pair_setup[pair]]
 
 
 @njit
@@ -121,7 +127,7 @@ def climb(columns: Columns, warm: Floats, incumbent: float, iterations: int) -> 
     overwrite(price, warm)
     for pair in range(pairs):
         split[pair] = 1.0 / columns.pair_count[pair_setup[pair]]
-    often, load, choice = np.zeros(pairs), np.zeros(rows + pairs), np.full(len(task_ptr) - 1, -1)
+    load, choice = np.zeros(rows + pairs), np.full(len(task_ptr) - 1, -1)
     best, best_price, best_split = np.inf, price.copy(), split.copy()
     theta, idle = FIRST_STEP, 0
     for iteration in range(iterations):
@@ -142,5 +148,5 @@ def climb(columns: Columns, warm: Floats, incumbent: float, iterations: int) -> 
             if theta < LAST_STEP:
                 break
         step(price, load, rows, theta * (dual - incumbent))
-        resplit(load, SPLIT_RATE if iteration > 0 else 1.0, often, split, pair_setup, setup_row)
+        resplit(load, SPLIT_GROWTH * theta if iteration > 0 else np.inf, split, pair_setup, setup_row)
     return best, best_price

@@ -11,8 +11,8 @@ from gainnet.orchestrator.kernels.placement import best_fit, occupy, place, plac
 SPREAD = 0.2
 EJECTED = 6
 WHIM = 1.0
-HEAT = 0.3
-REGROUP = 16
+HEAT = 0.2
+REGROUPS = 2
 OUT = -2
 """The choice of a task that is in no plan for now: neither a pattern nor a refusal, -1."""
 
@@ -265,9 +265,10 @@ def search(
 ) -> float:
     """Ejection search around ``best_choice`` (worth ``best``), which becomes the best plan met; returns its value.
 
-    A round gives a random task another pattern that it might want and resettles whom that displaces; one in REGROUP
-    opens or closes a set-up for all whom it concerns. It is kept when the plan gets better, or, early on, a little
-    worse (simulated annealing); else all is put back. Ends after ``rounds`` or when the value meets the bound.
+    A round gives the unhappier of two random tasks another pattern that it might want, and resettles whom that
+    displaces; REGROUPS times for each set-up, on average, a round opens or closes one for all whom it concerns. It is
+    kept when the plan gets better, or, early on, a little worse (Metropolis, linear cooling); else all is put back.
+    Ends after ``rounds`` or when the value meets the bound.
     """
     task_ptr, setup, setup_cost = columns.task_ptr, columns.setup, columns.setup_cost
     tasks, setups, now = len(best_choice), len(setup_cost), best
@@ -277,11 +278,11 @@ def search(
     rate(columns, price, score)
     occupy(columns, choice, left, uses)
     top = np.empty(tasks)
-    scale = tops(task_ptr, score, top)
+    scale, regroup = tops(task_ptr, score, top), max(rounds // max(REGROUPS * setups, 1), 2)
     for turn in range(rounds):
         if best >= bound * (1.0 - 1e-9):
             break
-        if setups > 0 and turn % REGROUP == 0:
+        if setups > 0 and turn % regroup == 0:
             m = int(uniform(state) * setups)
             charge[m] = np.inf if uses[m] > 0 else 0.0
             count, gain = gather(columns, m, score, left, uses, choice, moved, before)
@@ -297,7 +298,8 @@ def search(
                 gain += settle(columns, score, charge, 1, count, left, uses, choice, moved, state)
             else:
                 gain = -np.inf
-        if gain < -HEAT * scale * (1.0 - turn / rounds) * uniform(state) - 1e-12 * scale:
+        heat = HEAT * scale * (1.0 - turn / rounds)
+        if gain < heat * np.log(uniform(state) + 1e-300) - 1e-12 * scale:
             put_back(columns, count, left, uses, choice, moved, before)
             continue
         now += gain
