@@ -43,8 +43,9 @@ def problems(tasks: int, count: int, seed: int) -> Iterator[Problem]:
 def figures(quick: bool = False) -> dict[str, float]:
     """Mean gap and median decision time of each matcher by number of tasks, and how many bounds were invalid.
 
-    ``<matcher>.n<tasks>.gap_mean`` is relative to the exact matcher's plan up to 80 tasks (optimal, or the best that
-    it and the price matcher have after a minute), and to the price matcher's bound at 1000. ``decision_s_p50`` is of cold decisions (no prices from a last frame);
+    ``<matcher>.n<tasks>.gap_mean`` is relative to the exact matcher's plan up to 80 tasks (optimal, or the best that it
+    and the price matcher have after a minute), and to the price matcher's bound at 1000. ``decision_s_p50`` is of cold
+    decisions (no prices from a last frame);
     ``price.n<tasks>.warm_decision_s_p50`` of warm ones. ``bound_violations`` counts bounds below the value of the
     exact plan, over all matchers and problems.
     """

@@ -1,17 +1,25 @@
 """One door to the compiler: machine code is cached on disk beside the source, and mypy sees the plain function.
 
-Functions that only compiled code calls are marked ``inner``: they get no wrapper for Python callers, and building those
-wrappers is most of the compile time of a function that takes tuples of arrays.
+Functions that only compiled code calls are marked ``inner``: they get no wrapper for Python callers and count no
+references, since building the wrappers is most of the compile time of a function that takes tuples of arrays, and the
+counting most of the run time of one that touches many. They can't allocate arrays.
+
+The compiler's cache looks at the time stamp of a function's own file, not at those of the functions and constants that
+were compiled into it. So the cache is thrown away here whenever any source file of the package has changed.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+_PACKAGE = Path(__file__).parent
 
 
 def njit(function: Function) -> Function:
@@ -20,5 +28,24 @@ def njit(function: Function) -> Function:
 
 
 def inner(function: Function) -> Function:
-    """Compile a function that only compiled code calls."""
-    return cast(Function, numba.njit(cache=True, nogil=True, error_model="numpy", no_cpython_wrapper=True, _nrt=False)(function))
+    """Compile a function that only compiled code calls, and that allocates nothing."""
+    options = {"cache": True, "nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "_nrt": False}
+    return cast(Function, numba.njit(**options)(function))
+
+
+def _drop_stale_cache() -> None:
+    """Delete cached machine code if the package is not the one it was compiled from; does nothing where it may not write."""
+    sources = sorted(_PACKAGE.rglob("*.py"))
+    stamps = "".join(f"{path.relative_to(_PACKAGE)}{path.stat().st_mtime_ns}{path.stat().st_size}" for path in sources)
+    digest = hashlib.sha256(stamps.encode()).hexdigest()
+    stamp = _PACKAGE / "__pycache__" / "compiled.stamp"
+    with contextlib.suppress(OSError):
+        if stamp.exists() and stamp.read_text() == digest:
+            return
+        for cached in _PACKAGE.rglob("*.nb[ic]"):
+            cached.unlink(missing_ok=True)
+        stamp.parent.mkdir(exist_ok=True)
+        stamp.write_text(digest)
+
+
+_drop_stale_cache()

@@ -160,7 +160,7 @@ class Run:
 def simulate(
     scenario: Scenario, *, progress: Callable[[int, int], None] | None = None, recorder: Recorder | None = None
 ) -> Recorder:
-    """Run a scenario to its end; an interrupt closes the record before it goes on.
+    """Run a scenario to its end; an interrupt (between frames) closes the record before it goes on.
 
     Args:
         scenario: what to run.
@@ -175,8 +175,10 @@ def simulate(
             run.step(recorder)
             if progress is not None:
                 progress(done, frames)
-    finally:
+    except KeyboardInterrupt:
         recorder.close(run.execution.still_open(done * scenario.frame_s))
+        raise
+    recorder.close(run.execution.still_open(done * scenario.frame_s))
     return recorder
 
 

@@ -39,6 +39,6 @@ def build(config: scenario.MatcherConfig) -> Matcher:
         case scenario.Greedy():
             return Greedy(config.iterations)
         case scenario.Price():
-            return Price(config.iterations, config.perturbations, config.effort)
+            return Price(config.iterations, config.perturbations, config.effort, config.relative_gap)
         case scenario.Exact():
             return Exact(config.time_limit_s, config.relative_gap)

@@ -11,7 +11,8 @@ import numpy as np
 from gainnet.compiled import njit
 from gainnet.orchestrator.kernels.columns import Columns, Floats, Ints, overwrite
 
-FIRST_STEP = 0.5
+COLD_STEP, WARM_STEP = 0.5, 0.125
+"""First steps, in parts of the Polyak step: near good prices a long one only loses them."""
 LAST_STEP = 1.0 / 64.0
 PATIENCE = 5
 SPLIT_GROWTH = 6.0
@@ -129,7 +130,7 @@ def climb(columns: Columns, warm: Floats, incumbent: float, iterations: int) -> 
         split[pair] = 1.0 / columns.pair_count[pair_setup[pair]]
     load, choice = np.zeros(rows + pairs), np.full(len(task_ptr) - 1, -1)
     best, best_price, best_split = np.inf, price.copy(), split.copy()
-    theta, idle = FIRST_STEP, 0
+    theta, idle = (WARM_STEP if warm.sum() > 0.0 else COLD_STEP), 0
     for iteration in range(iterations):
         burden(price, split, pair_setup, setup_row, setup_share, setup_cost)
         dual = price[:rows].sum() + respond(task_ptr, value, ptr, row, share, price, choice)

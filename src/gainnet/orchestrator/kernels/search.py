@@ -261,14 +261,15 @@ def unhappier(first: int, second: int, score: Floats, top: Floats, choice: Ints)
 
 @njit
 def search(
-    columns: Columns, price: Floats, rows: int, best: float, best_choice: Ints, bound: float, rounds: int, state: Words
+    columns: Columns, price: Floats, rows: int, best: float, best_choice: Ints, bound: float, rounds: int, gap: float,
+    state: Words
 ) -> float:
     """Ejection search around ``best_choice`` (worth ``best``), which becomes the best plan met; returns its value.
 
     A round gives the unhappier of two random tasks another pattern that it might want, and resettles whom that
     displaces; REGROUPS times for each set-up, on average, a round opens or closes one for all whom it concerns. It is
     kept when the plan gets better, or, early on, a little worse (Metropolis, linear cooling); else all is put back.
-    Ends after ``rounds`` or when the value meets the bound.
+    Ends after ``rounds`` or when the value is within ``gap`` of the bound.
     """
     task_ptr, setup, setup_cost = columns.task_ptr, columns.setup, columns.setup_cost
     tasks, setups, now = len(best_choice), len(setup_cost), best
@@ -280,7 +281,7 @@ def search(
     top = np.empty(tasks)
     scale, regroup = tops(task_ptr, score, top), max(rounds // max(REGROUPS * setups, 1), 2)
     for turn in range(rounds):
-        if best >= bound * (1.0 - 1e-9):
+        if best >= bound * (1.0 - gap):
             break
         if setups > 0 and turn % regroup == 0:
             m = int(uniform(state) * setups)

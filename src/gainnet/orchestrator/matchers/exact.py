@@ -24,7 +24,7 @@ from gainnet.orchestrator.matchers.price import Price
 from gainnet.orchestrator.plan import Plan, Status
 from gainnet.orchestrator.problem import Problem
 
-FALLBACK = Price(iterations=100, perturbations=7, effort=10)
+FALLBACK = Price(iterations=100, perturbations=7, effort=10, relative_gap=0.0)
 """Makes the prices, and the plan that stands where HiGHS has none or a worse one at its time limit."""
 
 STATUS = {0: Status.OPTIMAL, 1: Status.TIME_LIMIT}

@@ -27,11 +27,13 @@ class Price:
         iterations: most iterations of the dual ascent.
         perturbations: decodings at perturbed prices, besides the one at the prices.
         effort: rounds of local search for each task.
+        relative_gap: certified gap at which the search has done enough.
     """
 
     iterations: int
     perturbations: int
     effort: int
+    relative_gap: float
 
     def match(self, problem: Problem, warm: Float[np.ndarray, " row"], rng: np.random.Generator) -> Plan:
         """See Matcher."""
@@ -58,5 +60,5 @@ class Price:
         if decoded > value:
             value, choice = decoded, other
         rounds = self.effort * (len(choice) + SMALL)
-        value = search(columns, price, rows, value, choice, bound, rounds, state)
+        value = search(columns, price, rows, value, choice, bound, rounds, self.relative_gap, state)
         return choice, value, bound, price
