@@ -469,7 +469,7 @@ def run_frame(
 def commit_rows(
     tables: Tables, running: Running, active: NDArray[np.int64], now_s: float, committed: NDArray[np.float64]
 ) -> None:
-    """What every active task still needs of each resource row, spread over its planned windows from now on."""
+    """What every active task still needs of each resource by the end of each slot, as it is planned from now on."""
     slots, edges = tables.run[0].slots, tables.slot_edge_s
     committed[:] = 0.0
     for row in active:
@@ -484,10 +484,9 @@ def commit_rows(
             if amount < math.inf and amount > 0.0:
                 end = max(end, begin + amount / numbers[RATE])
                 base = running.stage_ints[row, s, RESOURCE] * slots
-                rate = amount / max(end - begin, TIME_EPSILON_S)
-                for slot in range(slots):
-                    high = edges[slot + 1] if slot + 1 < slots else math.inf
-                    overlap = min(end, high) - max(begin, edges[slot])
-                    if overlap > 0.0:
-                        committed[base + slot] += rate * overlap
+                slot = 0
+                while slot + 1 < slots and edges[slot + 1] < end:
+                    slot += 1
+                for later in range(slot, slots):
+                    committed[base + later] += amount
             begin = end

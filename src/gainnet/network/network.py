@@ -28,7 +28,8 @@ class Network:
         topology: cells, fixed machines and backhaul.
         blocks: resource blocks of the band, 12 subcarriers each.
         block_hz: width of one.
-        block_power_w: downlink power per resource block of one cell, ``base_station.power_max_w`` over the band.
+        block_power_w: downlink power per resource block of one cell: ``power_max_w`` of the base station's model is of one
+            transceiver, so ``transceivers power_max_w`` over the band.
     """
 
     def __init__(self, config: NetworkConfig, *, seed: int, frame_s: float, duration_s: float) -> None:
@@ -41,7 +42,8 @@ class Network:
         self.topology = topology.build(config)
         self.blocks = link.blocks(radio)
         self.block_hz = link.block_hz(radio)
-        self.block_power_w = base_station(radio.base_station).power_max_w / self.blocks
+        station = base_station(radio.base_station)
+        self.block_power_w = station.transceivers * station.power_max_w / self.blocks
         self._frame_s = frame_s
         self._frame = 0
         self._mobility = mobility.build(

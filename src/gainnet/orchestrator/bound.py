@@ -56,7 +56,7 @@ def unit_price(whole: Float[np.ndarray, " row"], capacity: Float[np.ndarray, " r
 
 def certify(
     columns: Columns, warm: Float[np.ndarray, " row"], value: float, iterations: int
-) -> tuple[float, Float[np.ndarray, " row"]]:
+) -> tuple[float, Float[np.ndarray, " row_and_pair"]]:
     """A bound around a plan worth ``value``, and prices of whole rows with burdens of pairs, from row prices ``warm``.
 
     The bound is that of the best of at most ``iterations`` points; the ascent stops early where it meets ``value``.

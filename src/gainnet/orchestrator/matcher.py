@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -17,6 +17,7 @@ from gainnet.orchestrator.problem import Problem
 from gainnet.scenario import matcher as scenario
 
 
+@runtime_checkable
 class Matcher(Protocol):
     """Chooses one pattern a task, or refuses it. Frozen and without state: the last frame is in ``warm``."""
 

@@ -16,13 +16,16 @@ from gainnet.demand.task import Tasks
 from gainnet.network.sensing import SYMBOLS_PER_SLOT
 from gainnet.network.state import Health, NetworkState, Tier
 from gainnet.orchestrator import matcher as matchers
-from gainnet.orchestrator.orchestrator_kernel import choose_sounded
+from gainnet.orchestrator.orchestrator_kernel import choose_sounded, offer
 from gainnet.orchestrator.pattern import Enumerator, Posed
 from gainnet.orchestrator.plan import Plan
 from gainnet.orchestrator.pool import POOL_KINDS, Pool
 from gainnet.orchestrator.tables import Tables
 from gainnet.scenario.network import Sensing
 from gainnet.scenario.orchestrator import Orchestrator as Config
+
+FORESIGHT_MEMORY = 0.05
+BID_FLOOR = 1e-3
 
 
 class Orchestrator:
@@ -55,22 +58,27 @@ class Orchestrator:
         self._size_byte = tables.artifact["size_byte"].copy()
         self._keep = 1.0 - config.reserve
         self._price = np.zeros(pool.rows)
-        self._slot_s = np.diff(pool.slot_edge_s)
+        self._until_s = pool.slot_edge_s[1:]
+        self._frame_s = float(self._until_s[0])
         self._kind = pool.kind(tables.node["tier"])
         self._kind_rows = np.bincount(self._kind, minlength=len(POOL_KINDS))
         self._whole = np.concatenate(
             [
-                np.outer(pool.capacity_per_s, self._slot_s).ravel(),
+                np.outer(pool.capacity_per_s, self._until_s).ravel(),
                 pool.memory_byte,
                 np.full(pool.cells, pool.power_block_s),
             ]
         )
         self._edges = np.flatnonzero(tables.node["tier"][: pool.fixed] == Tier.EDGE)
         pilot_block_s = sensing.sounding_blocks * SYMBOLS_PER_SLOT * symbol_s
-        share_block_s = sensing.sounding_share * tables.run[0]["blocks"] * self._slot_s[0]
+        share_block_s = sensing.sounding_share * tables.run[0]["blocks"] * self._frame_s
         self._sounding_blocks = float(sensing.sounding_blocks)
         self._soundings = math.floor(share_block_s / pilot_block_s + 1e-9)
         self._pilot_block_s = pilot_block_s
+        self._foresight = config.foresight
+        self._bid = np.zeros(pool.resources)
+        self._offered = np.zeros(pool.resources)
+        self._worth = 0.0
         self._health: Health | None = None
         self._capacity = self._timed = np.empty(0)
         self.sounding = np.zeros(pool.users)
@@ -80,7 +88,10 @@ class Orchestrator:
         """The matching problem of a frame: sounding is set aside first, then every pattern of every task is priced."""
         self._sound(state)
         free = self._free(state)
-        return self._enumerator.pose(state, tasks, free, self._spare_edges(free))
+        posed = self._enumerator.pose(state, tasks, free, self._spare_edges(free), self._bid)
+        if self._foresight > 0.0:
+            self._look_ahead(posed, state.time_s)
+        return posed
 
     def match(self, posed: Posed) -> Plan:
         """Match a problem, warm-started from the last prices of its rows."""
@@ -103,8 +114,27 @@ class Orchestrator:
         if health is not self._health:
             self._health = health
             self._capacity = self.pool.capacity_now(health)
-            self._timed = np.outer(self._capacity * self._keep, self._slot_s).ravel()
+            self._timed = np.outer(self._capacity * self._keep, self._until_s).ravel()
         return self._capacity
+
+    def _look_ahead(self, posed: Posed, now_s: float) -> None:
+        """Move the bids by what the tasks that just arrived would use of each resource at the present bids.
+
+        Multiplicative dual descent on the stationary problem (online mirror descent, arXiv 2011.10124): a resource that
+        would be used beyond what it gives in a frame gets dearer, one that would be used less gets cheaper, down to a
+        floor at which it does not matter. Ends keep to themselves, so their time has no bid.
+        """
+        self._offered[:] = 0.0
+        problem = posed.problem
+        worth = offer(
+            problem.task_ptr, problem.value, problem.demand_ptr, problem.demand_row, problem.demand_amount,
+            problem.row_id, posed.columns.arrival_s, now_s - self._frame_s, self.pool.slots, self._offered,
+        )  # fmt: skip
+        self._worth += FORESIGHT_MEMORY * (worth - self._worth)
+        given = np.maximum(self._capacity * self._frame_s, 1e-12)
+        self._bid *= np.exp(self._foresight * np.clip(self._offered / given - 1.0, -1.0, 3.0))
+        np.maximum(self._bid, BID_FLOOR * self._worth / given, out=self._bid)
+        self._bid[self.pool.end_start : self.pool.link_start] = 0.0
 
     def _sound(self, state: NetworkState) -> None:
         """Choose the ends that get pilots in this frame."""
@@ -121,7 +151,8 @@ class Orchestrator:
         free = np.empty(pool.rows)
         self.capacity(load.health)
         np.subtract(self._timed, load.committed[: pool.memory_start], out=free[: pool.memory_start])
-        free[: pool.compute_start * pool.slots : pool.radio_parts * pool.slots] -= self.sounding_block_s
+        bands = free[: pool.compute_start * pool.slots].reshape(pool.cells, pool.radio_parts, pool.slots)
+        bands[:, 0] -= self.sounding_block_s[:, None]
         held = (load.pinned > 0) @ self._size_byte
         free[pool.memory_start : pool.power_start] = pool.memory_byte - held - load.memory_used_byte
         free[pool.power_start :] = pool.power_block_s

@@ -88,6 +88,7 @@ class Enumerator:
         tasks: Tasks,
         free: Float[np.ndarray, " pool_row"],
         spare_edge: Int[np.ndarray, " edge"],
+        bid: Float[np.ndarray, " resource"],
     ) -> Posed:
         """Enumerate the patterns of the tasks on the observed state.
 
@@ -96,8 +97,9 @@ class Enumerator:
             tasks: the tasks to decide.
             free: what is left of every pool row.
             spare_edge: edge nodes, those with most time to spare first.
+            bid: what a unit of each resource's time to come is worth to tasks that have not arrived.
         """
-        view = view_of(state, state.observed, spare_edge)
+        view = view_of(state, state.observed, spare_edge, bid)
         columns = stages.TaskColumns(*(getattr(tasks, name) for name in stages.TaskColumns._fields))
         if len(tasks) > self._tasks_max:
             self._tasks_max = 2 * len(tasks)
@@ -161,10 +163,11 @@ def view_of(
     state: NetworkState,
     links: LinkView,
     spare_edge: Int[np.ndarray, " edge"] | None = None,
+    bid: Float[np.ndarray, " resource"] | None = None,
 ) -> stages.View:
     """The network as seen through ``links`` (observed or true), flat, for the kernels.
 
-    ``spare_edge`` is only read where patterns are enumerated.
+    ``spare_edge`` and ``bid`` are only read where patterns are enumerated.
     """
     load = state.load
     return stages.View(
@@ -181,7 +184,9 @@ def view_of(
         ready_s=load.ready_s,
         pinned=load.pinned,
         spare_edge=NO_EDGES if spare_edge is None else spare_edge,
+        bid=NO_BIDS if bid is None else bid,
     )
 
 
 NO_EDGES = np.empty(0, np.int64)
+NO_BIDS = np.empty(0)

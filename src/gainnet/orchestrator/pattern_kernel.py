@@ -127,29 +127,23 @@ def add_entry(scratch: Scratch, first: int, row_id: int, amount: float) -> None:
 
 
 @inner
-def add_window(
-    tables: Tables, scratch: Scratch, first: int, resource: int, work: float, begin: float, end: float
-) -> None:
-    """Spread a stage's work evenly over its window, slot by slot."""
-    edges = tables.slot_edge_s
+def add_due(tables: Tables, scratch: Scratch, first: int, resource: int, work: float, end: float) -> None:
+    """Draw a stage's work on the row of the slot in which it must be done, and on all later ones: rows are cumulative."""
     slots = tables.run[0].slots
     base = resource * slots
     slot = 0
-    while slot + 1 < slots and edges[slot + 1] <= begin:
+    while slot + 1 < slots and tables.slot_edge_s[slot + 1] < end:
         slot += 1
-    if end - begin <= 1e-9 or end <= edges[slot + 1]:
-        add_entry(scratch, first, base + slot, work)
-        return
-    rate = work / (end - begin)
-    at = begin
-    while slot < slots:
-        until = end if slot + 1 == slots else min(end, edges[slot + 1])
-        if until > at:
-            add_entry(scratch, first, base + slot, rate * (until - at))
-        if until >= end:
-            return
-        at = until
-        slot += 1
+    for later in range(slot, slots):
+        add_entry(scratch, first, base + later, work)
+
+
+@inner
+def later_part(begin: float, end: float, frame_s: float) -> float:
+    """Fraction of a window after the coming frame: what is used within it is used now or never."""
+    if begin >= frame_s:
+        return 1.0
+    return max(0.0, end - frame_s) / max(end - begin, 1e-9)
 
 
 @inner
@@ -220,15 +214,18 @@ def try_pattern(
     least, planned = windows(floats, n, budget, pace, scratch.stage_end_s)
     if least > budget:
         return
-    energy, price = 0.0, 0.0
+    energy, price, forgone, begin = 0.0, 0.0, 0.0, 0.0
     for s in range(n):
         work = floats[s, AMOUNT] * floats[s, UNIT]
         joule, money = stage_cost(tables, user, ints[s, KIND], node, work, floats[s, BLOCK_W])
         energy += joule
         price += money
+        begin += floats[s, WAIT]
+        forgone += view.bid[ints[s, RESOURCE]] * work * later_part(begin, scratch.stage_end_s[s], tables.slot_edge_s[1])
+        begin = scratch.stage_end_s[s]
     cost = price + energy * tables.run[0].energy_price_per_j
     early = tables.run[0].latency_weight * (1.0 - least / budget)
-    worth = tasks.value[i] * (1.0 + early) - tables.run[0].cost_weight * cost
+    worth = tasks.value[i] * (1.0 + early) - tables.run[0].cost_weight * cost - forgone
     if worth <= 0.0:
         return
     p = scratch.counter[PATTERN_COUNT]
@@ -250,7 +247,7 @@ def try_pattern(
 
 @inner
 def add_demand(tables: Tables, tasks: TaskColumns, scratch: Scratch, n: int) -> None:
-    """What a pattern draws on each pool row: its stages over their windows, transmit energy now, and its KV cache."""
+    """What a pattern draws on each pool row: its stages by their planned ends, transmit energy now, and its KV cache."""
     pick, ints, floats, ends = scratch.pick, scratch.stage_ints, scratch.stage_floats, scratch.stage_end_s
     i, cell, node, model = pick[TASK], pick[CELL], pick[NODE], pick[MODEL]
     first = scratch.counter[ENTRY_COUNT]
@@ -260,7 +257,7 @@ def add_demand(tables: Tables, tasks: TaskColumns, scratch: Scratch, n: int) -> 
         begin += floats[s, WAIT]
         work = floats[s, AMOUNT] * floats[s, UNIT]
         if work > 0.0:
-            add_window(tables, scratch, first, ints[s, RESOURCE], work, begin, ends[s])
+            add_due(tables, scratch, first, ints[s, RESOURCE], work, ends[s])
             cell_sends = ints[s, KIND] == DOWNLINK or (ints[s, KIND] == SENSE and floats[s, BLOCK_W] == tables.run[0].block_power_w)
             if cell_sends and begin < frame_s:
                 transmit += work * min(1.0, (frame_s - begin) / max(ends[s] - begin, 1e-9))

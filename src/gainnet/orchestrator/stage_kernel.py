@@ -69,7 +69,11 @@ class TaskColumns(NamedTuple):
 
 
 class View(NamedTuple):
-    """The network in a frame as somebody sees it; ``spare_edge`` lists the edges with most time to spare first."""
+    """The network in a frame as somebody sees it.
+
+    ``spare_edge`` lists the edges with most time to spare first. ``bid`` is what a unit of each resource's time to come
+    is expected to be worth to tasks that have not arrived yet.
+    """
 
     now_s: float
     candidate: NDArray[np.int64]
@@ -84,6 +88,7 @@ class View(NamedTuple):
     ready_s: NDArray[np.float64]
     pinned: NDArray[np.int64]
     spare_edge: NDArray[np.int64]
+    bid: NDArray[np.float64]
 
 
 @inner

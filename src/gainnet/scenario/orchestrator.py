@@ -61,7 +61,14 @@ class SerialFrame(Section):
 
 
 class Orchestrator(Section):
-    """How the network is orchestrated."""
+    """How the network is orchestrated.
+
+    The horizon grows geometrically from one frame to ``horizon_s`` by ``slot_growth``. A task waits at most
+    ``patience_s`` to be admitted. Stages are planned to use ``pace`` of the time to the deadline, and ``reserve`` of every
+    row is kept for what was not foreseen. ``foresight`` is the rate at which the worth of time to come is learned (0:
+    none, every frame is matched as if no task arrived after it). Each task may use its ``cells_considered`` strongest
+    cells, and behind each its edge, up to ``edges_considered - 1`` other edges, and the cloud.
+    """
 
     matcher: MatcherConfig = Price()
     objective: Objective = Objective()
@@ -70,6 +77,7 @@ class Orchestrator(Section):
     slot_growth: Annotated[float, Field(ge=1.5, le=8.0)] = 3.0
     horizon_s: Positive = 10.0
     patience_s: NonNegative = 0.5
+    foresight: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
     pace: Annotated[float, Field(gt=0.0, le=1.0)] = 0.7
     reserve: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
     cells_considered: Annotated[int, Field(ge=1, le=8)] = 2

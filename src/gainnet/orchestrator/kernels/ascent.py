@@ -14,7 +14,8 @@ from gainnet.orchestrator.kernels.columns import Columns, Floats, Ints, overwrit
 COLD_STEP, WARM_STEP = 0.5, 0.125
 """First steps, in parts of the Polyak step: near good prices a long one only loses them."""
 LAST_STEP = 1.0 / 64.0
-PATIENCE = 5
+PATIENCE, PROGRESS = 5, 0.01
+"""Steps halve after so many that each closed less than this part of the gap."""
 SPLIT_GROWTH = 6.0
 SPLIT_FLOOR = 1e-6
 
@@ -116,7 +117,7 @@ def step(price: Floats, load: Floats, rows: int, length: float) -> None:
 def climb(columns: Columns, warm: Floats, incumbent: float, iterations: int) -> tuple[float, Floats]:
     """The least dual value met, and its prices, from ``warm`` by Polyak steps towards the value ``incumbent``.
 
-    Steps halve, from the best point again, when PATIENCE of them brought nothing; the climb ends after ``iterations``,
+    Steps halve, from the best point again, when PATIENCE of them brought little; the climb ends after ``iterations``,
     when steps vanish, or when the bound meets the incumbent.
     """
     task_ptr, value, ptr, row, share = columns.task_ptr, columns.value, columns.ptr, columns.row, columns.share
@@ -134,7 +135,7 @@ def climb(columns: Columns, warm: Floats, incumbent: float, iterations: int) -> 
     for iteration in range(iterations):
         burden(price, split, pair_setup, setup_row, setup_share, setup_cost)
         dual = price[:rows].sum() + respond(task_ptr, value, ptr, row, share, price, choice)
-        idle = 0 if dual < best - 1e-7 * abs(best) or iteration == 0 else idle + 1
+        idle = 0 if iteration == 0 or dual < best - PROGRESS * (best - incumbent) else idle + 1
         if dual < best:
             best = dual
             overwrite(best_price, price)

@@ -86,8 +86,8 @@ def fill(columns: Columns, rows: int, exponent: float) -> tuple[float, Ints]:
 @njit
 def joint_greedy(columns: Columns, rows: int) -> tuple[float, Ints]:
     """The best of three greedy passes: by value, by density, and halfway."""
-    best, best_choice = fill(columns, rows, EXPONENTS[0])
-    for exponent in EXPONENTS[1:]:
+    best, best_choice = -np.inf, np.empty(0, np.int64)
+    for exponent in EXPONENTS:
         worth, choice = fill(columns, rows, exponent)
         if worth > best:
             best, best_choice = worth, choice

@@ -283,22 +283,21 @@ def search(
     for turn in range(rounds):
         if best >= bound * (1.0 - gap):
             break
+        m, first, short = -1, 0, -1
         if setups > 0 and turn % regroup == 0:
             m = int(uniform(state) * setups)
             charge[m] = np.inf if uses[m] > 0 else 0.0
             count, gain = gather(columns, m, score, left, uses, choice, moved, before)
-            gain += settle(columns, score, charge, 0, count, left, uses, choice, moved, state)
-            charge[m] = setup_cost[m]
         else:
             task = unhappier(int(uniform(state) * tasks), int(uniform(state) * tasks), score, top, choice)
             q = wish(task, choice[task], WHIM * scale, score, task_ptr, setup, setup_cost, uses, state)
             if q < 0:
                 continue
+            first = 1
             count, gain, short = eject(columns, task, q, left, uses, choice, moved, before, state)
-            if short < 0:
-                gain += settle(columns, score, charge, 1, count, left, uses, choice, moved, state)
-            else:
-                gain = -np.inf
+        gain += settle(columns, score, charge, first, count, left, uses, choice, moved, state) if short < 0 else -np.inf
+        if m >= 0:
+            charge[m] = setup_cost[m]
         heat = HEAT * scale * (1.0 - turn / rounds)
         if gain < heat * np.log(uniform(state) + 1e-300) - 1e-12 * scale:
             put_back(columns, count, left, uses, choice, moved, before)

@@ -15,7 +15,7 @@ from gainnet.orchestrator.matchers.certified import OPTIMAL_GAP, planned
 from gainnet.orchestrator.plan import Plan
 from gainnet.orchestrator.problem import Problem
 
-SMALL = 20
+SMALL = 30
 """Tasks by which a small problem's search is longer than its size asks for."""
 
 
