@@ -37,7 +37,7 @@ from gainnet.orchestrator.plan import Plan
 from gainnet.scenario.execution import Execution as Config
 from gainnet.scenario.hardware import BaseStation
 
-BATCH_MEMORY = 0.5
+BATCH_MEMORY = 0.05
 
 
 class Execution:
@@ -127,8 +127,7 @@ class Execution:
         outcomes = _join(rejected, ended)
         commit_rows(tables, running, self._table.active, end_s, self._committed)
         usage = self._usage(meters, state, sounding, loads)
-        self._batch *= 1.0 - BATCH_MEMORY
-        self._batch += BATCH_MEMORY * np.maximum(meters.batch, 1.0).reshape(self._batch.shape)
+        self._remember_batch(meters)
         band = tables.run[0]["blocks"] * self._frame_s
         self._residency.resident[:] = self._residency.ready_s <= end_s
         self.load = self._new_load(
@@ -139,6 +138,12 @@ class Execution:
             end_s,
         )
         return outcomes, usage
+
+    def _remember_batch(self, meters: Meters) -> None:
+        """Let the batch of every node and model follow what the frame saw; where nothing was decoded it fades to 1."""
+        seen = np.divide(meters.token, meters.token_share, out=np.ones_like(meters.token), where=meters.token_share > 0.0)
+        self._batch *= 1.0 - BATCH_MEMORY
+        self._batch += BATCH_MEMORY * seen.reshape(self._batch.shape)
 
     def still_open(self, time_s: float) -> Outcomes:
         """The tasks that have not ended, when the run ends."""

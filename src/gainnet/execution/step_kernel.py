@@ -1,9 +1,8 @@
-"""One frame of fluid execution: every resource shares its time among the stages that want it, step by step.
+"""One frame of fluid execution: every resource gives its time to the stages that want it, step by step.
 
-Within a step a resource gives each stage at least the rate its plan reserved; what is left follows the square-root law
-and never idles while a stage could use it. A stage that ends inside a step hands its left-over time to the next one. A
-resource whose reservations exceed what it truly has (the channel was worse than observed) serves the earliest planned
-end first.
+Within a step a resource that has enough gives each stage all it can use; a contended one serves the earliest planned end
+first, the rule under which whatever fits the cumulative pool rows is done in time. A stage that ends inside a step hands
+its left-over time to the next one.
 """
 
 from __future__ import annotations
@@ -41,7 +40,6 @@ from gainnet.execution.running_kernel import (
     enter_stage,
 )
 from gainnet.orchestrator.pattern_kernel import stage_cost
-from gainnet.orchestrator.share_kernel import square_root_with_floors
 from gainnet.orchestrator.stage_kernel import (
     AMOUNT,
     BLOCK_W,
@@ -49,6 +47,7 @@ from gainnet.orchestrator.stage_kernel import (
     DOWNLINK,
     FLOP,
     KIND,
+    PREFILL,
     RADIO_DOWN,
     RADIO_UP,
     RATE,
@@ -69,12 +68,17 @@ from gainnet.orchestrator.tables import Tables
 PASSES = 4
 REHOME_BELOW = 0.5
 TIME_EPSILON_S = 1e-9
+PREFILL_LEAD_S = 0.2
 UP_BIT, DOWN_BIT, FLOPS, LOOKS, DETECTIONS = range(5)
 TOTALS = 5
 
 
 class Meters(NamedTuple):
-    """What a frame used: resource units, transmissions, energy, and counts; zeroed by the caller."""
+    """What a frame used: resource units, transmissions, energy, and counts; zeroed by the caller.
+
+    ``token`` over ``token_share`` is the batch of each node and model, the harmonic mean over its tokens: at that batch
+    the linearised cost of a token is what the frame paid.
+    """
 
     used: NDArray[np.float64]
     radar_block_s: NDArray[np.float64]
@@ -83,7 +87,8 @@ class Meters(NamedTuple):
     uplink_cell: NDArray[np.int64]
     uplink_j: NDArray[np.float64]
     busy_s: NDArray[np.float64]
-    batch: NDArray[np.float64]
+    token: NDArray[np.float64]
+    token_share: NDArray[np.float64]
     totals: NDArray[np.float64]
 
 
@@ -93,7 +98,6 @@ class Work(NamedTuple):
     left_s: NDArray[np.float64]
     following: NDArray[np.int64]
     most: NDArray[np.float64]
-    floor: NDArray[np.float64]
     grant: NDArray[np.float64]
     first: NDArray[np.int64]
     left: NDArray[np.float64]
@@ -101,9 +105,7 @@ class Work(NamedTuple):
     transmit_left: NDArray[np.float64]
     decoding: NDArray[np.int64]
     list_row: NDArray[np.int64]
-    list_root: NDArray[np.float64]
-    list_floor: NDArray[np.float64]
-    list_grant: NDArray[np.float64]
+    list_end_s: NDArray[np.float64]
 
 
 @inner
@@ -170,9 +172,9 @@ def batch_of(tables: Tables, requests: float, node: int) -> float:
 
 @inner
 def want(
-    tables: Tables, running: Running, work: Work, meters: Meters, row: int, at_s: float, step_s: float, first_pass: bool
+    tables: Tables, running: Running, work: Work, row: int, at_s: float, step_s: float
 ) -> bool:
-    """How much of its resource a task's stage could use in its left-over time, and what its plan reserved of it."""
+    """How much of its resource a task's stage could use in its left-over time; whether it may begin in this step."""
     ints, floats = running.ints[row], running.floats[row]
     s = ints[R_STAGE]
     numbers = running.stage_floats[row, s]
@@ -182,75 +184,52 @@ def want(
         batch = batch_of(tables, float(work.decoding[key]), node)
         numbers[UNIT] = max(numbers[FLOP] / tables.node[node].flop_per_s, numbers[TOKEN_WEIGHT] / batch + numbers[TOKEN_CACHE])
         numbers[RATE] = 1.0 / batch
-        if first_pass:
-            meters.batch[key] = max(meters.batch[key], batch)
     if not numbers[UNIT] < math.inf:
         return False
     amount = numbers[AMOUNT] * numbers[UNIT]
-    most = min(amount, numbers[RATE] * work.left_s[row])
-    slack = running.stage_end_s[row, s] - at_s
-    work.most[row] = most
-    work.floor[row] = most if slack <= step_s else min(most, amount * work.left_s[row] / slack)
+    work.most[row] = min(amount, numbers[RATE] * work.left_s[row])
     return floats[R_READY] < at_s + step_s
 
 
 @inner
-def earliest_first(running: Running, work: Work, n: int, left: float) -> None:
-    """Serve reserved amounts in the order of planned ends until the resource is used up."""
-    for i in range(1, n):
-        row = work.list_row[i]
-        end = running.stage_end_s[row, running.ints[row, R_STAGE]]
-        j = i - 1
-        while j >= 0:
-            other = work.list_row[j]
-            if running.stage_end_s[other, running.ints[other, R_STAGE]] <= end:
-                break
-            work.list_row[j + 1] = other
-            j -= 1
-        work.list_row[j + 1] = row
-    for i in range(n):
-        row = work.list_row[i]
-        work.grant[row] = min(work.floor[row], left)
-        left -= work.grant[row]
+def urgency(running: Running, row: int) -> float:
+    """What a contended resource is given out by: the planned end; a prefill a little before, so that it joins the next batch."""
+    stage = running.ints[row, R_STAGE]
+    end = running.stage_end_s[row, stage]
+    return end - PREFILL_LEAD_S if running.stage_ints[row, stage, KIND] == PREFILL else end
 
 
 @inner
 def share(running: Running, work: Work, resource: int) -> float:
-    """Share what is left of a resource among the rows in its list; sets their grants and returns their sum."""
-    n, reserved = 0, 0.0
+    """Give what is left of a resource to the rows in its list; sets their grants and returns their sum.
+
+    Where all fit, each gets all it can use; else the most urgent first, which meets every planned end that can be met.
+    """
+    n, wanted = 0, 0.0
     row = work.first[resource]
     while row >= 0:
         work.list_row[n] = row
-        reserved += work.floor[row]
+        work.grant[row] = work.most[row]
+        wanted += work.most[row]
         n += 1
         row = work.following[row]
     left = work.left[resource]
-    if n == 1:
-        row = work.list_row[0]
-        work.grant[row] = min(work.most[row], left)
-        return work.grant[row]
-    if reserved >= left:
-        earliest_first(running, work, n, left)
-        return left
+    if wanted <= left:
+        return wanted
     for i in range(n):
         row = work.list_row[i]
-        work.list_root[i] = work.most[row]
-        work.list_floor[i] = work.floor[row]
-    square_root_with_floors(work.list_root[:n], work.list_floor[:n], left, work.list_grant[:n])
-    given, room = 0.0, 0.0
+        end = urgency(running, row)
+        j = i - 1
+        while j >= 0 and work.list_end_s[j] > end:
+            work.list_row[j + 1], work.list_end_s[j + 1] = work.list_row[j], work.list_end_s[j]
+            j -= 1
+        work.list_row[j + 1], work.list_end_s[j + 1] = row, end
+    given = 0.0
     for i in range(n):
         row = work.list_row[i]
-        work.grant[row] = min(work.most[row], work.list_grant[i])
+        work.grant[row] = min(work.most[row], left - given)
         given += work.grant[row]
-        room += work.most[row] - work.grant[row]
-    spare = left - given
-    if spare > 0.0 and room > 0.0:
-        part = min(1.0, spare / room)
-        for i in range(n):
-            row = work.list_row[i]
-            work.grant[row] += part * (work.most[row] - work.grant[row])
-        given += part * room
-    return min(given, left)
+    return given
 
 
 @inner
@@ -280,6 +259,10 @@ def charge(tables: Tables, running: Running, meters: Meters, row: int, grant: fl
         meters.uplink_j[user] += energy
         meters.totals[UP_BIT] += grant / numbers[UNIT]
     elif kind != TRANSFER:
+        if kind == DECODE:
+            key = node * len(tables.artifact) + ints[R_MODEL]
+            meters.token[key] += grant / numbers[UNIT]
+            meters.token_share[key] += grant / numbers[UNIT] * numbers[RATE]
         meters.busy_s[tables.run[0].fixed + user if kind == TRAIN else node] += grant
         meters.totals[FLOPS] += grant / numbers[UNIT] * numbers[FLOP]
 
@@ -353,7 +336,7 @@ def step(
                 continue
             at = end_s - work.left_s[row]
             sense = running.stage_ints[row, running.ints[row, R_STAGE], KIND] == SENSE
-            if (sense and not sensing_up) or not want(tables, running, work, meters, row, at, step_s, sweep == 0):
+            if (sense and not sensing_up) or not want(tables, running, work, row, at, step_s):
                 work.left_s[row] = 0.0
                 continue
             resource = running.stage_ints[row, running.ints[row, R_STAGE], RESOURCE]

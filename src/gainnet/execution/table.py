@@ -166,7 +166,8 @@ def new_meters(pool: Pool, tables: Tables) -> Meters:
         uplink_cell=np.full(pool.users, -1),
         uplink_j=np.zeros(pool.users),
         busy_s=np.zeros(nodes),
-        batch=np.zeros(nodes * len(tables.artifact)),
+        token=np.zeros(nodes * len(tables.artifact)),
+        token_share=np.zeros(nodes * len(tables.artifact)),
         totals=np.zeros(TOTALS),
     )
 
@@ -177,7 +178,6 @@ def new_work(pool: Pool, tables: Tables, rows: int) -> Work:
         left_s=np.zeros(rows),
         following=np.zeros(rows, np.int64),
         most=np.zeros(rows),
-        floor=np.zeros(rows),
         grant=np.zeros(rows),
         first=np.full(pool.resources, -1),
         left=np.zeros(pool.resources),
@@ -185,7 +185,5 @@ def new_work(pool: Pool, tables: Tables, rows: int) -> Work:
         transmit_left=np.zeros(pool.cells),
         decoding=np.zeros((pool.fixed + pool.users) * len(tables.artifact), np.int64),
         list_row=np.zeros(rows, np.int64),
-        list_root=np.zeros(rows),
-        list_floor=np.zeros(rows),
-        list_grant=np.zeros(rows),
+        list_end_s=np.zeros(rows),
     )

@@ -190,6 +190,16 @@ def quality_of(tables: Tables, kind: int, model: int, adapter: int, step: float,
 
 
 @inner
+def prudent_batch(batch: float) -> float:
+    """The batch to plan with: the geometric mean of what the last frames saw and 1.
+
+    At the batch itself, a busy node looks cheap because it is busy, draws more work, and falls behind when the batch
+    shrinks; half way (in logarithms) the feedback dies out.
+    """
+    return math.sqrt(batch)
+
+
+@inner
 def try_pattern(
     tables: Tables, tasks: TaskColumns, view: View, pace: float, scratch: Scratch, step: float, accuracy: float
 ) -> None:
@@ -209,7 +219,7 @@ def try_pattern(
     budget = tasks.deadline_s[i] - view.now_s
     if size > tables.node[holder].memory_byte or wait > budget:
         return
-    batch = view.batch[node, model]
+    batch = prudent_batch(view.batch[node, model])
     n = expand(tables, tasks, view, pick, step, batch, wait, ints, floats)
     least, planned = windows(floats, n, budget, pace, scratch.stage_end_s)
     if least > budget:

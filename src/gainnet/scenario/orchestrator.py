@@ -77,7 +77,7 @@ class Orchestrator(Section):
     slot_growth: Annotated[float, Field(ge=1.5, le=8.0)] = 3.0
     horizon_s: Positive = 10.0
     patience_s: NonNegative = 0.5
-    foresight: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
+    foresight: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3
     pace: Annotated[float, Field(gt=0.0, le=1.0)] = 0.7
     reserve: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
     cells_considered: Annotated[int, Field(ge=1, le=8)] = 2
