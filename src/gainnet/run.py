@@ -150,11 +150,15 @@ class Run:
         self._state = self._posed = None
         return Frame(state, posed, plan, outcomes, usage)
 
+    def match(self) -> Plan:
+        """What the scenario's own matcher answers to the frame that `observe` began."""
+        assert self._posed is not None, "observe begins a frame"
+        return self.orchestrator.match(self._posed)
+
     def step(self, recorder: Recorder | None = None) -> Frame:
         """One frame with the scenario's own matcher."""
         self.observe()
-        assert self._posed is not None
-        return self.commit(self.orchestrator.match(self._posed), recorder)
+        return self.commit(self.match(), recorder)
 
 
 def simulate(
