@@ -77,7 +77,7 @@ def test_fading_power_has_unit_mean_and_its_spread():
 
 def test_power_control_compensates_the_loss_up_to_its_limit():
     power = link.power_control(Radio())
-    sent = [w_to_dbm(block_power(-loss_db * np.log(10) / 10, power)) for loss_db in (80.0, 90.0, 160.0)]
+    sent = [w_to_dbm(block_power(-loss_db * np.log(10) / 10, *power)) for loss_db in (80.0, 90.0, 160.0)]
     assert sent[0] == pytest.approx(-85.0 + 0.8 * 80.0)
     assert sent[1] - sent[0] == pytest.approx(8.0)
     assert sent[2] == pytest.approx(23.0 - 10 * np.log10(link.blocks(Radio())))

@@ -7,8 +7,10 @@ import pytest
 from worlds import Radio, Sensing, config, load, network, streets
 
 from gainnet.network import channel, link
+from gainnet.network.columns import CLEAR, GAIN, HEARD, LATENT, LOST, NONE, RULES, SERVING, SHADOW, SLOPE
 from gainnet.network.observe_kernel import rank, serve
 from gainnet.scenario.network import Explicit, Hexagonal, Site, WaypointMobility
+from gainnet.units import w_to_dbm
 
 DB = 1.0 / channel.NEPER_PER_DB
 STILL = WaypointMobility(speed_min_m_per_s=1e-9, speed_max_m_per_s=1e-9, pause_max_s=0.0)
@@ -71,13 +73,13 @@ def test_line_of_sight_is_as_likely_as_the_standard_says():
     for low, high in ((0.0, 18.0), (20.0, 30.0), (50.0, 60.0), (100.0, 120.0)):
         some = (distance >= low) & (distance < high)
         expected = channel.los_probability("umi", distance[some]).mean()
-        assert net._los[some, 0].mean() == pytest.approx(expected, abs=4.0 * np.sqrt(0.25 / some.sum()))
+        assert net._field[some, 0, CLEAR].mean() == pytest.approx(expected, abs=4.0 * np.sqrt(0.25 / some.sum()))
 
 
 def test_shadowing_has_its_spread_and_decorrelates_over_the_way():
     net = network(one_cell(8_000, mobility=WaypointMobility(speed_min_m_per_s=20, speed_max_m_per_s=20, pause_max_s=0)))
     state = net.advance(load(net, 8_000))
-    start, was_los = net._shadow[:, 0].copy(), net._los[:, 0].copy()
+    start, was_los = net._field[:, 0, SHADOW].copy(), net._field[:, 0, CLEAR] > 0.5
     radio = Radio()
     ground = np.sqrt(np.maximum(state.cell_distance_m[:, 0] ** 2 - 8.5**2, 0.0))
     for clear, std in ((True, 4.0), (False, 7.82)):
@@ -87,28 +89,35 @@ def test_shadowing_has_its_spread_and_decorrelates_over_the_way():
         assert residual[was_los == clear].std() == pytest.approx(std, rel=0.06)
     for _ in range(5):
         net.advance(load(net, 8_000))
-    stayed = was_los == net._los[:, 0]
+    stayed = was_los == (net._field[:, 0, CLEAR] > 0.5)
     way_m = 10.0
     for clear, length in ((True, 10.0), (False, 13.0)):
         some = stayed & (was_los == clear)
-        found = np.corrcoef(start[some], net._shadow[some, 0])[0, 1]
+        found = np.corrcoef(start[some], net._field[some, 0, SHADOW])[0, 1]
         assert found == pytest.approx(np.exp(-way_m / length), abs=0.05)
 
 
 def test_the_line_of_sight_field_is_smooth_with_its_correlation():
     net = network(one_cell(8_000, mobility=WaypointMobility(speed_min_m_per_s=50, speed_max_m_per_s=50, pause_max_s=0)))
     net.advance(load(net, 8_000))
-    start = net._latent[:, 0].copy()
+    start = net._field[:, 0, LATENT].copy()
     state = net.advance(load(net, 8_000))
     assert state.frame == 1
-    after_one = np.corrcoef(start[:, 0], net._latent[:, 0, 0])[0, 1]
+    after_one = np.corrcoef(start, net._field[:, 0, LATENT])[0, 1]
     for _ in range(9):
         net.advance(load(net, 8_000))
-    after_ten = np.corrcoef(start[:, 0], net._latent[:, 0, 0])[0, 1]
+    after_ten = np.corrcoef(start, net._field[:, 0, LATENT])[0, 1]
     length = 50.0 / channel.SMOOTH_LENGTHS
     assert after_one == pytest.approx((1 + 5 / length) * np.exp(-5 / length), abs=0.01)
     assert after_ten == pytest.approx(np.exp(-1.0), abs=0.05)
-    assert net._latent.std() == pytest.approx(1.0, abs=0.03)
+    assert net._field[:, 0, LATENT : SLOPE + 1].std() == pytest.approx(1.0, abs=0.03)
+
+
+@pytest.mark.parametrize(("station", "power_dbm"), [("macro", 46.0), ("micro", 41.0), ("pico", 24.1)])
+def test_a_cell_radiates_the_power_of_all_its_transceivers(station, power_dbm):
+    """EARTH D2.3 gives 43, 38 and 21 dBm for each of two transceivers."""
+    net = network(config(1, radio=Radio(base_station=station)))
+    assert w_to_dbm(net.block_power_w * net.blocks) == pytest.approx(power_dbm, abs=0.1)
 
 
 def test_without_others_the_link_is_limited_by_noise_alone():
@@ -116,7 +125,7 @@ def test_without_others_the_link_is_limited_by_noise_alone():
     net = network(given_config)
     state = net.advance(load(net, 500, downlink=1.0))
     noise = link.noise_w(net.block_hz, 9.0)
-    clear = net._los[:, 0]
+    clear = net._field[:, 0, CLEAR] > 0.5
     sinr_db = 10 * np.log10(net.block_power_w * state.truth.gain[clear, 0] / noise)
     exact = link.efficiency_bit_per_s_hz(sinr_db)
     assert state.truth.downlink_bit_per_s_hz[clear, 0] == pytest.approx(exact, abs=0.05)
@@ -144,7 +153,7 @@ def test_own_cell_and_own_transmission_do_not_interfere():
     net = network(one_cell(1, mobility=STILL, radio=Radio(fading_samples=1, rician_k_db=60.0)))
     quiet = net.advance(load(net, 1, downlink=0.0))
     busy = net.advance(load(net, 1, downlink=1.0, uplink=1.0, uplink_cell=[0]))
-    assert net._uplink.tolist() == [0.0]
+    assert net._cells[:, HEARD].tolist() == [0.0]
     assert busy.observed.uplink_bit_per_s_hz == pytest.approx(quiet.observed.uplink_bit_per_s_hz, rel=1e-6)
 
 
@@ -251,13 +260,15 @@ def test_rank_puts_the_serving_cell_first():
 
 
 def handovers(levels, hysteresis=1.0, trigger_s=0.16):
-    serving, rival, waited = np.array([0]), np.array([-1]), np.zeros(1)
+    rules = np.zeros(1, dtype=RULES)
+    rules["hysteresis"], rules["trigger_s"], rules["frame_s"] = hysteresis, trigger_s, 0.1
+    ties, ends = np.array([[0, NONE, 0]]), np.zeros((1, 5))
     served = []
     for level in levels:
         level = np.array(level)
         best = int(level.argmax()) if np.isfinite(level).any() else -1
-        changed = serve(0, level, best, serving, rival, waited, hysteresis, trigger_s, 0.1)
-        served.append((int(serving[0]), bool(changed)))
+        changed = serve(0, level, best, ties, ends, rules)
+        served.append((int(ties[0, SERVING]), bool(changed)))
     return served
 
 
@@ -270,6 +281,13 @@ def test_a_handover_needs_hysteresis_and_time():
     assert all(served == (0, False) for served in broken)
     lost = handovers([(-np.inf, -9.0), (-np.inf, -np.inf), (-3.0, -np.inf)])
     assert lost == [(1, True), (-1, True), (0, False)]
+
+
+def test_a_cell_that_is_no_longer_near_loses_its_user():
+    for first, changed in ((LOST, True), (NONE, False)):
+        ties = np.array([[first, NONE, 0]])
+        assert serve(0, np.array([-3.0, -1.0]), 1, ties, np.zeros((1, 5)), np.zeros(1, dtype=RULES)) == changed
+        assert ties[0].tolist() == [1, NONE, 0]
 
 
 def test_more_hysteresis_means_fewer_handovers():
@@ -289,9 +307,10 @@ def test_a_sector_serves_what_lies_ahead():
     state = net.advance(load(net, 2_000))
     east = state.position_m[:, 0] > 30.0
     assert (state.candidate[east, 0] == 0).mean() > 0.8
-    ratio_db = 10 * np.log10(net._gain[:, 0] / net._gain[:, 1])
-    shadow_db = np.where(net._los, 4.0, 7.82) * net._shadow
-    both = net._los[:, 0] == net._los[:, 1]
+    gain, los = net._field[:, :, GAIN], net._field[:, :, CLEAR] > 0.5
+    ratio_db = 10 * np.log10(gain[:, 0] / gain[:, 1])
+    shadow_db = np.where(los, 4.0, 7.82) * net._field[:, :, SHADOW]
+    both = los[:, 0] == los[:, 1]
     angle = np.arctan2(state.position_m[:, 1], state.position_m[:, 0])
     zenith = np.pi / 2 + np.arctan2(8.5, np.hypot(*state.position_m.T))
     pattern = channel.element_gain_db(zenith, angle) - channel.element_gain_db(zenith, angle - np.pi)

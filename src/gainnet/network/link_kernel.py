@@ -1,19 +1,40 @@
 """The links of each user to its candidates: small-scale fading, SINR and spectral efficiency, true and observed.
 
-``ladder`` is that of ``link.ladder``.
+``ladder`` is that of ``link.ladder``; the columns of ``field``, ``ends`` and ``cells`` and the fields of ``rules`` are
+those of ``columns``.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gainnet.compiled import njit
+from gainnet.compiled import inner, njit
+from gainnet.network.columns import (
+    CLEAR,
+    DOWNLINK,
+    EAST,
+    GAIN,
+    HEARD,
+    HELD_CLEAR,
+    HELD_LOG_GAIN,
+    HELD_STD,
+    LOG_GAIN,
+    NORTH,
+    OWN,
+    SEEN_DOWNLINK,
+    SENT,
+    TRUE_CLEAR,
+    TRUE_GAIN,
+    TRUE_LOG_GAIN,
+)
+from gainnet.network.observe_kernel import associate, sound
 
 Reals = NDArray[np.float64]
-Cells = NDArray[np.int64]
+Integers = NDArray[np.int64]
 
 
 @njit
@@ -61,14 +82,25 @@ def carry(power: Reals, ladder: Reals, grid: Reals, levels: Reals) -> None:
                 levels[direction, user, place] = carried
 
 
-@njit
+@inner
+def pick(slots: Integers, field: Reals, links: Reals) -> None:
+    """Copy the true half of ``links`` from the ``field``: gathered at once, the way to memory is gone side by side."""
+    for user in range(slots.shape[0]):
+        for place in range(slots.shape[1]):
+            slot = max(slots[user, place], 0)
+            links[user, place, TRUE_CLEAR] = field[user, slot, CLEAR]
+            links[user, place, TRUE_LOG_GAIN] = field[user, slot, LOG_GAIN]
+            links[user, place, TRUE_GAIN] = field[user, slot, GAIN]
+
+
+@inner
 def fade(
-    candidate: Cells,
-    los: NDArray[np.bool_],
+    candidate: Integers,
+    links: Reals,
     k: float,
     velocity: Reals,
     doppler: Reals,
-    was: Cells,
+    was: Integers,
     old: Reals,
     normals: Reals,
     new: Reals,
@@ -95,7 +127,7 @@ def fade(
                 match += 1
             keep = kept if match < was.shape[1] else 0.0
             match = min(match, was.shape[1] - 1)
-            ratio = k if los[user, cell] else 0.0
+            ratio = k if links[user, place, TRUE_CLEAR] > 0.5 else 0.0
             grow = math.sqrt(1.0 - keep * keep)
             ahead, scatter = math.sqrt(ratio / (ratio + 1.0)), math.sqrt(0.5 / (ratio + 1.0))
             for sample in range(new.shape[2]):
@@ -106,38 +138,27 @@ def fade(
                 power[user, place, sample] = (ahead + scatter * real) ** 2 + (scatter * imaginary) ** 2
 
 
-@njit
+@inner
 def rate(
-    candidate: Cells,
+    candidate: Integers,
+    links: Reals,
     position: Reals,
-    cell_xy: Reals,
-    drop_m: float,
-    known_los: NDArray[np.bool_],
-    log_gain: Reals,
-    gain: Reals,
-    downlink_w: Reals,
-    downlink: Reals,
-    uplink: Reals,
-    own_w: Reals,
-    uplink_cell: Cells,
-    seen_log_gain: Reals,
-    seen_std: Reals,
-    seen_downlink: Reals,
-    constants: Reals,
-    log_power: Reals,
+    uplink_cell: Integers,
+    cells: Reals,
+    ends: Reals,
+    rules: Any,
     ladder: Reals,
     grid: Reals,
     out: Reals,
 ) -> None:
     """Rate every candidate link but for the fading.
 
-    ``constants`` is (noise of an end, noise of a cell, margin in deviations, uplink alpha), ``log_power`` the
-    logarithms of (uplink P0, uplink limit, downlink power) per block. Writes ``out`` [9 user candidate]: true gain and
-    logarithms of the mean SINR down and up, observed gain and efficiency down and up, uplink power, distance, deviation
-    of the observed gain (logarithm). A cell measures the interference it receives, so the
-    uplink's is the same in both; the downlink's is expected from the observed gains.
+    Writes ``out`` [9 user candidate]: true gain and logarithms of the mean SINR down and up, observed gain and
+    efficiency down and up, uplink power, distance, deviation of the observed gain (logarithm). A cell measures the
+    interference it receives, so the uplink's is the same in both; the downlink's is expected from the observed gains.
     """
-    end_w, cell_w, margin, alpha = constants[0], constants[1], constants[2], constants[3]
+    rule = rules[0]
+    log_p0, log_limit, log_block = math.log(rule.p0_w), math.log(rule.limit_w), math.log(rule.block_w)
     for user in range(candidate.shape[0]):
         for place in range(candidate.shape[1]):
             cell = candidate[user, place]
@@ -146,66 +167,69 @@ def rate(
                     out[row, user, place] = 0.0
                 out[1, user, place] = out[2, user, place] = -60.0
                 continue
-            log_sent = min(log_power[1], log_power[0] - alpha * log_gain[user, cell])
-            around = end_w + max(downlink[user] - downlink_w[cell] * gain[user, cell], 0.0)
-            own = own_w[user] * gain[user, cell] if uplink_cell[user] != cell else 0.0
-            log_risen = math.log(cell_w + max(uplink[cell] - own, 0.0))
-            out[0, user, place] = gain[user, cell]
-            out[1, user, place] = log_power[2] + log_gain[user, cell] - math.log(around)
-            out[2, user, place] = log_sent + log_gain[user, cell] - log_risen
+            gain, log_gain, sent = links[user, place, TRUE_GAIN], links[user, place, TRUE_LOG_GAIN], cells[cell, SENT]
+            log_sent = min(log_limit, log_p0 - rule.alpha * log_gain)
+            around = rule.end_noise_w + max(ends[user, DOWNLINK] - sent * gain, 0.0)
+            own = ends[user, OWN] * gain if uplink_cell[user] != cell else 0.0
+            log_risen = math.log(rule.cell_noise_w + max(cells[cell, HEARD] - own, 0.0))
+            out[0, user, place] = gain
+            out[1, user, place] = log_block + log_gain - math.log(around)
+            out[2, user, place] = log_sent + log_gain - log_risen
 
-            seen = math.exp(seen_log_gain[user, place])
-            held = seen_log_gain[user, place] - margin * seen_std[user, place]
-            others = end_w + max(seen_downlink[user] - downlink_w[cell] * seen, 0.0)
-            asked = min(log_power[1], log_power[0] - alpha * seen_log_gain[user, place])
-            column = 3 if known_los[user, cell] else 2
-            out[3, user, place] = seen
-            out[4, user, place] = climb(ladder, grid, column, log_power[2] + held - math.log(others))
+            expected, std = links[user, place, HELD_LOG_GAIN], links[user, place, HELD_STD]
+            seen_gain, held = math.exp(expected), expected - rule.margin * std
+            others = rule.end_noise_w + max(ends[user, SEEN_DOWNLINK] - sent * seen_gain, 0.0)
+            asked = min(log_limit, log_p0 - rule.alpha * expected)
+            column = 3 if links[user, place, HELD_CLEAR] > 0.5 else 2
+            out[3, user, place] = seen_gain
+            out[4, user, place] = climb(ladder, grid, column, log_block + held - math.log(others))
             out[5, user, place] = climb(ladder, grid, column, asked + held - log_risen)
             out[6, user, place] = math.exp(log_sent)
-            east, north = position[user, 0] - cell_xy[cell, 0], position[user, 1] - cell_xy[cell, 1]
-            out[7, user, place] = math.sqrt(east * east + north * north + drop_m * drop_m)
-            out[8, user, place] = seen_std[user, place]
+            east, north = position[user, 0] - cells[cell, EAST], position[user, 1] - cells[cell, NORTH]
+            out[7, user, place] = math.sqrt(east * east + north * north + rule.drop_m * rule.drop_m)
+            out[8, user, place] = std
 
 
 @njit
 def connect(
-    candidate: Cells,
     position: Reals,
     velocity: Reals,
-    cell_xy: Reals,
-    drop_m: float,
-    los: NDArray[np.bool_],
-    known_los: NDArray[np.bool_],
-    log_gain: Reals,
-    gain: Reals,
-    downlink_w: Reals,
-    downlink: Reals,
-    uplink: Reals,
-    own_w: Reals,
-    uplink_cell: Cells,
-    seen: Reals,
-    seen_downlink: Reals,
-    k: float,
-    doppler: Reals,
-    constants: Reals,
-    log_power: Reals,
+    uplink_cell: Integers,
+    pilots: Reals,
+    pilot_normals: Reals,
+    normals: Reals,
+    table: Reals,
+    rules: Any,
     ladder: Reals,
     grid: Reals,
-    was: Cells,
+    doppler: Reals,
+    far_w: Reals,
+    near: Integers,
+    cells: Reals,
+    field: Reals,
+    memory: Reals,
+    ends: Reals,
+    ties: Integers,
+    was: Integers,
     old: Reals,
-    normals: Reals,
     new: Reals,
     faded: Reals,
+    level: Reals,
+    slots: Integers,
+    links: Reals,
+    candidate: Integers,
+    handover: NDArray[np.bool_],
     out: Reals,
 ) -> None:
-    """Fade and rate every candidate link: ``fade``, ``rate`` and ``carry``; ``seen`` [2 user candidate] is observed.
+    """Sound whom ``pilots`` say, associate all, fade and rate every candidate link; writes what those write.
 
-    Writes what they write, ``out`` with the true efficiencies down and up as its second and third row.
+    Nobody is sounded where ``pilot_normals`` is empty. ``out`` has the true efficiencies down and up as its second and
+    third row.
     """
-    fade(candidate, los, k, velocity, doppler, was, old, normals, new, faded)
-    rate(
-        candidate, position, cell_xy, drop_m, known_los, log_gain, gain, downlink_w, downlink, uplink, own_w,
-        uplink_cell, seen[0], seen[1], seen_downlink, constants, log_power, ladder, grid, out,
-    )  # fmt: skip
+    if pilot_normals.shape[0] > 0:
+        sound(position, pilots, pilot_normals, cells, table, rules, near, field, memory, ends, ties)
+    associate(cells, table, rules, near, memory, far_w, ends, ties, level, candidate, slots, handover, links)
+    pick(slots, field, links)
+    fade(candidate, links, rules[0].rician_k, velocity, doppler, was, old, normals, new, faded)
+    rate(candidate, links, position, uplink_cell, cells, ends, rules, ladder, grid, out)
     carry(faded, ladder, grid, out[1:3])

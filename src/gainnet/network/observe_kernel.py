@@ -1,82 +1,105 @@
 """What soundings tell of the radio field, how that ages as ends move, and whom each end would be served by.
 
-``memory`` [user cell 4] holds for each link what its last sounding left: horizontal distance, estimate of the
-unit-variance shadowing field and the variance of its error, and attenuation of a sector's antenna (logarithm).
+The columns of ``field``, ``memory``, ``ends``, ``ties`` and ``cells`` and the fields of ``rules`` are those of
+``columns``.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gainnet.compiled import njit
+from gainnet.compiled import inner, njit
 from gainnet.network.channel_kernel import between, block_power, locate
+from gainnet.network.columns import (
+    CLEAR,
+    DISTANCE,
+    DOUBT,
+    EAST,
+    GAIN,
+    HEARD,
+    HELD_CLEAR,
+    HELD_LOG_GAIN,
+    HELD_STD,
+    LOG_GAIN,
+    LOSS,
+    MOVED,
+    NONE,
+    NORTH,
+    RIVAL,
+    SEEN_CLEAR,
+    SEEN_DOWNLINK,
+    SENT,
+    SERVING,
+    SHADE,
+    SHADOW,
+    TILE,
+    UP,
+    WAITED,
+)
 
 Reals = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 
-@njit
+@inner
 def sound(
     position: Reals,
-    cell_xy: Reals,
-    table: Reals,
-    step_m: float,
     blocks: Reals,
-    serving: NDArray[np.int64],
-    shadow: Reals,
-    los: NDArray[np.bool_],
-    log_gain: Reals,
-    gain: Reals,
-    noise_w: Reals,
-    power: Reals,
-    spread: Reals,
-    memory: Reals,
-    known_los: NDArray[np.bool_],
-    moved_m: Reals,
     normals: Reals,
+    cells: Reals,
+    table: Reals,
+    rules: Any,
+    near: Integers,
+    field: Reals,
+    memory: Reals,
+    ends: Reals,
+    ties: Integers,
 ) -> None:
-    """Measure the links of each user that spent pilots (``blocks`` [user] > 0) to all cells.
+    """Measure the links of each user that spent pilots (``blocks`` [user] > 0) to all cells near it.
 
     With b blocks at signal-to-noise ratio s per resource element the mean power of a fading channel is known with the
     relative variance ``spread / b + (2 / s + 1 / s^2) / (12 b)``: blocks lie apart in frequency, so each sees its own
     fading (``spread`` is the variance of its power without and with line of sight), and 12 elements share its noise.
     The logarithm of the measured gain errs by the logarithm of one plus that. It is then weighed against the
     shadowing prior (Kalman), so a hopeless measurement leaves the mean path loss. The state of the link counts as
-    seen. ``noise_w`` [cell] includes interference; ``normals`` [sounded cell] are fresh. Writes ``memory``,
-    ``known_los`` and, to zero, ``moved_m``.
+    seen. Noise includes interference; ``normals`` [sounded slot] are fresh. Writes ``memory`` and of ``ends`` the way.
     """
-    drawn = -1
+    drawn, rule = -1, rules[0]
     for user in range(position.shape[0]):
         if blocks[user] <= 0.0:
             continue
         drawn += 1
-        moved_m[user] = 0.0
-        sent = block_power(log_gain[user, serving[user]], power) if serving[user] >= 0 else power[2]
-        for cell in range(cell_xy.shape[0]):
-            east, north = position[user, 0] - cell_xy[cell, 0], position[user, 1] - cell_xy[cell, 1]
+        ends[user, MOVED] = 0.0
+        sent = rule.limit_w
+        if ties[user, SERVING] >= 0:
+            sent = block_power(field[user, ties[user, SERVING], LOG_GAIN], rule.p0_w, rule.alpha, rule.limit_w)
+        for slot in range(near.shape[1]):
+            cell, clear, shadow = near[user, slot], field[user, slot, CLEAR] > 0.5, field[user, slot, SHADOW]
+            east, north = position[user, 0] - cells[cell, EAST], position[user, 1] - cells[cell, NORTH]
             distance = math.sqrt(east * east + north * north)
-            row, part = locate(distance, step_m, table.shape[0])
-            std = between(table, row, part, 4 if los[user, cell] else 5)
-            mean = between(table, row, part, 0 if los[user, cell] else 1)
-            ratio = max(sent * gain[user, cell] / noise_w[cell], 1e-9)
-            fading = spread[1] if los[user, cell] else spread[0]
+            row, part = locate(distance, rule.step_m, table.shape[0])
+            std = between(table, row, part, 4 if clear else 5)
+            mean = between(table, row, part, 0 if clear else 1)
+            ratio = max(sent * field[user, slot, GAIN] / (rule.cell_noise_w + cells[cell, HEARD]), 1e-9)
+            fading = rule.clear_spread if clear else rule.spread
             relative = (fading + (2.0 / ratio + 1.0 / (ratio * ratio)) / 12.0) / blocks[user]
             error = math.log(1.0 + relative) / (std * std)
-            memory[user, cell, 0] = distance
-            memory[user, cell, 1] = (shadow[user, cell] + math.sqrt(error) * normals[drawn, cell]) / (1.0 + error)
-            memory[user, cell, 2] = error / (1.0 + error)
-            memory[user, cell, 3] = mean + std * shadow[user, cell] - log_gain[user, cell]
-            known_los[user, cell] = los[user, cell]
+            memory[user, slot, DISTANCE] = distance
+            memory[user, slot, SHADE] = (shadow + math.sqrt(error) * normals[drawn, slot]) / (1.0 + error)
+            memory[user, slot, DOUBT] = error / (1.0 + error)
+            memory[user, slot, LOSS] = mean + std * shadow - field[user, slot, LOG_GAIN]
+            memory[user, slot, SEEN_CLEAR] = field[user, slot, CLEAR]
 
 
-@njit
+@inner
 def aged_variance(
     memory: Reals,
     user: int,
-    cell: int,
-    was_los: float,
+    slot: int,
     moved_m: float,
     keep: float,
     same: float,
@@ -88,143 +111,145 @@ def aged_variance(
     That of the mixture of both states, and of where the way led: along the link a way ``m`` of unknown direction
     deviates by ``m / sqrt(2)``, which counts by the slope of the path loss at the distance expected.
     """
-    distance = math.sqrt(memory[user, cell, 0] * memory[user, cell, 0] + moved_m * moved_m)
+    distance = math.sqrt(memory[user, slot, DISTANCE] * memory[user, slot, DISTANCE] + moved_m * moved_m)
     row, part = locate(distance, step_m, table.shape[0])
-    los = (1.0 - same) * min(max(between(table, row, part, 2), 0.0), 1.0) + same * was_los
+    los = (1.0 - same) * min(max(between(table, row, part, 2), 0.0), 1.0) + same * memory[user, slot, SEEN_CLEAR]
     clear_std, blocked_std = between(table, row, part, 4), between(table, row, part, 5)
-    offset = keep * memory[user, cell, 1]
+    offset = keep * memory[user, slot, SHADE]
     apart = between(table, row, part, 0) - between(table, row, part, 1) + (clear_std - blocked_std) * offset
     field = los * clear_std * clear_std + (1.0 - los) * blocked_std * blocked_std
     likelier = 0 if los > 0.5 else 1
     along = (table[row + 1, likelier] - table[row, likelier]) / step_m * moved_m
-    forgotten = 1.0 - keep * keep * (1.0 - memory[user, cell, 2])
+    forgotten = 1.0 - keep * keep * (1.0 - memory[user, slot, DOUBT])
     variance: float = forgotten * field + los * (1.0 - los) * apart * apart + 0.5 * along * along
     return variance
 
 
 @njit
-def serve(
-    user: int,
-    level: Reals,
-    best: int,
-    serving: NDArray[np.int64],
-    rival: NDArray[np.int64],
-    waited_s: Reals,
-    hysteresis: float,
-    trigger_s: float,
-    frame_s: float,
-) -> bool:
-    """Choose the user's serving cell from the observed ``level`` [cell] (-inf: down), and say whether it changed.
+def serve(user: int, level: Reals, best: int, ties: Integers, ends: Reals, rules: Any) -> bool:
+    """Choose the user's serving cell from the observed ``level`` [slot] (-inf: down), and say whether it changed.
 
-    Event A3 (TS 38.331 clause 5.5.4.4): the best cell takes over when it has been better by ``hysteresis`` for
-    ``trigger_s``. A cell that is down loses its users at once. The first association is no hand-over.
+    Event A3 (TS 38.331 clause 5.5.4.4): the best cell takes over when it has been better by the hysteresis for the
+    time to trigger. A cell that is down, or no longer near, loses its users at once. The first association is no
+    hand-over.
     """
-    old = serving[user]
-    if best < 0 or (old >= 0 and level[old] > -math.inf and level[best] <= level[old] + hysteresis):
-        rival[user] = -1
-        if best < 0:
-            serving[user] = -1
-        lost: bool = best < 0 and old >= 0
-        return lost
+    old, before = ties[user, SERVING], ties[user, RIVAL]
+    served: bool = old != NONE
+    ties[user, RIVAL] = NONE
+    if best < 0:
+        ties[user, SERVING] = NONE
+        return served
     if old >= 0 and level[old] > -math.inf:
-        waited_s[user] = waited_s[user] + frame_s if rival[user] == best else 0.0
-        rival[user] = best
-        if waited_s[user] + 1e-9 < trigger_s:
+        if level[best] <= level[old] + rules[0].hysteresis:
             return False
-    rival[user] = -1
-    serving[user] = best
-    changed: bool = old >= 0
-    return changed
+        ends[user, WAITED] = ends[user, WAITED] + rules[0].frame_s if before == best else 0.0
+        if ends[user, WAITED] + 1e-9 < rules[0].trigger_s:
+            ties[user, RIVAL] = best
+            return False
+    ties[user, SERVING] = best
+    return served
 
 
 @njit
-def rank(level: Reals, first: int, candidate: NDArray[np.int64]) -> None:
-    """Write ``first`` and then the strongest other cells of ``level`` [cell] (-inf: down), -1 where there are none."""
+def rank(level: Reals, first: int, candidate: Integers) -> None:
+    """Write ``first`` and then the strongest others of ``level`` [slot] (-inf: down), -1 where there are none."""
     candidate[:] = -1
     candidate[0] = first
     if first < 0:
         return
-    for cell in range(level.shape[0]):
-        if cell == first or level[cell] == -math.inf:
+    last = candidate.shape[0] - 1
+    for slot in range(level.shape[0]):
+        if slot == first or level[slot] == -math.inf or last == 0:
             continue
-        place = candidate.shape[0]
-        while place > 1 and (candidate[place - 1] < 0 or level[candidate[place - 1]] < level[cell]):
+        if candidate[last] >= 0 and level[candidate[last]] >= level[slot]:
+            continue
+        place = last
+        while place > 1 and (candidate[place - 1] < 0 or level[candidate[place - 1]] < level[slot]):
+            candidate[place] = candidate[place - 1]
             place -= 1
-        for lower in range(candidate.shape[0] - 1, place, -1):
-            candidate[lower] = candidate[lower - 1]
-        if place < candidate.shape[0]:
-            candidate[place] = cell
+        candidate[place] = slot
 
 
-@njit
-def persist(moved_m: float, correlation_m: Reals) -> tuple[float, float, float]:
+@inner
+def persist(moved_m: float, rules: Any) -> tuple[float, float, float]:
     """Weight of the state seen ``moved_m`` ago, and the shadowing kept with line of sight and without.
 
     The weight is ``(2 / pi) asin(rho)``, rho the correlation of the field behind the state: exact where both states are
-    equally likely. ``correlation_m`` is that of ``channel_kernel.propagate``.
+    equally likely.
     """
-    lengths = moved_m / correlation_m[0]
+    lengths = moved_m / rules[0].state_m
     same = 2.0 / math.pi * math.asin((1.0 + lengths) * math.exp(-lengths))
-    return same, math.exp(-moved_m / correlation_m[1]), math.exp(-moved_m / correlation_m[2])
+    return same, math.exp(-moved_m / rules[0].clear_m), math.exp(-moved_m / rules[0].blocked_m)
 
 
-@njit
+@inner
+def expect(
+    user: int, table: Reals, rules: Any, near: Integers, memory: Reals, ends: Reals, cells: Reals, level: Reals
+) -> tuple[int, float]:
+    """Expected logarithm of the gain of each link of a user in ``level`` [slot], -inf if the cell is down.
+
+    Returns the slot of the strongest cell that is up, -1 for none, and the power expected from all near cells per block
+    (W). See ``associate``.
+    """
+    way, best, total = min(ends[user, MOVED], rules[0].way_max_m), -1, 0.0
+    same, keep_los, keep_nlos = persist(ends[user, MOVED], rules)
+    for slot in range(near.shape[1]):
+        seen = memory[user, slot, SEEN_CLEAR]
+        keep = keep_nlos + seen * (keep_los - keep_nlos)
+        distance = math.sqrt(memory[user, slot, DISTANCE] * memory[user, slot, DISTANCE] + way * way)
+        row, part = locate(distance, rules[0].step_m, table.shape[0])
+        los = (1.0 - same) * min(max(between(table, row, part, 2), 0.0), 1.0) + seen * same
+        offset = keep * memory[user, slot, SHADE]
+        clear = between(table, row, part, 0) + between(table, row, part, 4) * offset
+        blocked = between(table, row, part, 1) + between(table, row, part, 5) * offset
+        level[slot] = blocked + los * (clear - blocked) - memory[user, slot, LOSS]
+    for slot in range(near.shape[1]):
+        cell = near[user, slot]
+        total += cells[cell, SENT] * math.exp(level[slot])
+        if cells[cell, UP] < 0.5:
+            level[slot] = -math.inf
+        elif best < 0 or level[slot] > level[best]:
+            best = slot
+    return best, total
+
+
+@inner
 def associate(
-    memory: Reals,
-    known_los: NDArray[np.bool_],
-    moved_m: Reals,
-    up: NDArray[np.bool_],
-    downlink_w: Reals,
+    cells: Reals,
     table: Reals,
-    step_m: float,
-    correlation_m: Reals,
-    rule: Reals,
-    serving: NDArray[np.int64],
-    rival: NDArray[np.int64],
-    waited_s: Reals,
-    candidate: NDArray[np.int64],
+    rules: Any,
+    near: Integers,
+    memory: Reals,
+    far_w: Reals,
+    ends: Reals,
+    ties: Integers,
+    level: Reals,
+    candidate: Integers,
+    slots: Integers,
     handover: NDArray[np.bool_],
-    log_gain: Reals,
-    std: Reals,
-    downlink: Reals,
+    links: Reals,
 ) -> None:
     """From what is remembered: observed gains, expected interference, serving cell and candidates of each user.
 
     A way ``m`` of unknown direction leads from distance ``d`` to ``sqrt(d^2 + m^2)`` in the mean square; there the
-    expectation is taken. The state seen persists as ``persist`` says, and is else as likely as anywhere there. ``rule``
-    is (hysteresis, time to trigger, frame, farthest that an end can be from where it was sounded). Writes ``candidate``
-    and for it the observed ``log_gain`` and its ``std`` [user candidate], ``handover`` and ``downlink`` [user], the
-    expected power from all cells per block.
+    expectation is taken. The state seen persists as ``persist`` says, and is else as likely as anywhere there.
+    ``far_w`` [tile] is the power of the cells that are not near, whose mean counts as known; ``level`` [slot] is
+    scratch. Writes ``candidate``, its ``slots`` and the observed half of its ``links``, ``handover`` [user], and of
+    ``ends`` the expected power from all cells per block.
     """
-    level = np.empty(memory.shape[1])
-    for user in range(memory.shape[0]):
-        way = min(moved_m[user], rule[3])
-        same, keep_los, keep_nlos = persist(moved_m[user], correlation_m)
-        best, total = -1, 0.0
-        for cell in range(memory.shape[1]):
-            seen = 1.0 if known_los[user, cell] else 0.0
-            keep = keep_nlos + seen * (keep_los - keep_nlos)
-            distance = math.sqrt(memory[user, cell, 0] * memory[user, cell, 0] + way * way)
-            row, part = locate(distance, step_m, table.shape[0])
-            los = (1.0 - same) * min(max(between(table, row, part, 2), 0.0), 1.0) + seen * same
-            offset = keep * memory[user, cell, 1]
-            clear = between(table, row, part, 0) + between(table, row, part, 4) * offset
-            blocked = between(table, row, part, 1) + between(table, row, part, 5) * offset
-            level[cell] = blocked + los * (clear - blocked) - memory[user, cell, 3]
-        for cell in range(memory.shape[1]):
-            total += downlink_w[cell] * math.exp(level[cell])
-            if not up[cell]:
-                level[cell] = -math.inf
-            elif best < 0 or level[cell] > level[best]:
-                best = cell
-        downlink[user] = total
-        handover[user] = serve(user, level, best, serving, rival, waited_s, rule[0], rule[1], rule[2])
-        rank(level, serving[user], candidate[user])
-        for place in range(candidate.shape[1]):
-            cell = candidate[user, place]
-            if cell >= 0:
-                seen = 1.0 if known_los[user, cell] else 0.0
-                keep = keep_nlos + seen * (keep_los - keep_nlos)
-                variance = aged_variance(memory, user, cell, seen, way, keep, same, table, step_m)
-                log_gain[user, place] = level[cell]
-                std[user, place] = math.sqrt(variance)
+    for user in range(near.shape[0]):
+        best, total = expect(user, table, rules, near, memory, ends, cells, level)
+        ends[user, SEEN_DOWNLINK] = total + far_w[ties[user, TILE]]
+        handover[user] = serve(user, level, best, ties, ends, rules)
+        rank(level, ties[user, SERVING], slots[user])
+        way = min(ends[user, MOVED], rules[0].way_max_m)
+        same, keep_los, keep_nlos = persist(ends[user, MOVED], rules)
+        for place in range(slots.shape[1]):
+            slot = slots[user, place]
+            candidate[user, place] = near[user, slot] if slot >= 0 else -1
+            if slot >= 0:
+                keep = keep_nlos + memory[user, slot, SEEN_CLEAR] * (keep_los - keep_nlos)
+                variance = aged_variance(memory, user, slot, way, keep, same, table, rules[0].step_m)
+                links[user, place, HELD_CLEAR] = memory[user, slot, SEEN_CLEAR]
+                links[user, place, HELD_LOG_GAIN] = level[slot]
+                links[user, place, HELD_STD] = math.sqrt(variance)
