@@ -227,7 +227,7 @@ def admit(
 
 
 
-@njit
+@inner
 def collect(
     tables: Tables,
     running: Running,

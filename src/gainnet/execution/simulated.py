@@ -24,12 +24,11 @@ from gainnet.execution.step_kernel import (
     LOOKS,
     UP_BIT,
     Meters,
-    commit_rows,
     run_frame,
 )
 from gainnet.execution.table import Ledger, Table, concatenate, empty_residency, new_meters, new_work, take
 from gainnet.network.compute import Nodes
-from gainnet.network.energy import END_CIRCUIT_W, compute_energy_j, radio_energy_j
+from gainnet.network.energy import END_CIRCUIT_W, radio_energy_j
 from gainnet.network.state import Load, NetworkState
 from gainnet.orchestrator.orchestrator import Orchestrator
 from gainnet.orchestrator.pattern import Posed, view_of
@@ -72,10 +71,16 @@ class Execution:
         rng: np.random.Generator,
         load_initial: float,
     ) -> None:
-        self._config, self._orchestrator, self._nodes, self._station = config, orchestrator, nodes, station
+        self._config, self._orchestrator, self._station = config, orchestrator, station
         self._schedule, self._frame_s, self._pace, self._patience_s, self._rng = schedule, frame_s, pace, patience_s, rng
         pool, tables = orchestrator.pool, orchestrator.tables
         self._pool, self._tables = pool, tables
+        fixed = slice(pool.fixed)
+        self._idle_w, self._busy_w = (nodes.count * nodes.idle_w)[fixed], nodes.peak_w - nodes.idle_w
+        self._node_given_s = nodes.count[fixed] * frame_s
+        self._link_given_bit = tables.link["bit_per_s"] * frame_s
+        self._size_byte = tables.artifact["size_byte"].copy()
+        self._price_per_s, self._memory_byte = nodes.price_per_s, nodes.memory_byte[fixed]
         self._residency = empty_residency(resident)
         self._table = Table(pool.stages_max)
         self._ledger = Ledger()
@@ -116,16 +121,8 @@ class Execution:
         sounding = self._orchestrator.sounding_block_s
         capacity[: pool.compute_start : pool.radio_parts] -= sounding / self._frame_s
         np.maximum(capacity, 0.0, out=capacity)
-        active = self._table.active
-        running = self._table.running
-        if len(active):
-            run_frame(
-                tables, view_of(state, state.truth), running, self._residency, active, capacity, pool.power_block_s,
-                self._frame_s, self._config.steps, self._config.retries, self._work, meters, self._rng,
-            )  # fmt: skip
-        ended = self._collect(end_s)
+        ended = self._advance(state, capacity, meters)
         outcomes = _join(rejected, ended)
-        commit_rows(tables, running, self._table.active, end_s, self._committed)
         usage = self._usage(meters, state, sounding, loads)
         self._remember_batch(meters)
         band = tables.run[0]["blocks"] * self._frame_s
@@ -199,23 +196,27 @@ class Execution:
             self._waiting = concatenate(self._waiting, tasks)
             self._since_s = np.concatenate([self._since_s, since_s])
 
-    def _collect(self, end_s: float) -> Outcomes | None:
-        """Take ended tasks out of the table; lost ones try again while they may."""
-        table = self._table
-        active = table.active
+    def _advance(
+        self, state: NetworkState, capacity: Float[np.ndarray, " resource"], meters: Meters
+    ) -> Outcomes | None:
+        """Run the active tasks for a frame and take those that ended out of the table; lost ones try again while they may."""
+        table, active = self._table, self._table.active
         if len(active) == 0:
+            self._committed[:] = 0.0
             return None
         left = np.empty(len(active), np.int64)
-        stay, leave = rk.collect(
-            self._tables, table.running, self._residency, active, end_s, self._config.abandon_s, left
-        )
+        stay, leave = run_frame(
+            self._tables, view_of(state, state.truth), table.running, self._residency, active, capacity,
+            self._pool.power_block_s, self._frame_s, self._config.steps, self._config.retries, self._config.abandon_s,
+            self._work, meters, self._committed, left, self._rng,
+        )  # fmt: skip
         if leave == 0:
             return None
         left = left[:leave]
         table.leave(stay, left)
         results = table.running.ints[left, rk.R_RESULT]
         if (results < 0).any():
-            again = self._retry(left[results < 0], end_s)
+            again = self._retry(left[results < 0], state.time_s + self._frame_s)
             left = left[~np.isin(left, again)]
         return self._outcomes(left)
 
@@ -300,7 +301,7 @@ class Execution:
 
     def _usage(self, meters: Meters, state: NetworkState, sounding: Float[np.ndarray, " cell"], loads: int) -> Usage:
         """What the frame used, from the meters of the step kernel."""
-        tables, pool, nodes, frame_s = self._tables, self._pool, self._nodes, self._frame_s
+        tables, pool, frame_s = self._tables, self._pool, self._frame_s
         health, fixed = state.load.health, pool.fixed
         band = tables.run[0]["blocks"] * frame_s
         band_use = meters.used[: pool.compute_start].reshape(pool.cells, -1).sum(axis=1) / band
@@ -308,24 +309,22 @@ class Execution:
         transmit = meters.transmit_block_s / band
         radio_j = radio_energy_j(transmit, band_use + sounding_use > 0.0, health.cell_up, self._station, frame_s).sum()
         radio_j += meters.uplink_j.sum() + END_CIRCUIT_W * meters.uplink_block_s.sum() / tables.run[0]["blocks"]
-        node_up = np.concatenate([health.node_up, np.ones(pool.users, np.bool_)])
-        compute_j = compute_energy_j(meters.busy_s, node_up, nodes, frame_s)[:fixed].sum()
-        compute_j += meters.busy_s[fixed:] @ tables.node["busy_w"][fixed:]
+        compute_j = self._idle_w @ health.node_up * frame_s + meters.busy_s @ self._busy_w
         link = pool.link_start
         residency = self._residency
-        weights = np.isfinite(residency.ready_s[:fixed]) @ tables.artifact["size_byte"]
+        weights = np.isfinite(residency.ready_s[:fixed]) @ self._size_byte
         return Usage(
             radio_energy_j=float(radio_j),
             compute_energy_j=float(compute_j),
-            cost=float(meters.busy_s @ tables.node["price_per_s"] + (radio_j + compute_j) * tables.run[0]["energy_price_per_j"]),
+            cost=float(meters.busy_s @ self._price_per_s + (radio_j + compute_j) * tables.run[0]["energy_price_per_j"]),
             running=len(self._table.active),
             waiting=0 if self._waiting is None else len(self._waiting),
             cell_use=band_use + sounding_use,
             sounding_use=sounding_use,
             radar_use=meters.radar_block_s / band,
-            node_use=meters.busy_s[:fixed] / (tables.node["count"][:fixed] * frame_s),
-            link_use=meters.used[link:] / (tables.link["bit_per_s"] * frame_s),
-            memory_use=(weights + residency.cache_byte[:fixed]) / tables.node["memory_byte"][:fixed],
+            node_use=meters.busy_s[:fixed] / self._node_given_s,
+            link_use=meters.used[link:] / self._link_given_bit,
+            memory_use=(weights + residency.cache_byte[:fixed]) / self._memory_byte,
             uplink_bit=float(meters.totals[UP_BIT]),
             downlink_bit=float(meters.totals[DOWN_BIT]),
             flop=float(meters.totals[FLOPS]),

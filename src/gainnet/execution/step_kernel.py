@@ -37,6 +37,7 @@ from gainnet.execution.running_kernel import (
     R_USER,
     Residency,
     Running,
+    collect,
     enter_stage,
 )
 from gainnet.orchestrator.pattern_kernel import stage_cost
@@ -419,42 +420,14 @@ def lose_failed(tables: Tables, running: Running, node_up: NDArray[np.bool_], ac
                 break
 
 
-@njit
-def run_frame(
-    tables: Tables,
-    view: View,
-    running: Running,
-    residency: Residency,
-    active: NDArray[np.int64],
-    capacity: NDArray[np.float64],
-    power_block_s: float,
-    frame_s: float,
-    steps: int,
-    retries: int,
-    work: Work,
-    meters: Meters,
-    rng: np.random.Generator,
-) -> None:
-    """Advance all active tasks by one frame on the links of ``view`` (the true ones)."""
-    pending = np.zeros(running.ints.shape[0], np.bool_)
-    lose_failed(tables, running, view.node_up, active, view.now_s)
-    for row in active:
-        follow_radio(tables, view, running, row, view.now_s, pending)
-    step_s = frame_s / steps
-    for k in range(steps):
-        step(
-            tables, running, residency, active, capacity, power_block_s / steps, view.now_s + k * step_s, step_s, retries,
-            view.sensing_up, work, meters, rng,
-        )  # fmt: skip
-
-
-@njit
+@inner
 def commit_rows(
     tables: Tables, running: Running, active: NDArray[np.int64], now_s: float, committed: NDArray[np.float64]
 ) -> None:
     """What every active task still needs of each resource by the end of each slot, as it is planned from now on."""
     slots, edges = tables.run[0].slots, tables.slot_edge_s
-    committed[:] = 0.0
+    for r in range(len(committed)):
+        committed[r] = 0.0
     for row in active:
         ints = running.ints[row]
         if ints[R_STATUS] != ACTIVE:
@@ -473,3 +446,43 @@ def commit_rows(
                 for later in range(slot, slots):
                     committed[base + later] += amount
             begin = end
+
+
+@njit
+def run_frame(
+    tables: Tables,
+    view: View,
+    running: Running,
+    residency: Residency,
+    active: NDArray[np.int64],
+    capacity: NDArray[np.float64],
+    power_block_s: float,
+    frame_s: float,
+    steps: int,
+    retries: int,
+    abandon_s: float,
+    work: Work,
+    meters: Meters,
+    committed: NDArray[np.float64],
+    left: NDArray[np.int64],
+    rng: np.random.Generator,
+) -> tuple[int, int]:
+    """Advance all active tasks by one frame on the links of ``view`` (the true ones), and part those that ended.
+
+    Afterwards ``active`` holds the rows that stay in front and ``left`` those that left, as `collect` says, which also
+    gives the numbers returned; ``committed`` is what those that stay still need of every pool row.
+    """
+    pending = np.zeros(running.ints.shape[0], np.bool_)
+    lose_failed(tables, running, view.node_up, active, view.now_s)
+    for row in active:
+        follow_radio(tables, view, running, row, view.now_s, pending)
+    step_s = frame_s / steps
+    for k in range(steps):
+        step(
+            tables, running, residency, active, capacity, power_block_s / steps, view.now_s + k * step_s, step_s, retries,
+            view.sensing_up, work, meters, rng,
+        )  # fmt: skip
+    end_s = view.now_s + frame_s
+    stay, leave = collect(tables, running, residency, active, end_s, abandon_s, left)
+    commit_rows(tables, running, active[:stay], end_s, committed)
+    return stay, leave

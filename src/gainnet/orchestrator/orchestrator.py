@@ -16,7 +16,7 @@ from gainnet.demand.task import Tasks
 from gainnet.network.sensing import SYMBOLS_PER_SLOT
 from gainnet.network.state import Health, NetworkState, Tier
 from gainnet.orchestrator import matcher as matchers
-from gainnet.orchestrator.orchestrator_kernel import choose_sounded, offer
+from gainnet.orchestrator.orchestrator_kernel import choose_sounded, move_bids, offer, rank_edges, set_aside
 from gainnet.orchestrator.pattern import Enumerator, Posed
 from gainnet.orchestrator.plan import Plan
 from gainnet.orchestrator.pool import POOL_KINDS, Pool
@@ -70,6 +70,7 @@ class Orchestrator:
             ]
         )
         self._edges = np.flatnonzero(tables.node["tier"][: pool.fixed] == Tier.EDGE)
+        self._spare = np.empty(len(self._edges))
         pilot_block_s = sensing.sounding_blocks * SYMBOLS_PER_SLOT * symbol_s
         share_block_s = sensing.sounding_share * tables.run[0]["blocks"] * self._frame_s
         self._sounding_blocks = float(sensing.sounding_blocks)
@@ -124,17 +125,16 @@ class Orchestrator:
         would be used beyond what it gives in a frame gets dearer, one that would be used less gets cheaper, down to a
         floor at which it does not matter. Ends keep to themselves, so their time has no bid.
         """
-        self._offered[:] = 0.0
-        problem = posed.problem
+        problem, pool = posed.problem, self.pool
         worth = offer(
             problem.task_ptr, problem.value, problem.demand_ptr, problem.demand_row, problem.demand_amount,
-            problem.row_id, posed.columns.arrival_s, now_s - self._frame_s, self.pool.slots, self._offered,
+            problem.row_id, posed.columns.arrival_s, now_s - self._frame_s, pool.slots, self._offered,
         )  # fmt: skip
         self._worth += FORESIGHT_MEMORY * (worth - self._worth)
-        given = np.maximum(self._capacity * self._frame_s, 1e-12)
-        self._bid *= np.exp(self._foresight * np.clip(self._offered / given - 1.0, -1.0, 3.0))
-        np.maximum(self._bid, BID_FLOOR * self._worth / given, out=self._bid)
-        self._bid[self.pool.end_start : self.pool.link_start] = 0.0
+        move_bids(
+            self._offered, self._capacity, self._frame_s, self._foresight, BID_FLOOR * self._worth, pool.end_start,
+            pool.link_start, self._bid,
+        )  # fmt: skip
 
     def _sound(self, state: NetworkState) -> None:
         """Choose the ends that get pilots in this frame."""
@@ -148,20 +148,19 @@ class Orchestrator:
     def _free(self, state: NetworkState) -> Float[np.ndarray, " pool_row"]:
         """What is left of every row after faults, sounding, running tasks, and the reserve for what was not foreseen."""
         pool, load = self.pool, state.load
-        free = np.empty(pool.rows)
         self.capacity(load.health)
-        np.subtract(self._timed, load.committed[: pool.memory_start], out=free[: pool.memory_start])
-        bands = free[: pool.compute_start * pool.slots].reshape(pool.cells, pool.radio_parts, pool.slots)
-        bands[:, 0] -= self.sounding_block_s[:, None]
-        held = (load.pinned > 0) @ self._size_byte
-        free[pool.memory_start : pool.power_start] = pool.memory_byte - held - load.memory_used_byte
-        free[pool.power_start :] = pool.power_block_s
+        free = np.empty(pool.rows)
+        set_aside(
+            self._timed, load.committed, self.sounding_block_s, pool.memory_byte, load.memory_used_byte, load.pinned,
+            self._size_byte, pool.power_block_s, pool.radio_parts, pool.slots, free,
+        )  # fmt: skip
         return free
 
     def _spare_edges(self, free: Float[np.ndarray, " pool_row"]) -> Int[np.ndarray, " edge"]:
-        """Edges in order of the free fraction of their time over the whole horizon."""
+        """Edges in order of the free fraction of their time."""
         pool = self.pool
-        first = pool.compute_start * pool.slots
-        rows = free[first : pool.end_start * pool.slots].reshape(pool.fixed, -1)
-        whole = self._whole[first : pool.end_start * pool.slots].reshape(pool.fixed, -1)
-        return self._edges[np.argsort(-(rows / np.maximum(whole, 1e-12))[self._edges].mean(axis=1), kind="stable")]
+        ranked = np.empty(len(self._edges), np.int64)
+        rank_edges(
+            free, self._whole, self._edges, pool.compute_start, pool.compute_parts, pool.slots, self._spare, ranked
+        )
+        return ranked

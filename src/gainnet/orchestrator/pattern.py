@@ -9,6 +9,7 @@ windows that use ``pace`` of the time that is left, and each draws evenly on the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -21,6 +22,9 @@ from gainnet.orchestrator.pool import Pool
 from gainnet.orchestrator.problem import Problem
 from gainnet.orchestrator.tables import Tables
 from gainnet.scenario.orchestrator import Orchestrator
+
+
+_columns = attrgetter(*stages.TaskColumns._fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,7 @@ class Enumerator:
             bid: what a unit of each resource's time to come is worth to tasks that have not arrived.
         """
         view = view_of(state, state.observed, spare_edge, bid)
-        columns = stages.TaskColumns(*(getattr(tasks, name) for name in stages.TaskColumns._fields))
+        columns = stages.TaskColumns(*_columns(tasks))
         if len(tasks) > self._tasks_max:
             self._tasks_max = 2 * len(tasks)
             self._grow()

@@ -356,12 +356,13 @@ def try_task(
         pick[NODE] = tables.run[0].fixed + user
         pick[CANDIDATE] = 0 if kind == PERCEPTION else -1
         pick[CELL] = view.candidate[user, 0] if kind == PERCEPTION else -1
-        if kind != PERCEPTION or best > 0.0:
+        if kind != PERCEPTION or view.downlink[user, 0] > 0.0:
             try_models(tables, tasks, view, pace, scratch)
     for k in range(min(cells_considered, view.candidate.shape[1])):
         cell = view.candidate[user, k]
         weakest = min(view.uplink[user, k], view.downlink[user, k])
-        if cell < 0 or weakest <= 0.0 or (k > 0 and weakest < SECOND_CELL_FLOOR * best):
+        usable = view.downlink[user, k] if kind == PERCEPTION else weakest
+        if cell < 0 or usable <= 0.0 or (k > 0 and weakest < SECOND_CELL_FLOOR * best):
             continue
         pick[CANDIDATE], pick[CELL] = k, cell
         for j in range(places(tables, view, cell, edges_considered, scratch.places)):
