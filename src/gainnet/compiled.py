@@ -29,7 +29,9 @@ def njit(function: Function) -> Function:
 
 def inner(function: Function) -> Function:
     """Compile a function that only compiled code calls, and that allocates nothing."""
-    options = {"cache": True, "nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "_nrt": False}
+    options: dict[str, Any] = {
+        "cache": True, "nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "_nrt": False,
+    }  # fmt: skip
     return cast(Function, numba.njit(**options)(function))
 
 

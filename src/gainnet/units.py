@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,19 +15,19 @@ BOLTZMANN_J_PER_K = 1.380649e-23
 
 def db_to_linear(value_db: Value) -> Value:
     """A power ratio in dB to the ratio itself."""
-    return 10.0 ** (value_db / 10.0)
+    return cast(Value, 10.0 ** (value_db / 10.0))
 
 
 def linear_to_db(value: Value) -> Value:
     """A power ratio to dB."""
-    return 10.0 * np.log10(value)  # type: ignore[return-value]
+    return cast(Value, 10.0 * np.log10(value))
 
 
 def dbm_to_w(power_dbm: Value) -> Value:
     """dBm to W."""
-    return 10.0 ** (power_dbm / 10.0 - 3.0)
+    return cast(Value, 10.0 ** (power_dbm / 10.0 - 3.0))
 
 
 def w_to_dbm(power_w: Value) -> Value:
     """W to dBm."""
-    return 10.0 * np.log10(power_w) + 30.0  # type: ignore[return-value]
+    return cast(Value, 10.0 * np.log10(power_w) + 30.0)

@@ -105,7 +105,10 @@ def hold(tables: Tables, residency: Residency, node: int, artifact: int, now_s: 
         if not fits:
             return -1
         seconds = load_s(
-            tables.artifact[artifact].size_byte, tables.artifact[artifact].load_s, tables.node[node].load_byte_per_s, tables.node[node].load_overhead_s
+            tables.artifact[artifact].size_byte,
+            tables.artifact[artifact].load_s,
+            tables.node[node].load_byte_per_s,
+            tables.node[node].load_overhead_s,
         )
         residency.load_free_s[node] = max(now_s, residency.load_free_s[node]) + seconds
         residency.ready_s[node, artifact] = residency.load_free_s[node]
@@ -161,7 +164,7 @@ def enter_stage(tables: Tables, running: Running, residency: Residency, row: int
     ints = running.ints[row]
     stage = ints[R_STAGE]
     kind = running.stage_ints[row, stage, KIND]
-    if kind == PREFILL or kind == DENOISE or kind == TRAIN:
+    if kind in (PREFILL, DENOISE, TRAIN):
         holder = holder_of(tables, tables.service_kind[ints[R_SERVICE]], ints[R_USER], ints[R_NODE])
         running.floats[row, R_READY] = max(at_s, artifact_ready_s(residency, ints, holder))
     else:
@@ -223,8 +226,6 @@ def admit(
         floats[R_START], floats[R_END] = view.now_s, math.nan
         enter_stage(tables, running, residency, row, view.now_s)
     return loads
-
-
 
 
 @inner

@@ -72,7 +72,13 @@ class Execution:
         load_initial: float,
     ) -> None:
         self._config, self._orchestrator, self._station = config, orchestrator, station
-        self._schedule, self._frame_s, self._pace, self._patience_s, self._rng = schedule, frame_s, pace, patience_s, rng
+        self._schedule, self._frame_s, self._pace, self._patience_s, self._rng = (
+            schedule,
+            frame_s,
+            pace,
+            patience_s,
+            rng,
+        )
         pool, tables = orchestrator.pool, orchestrator.tables
         self._pool, self._tables = pool, tables
         fixed = slice(pool.fixed)
@@ -138,7 +144,9 @@ class Execution:
 
     def _remember_batch(self, meters: Meters) -> None:
         """Let the batch of every node and model follow what the frame saw; where nothing was decoded it fades to 1."""
-        seen = np.divide(meters.token, meters.token_share, out=np.ones_like(meters.token), where=meters.token_share > 0.0)
+        seen = np.divide(
+            meters.token, meters.token_share, out=np.ones_like(meters.token), where=meters.token_share > 0.0
+        )
         self._batch *= 1.0 - BATCH_MEMORY
         self._batch += BATCH_MEMORY * seen.reshape(self._batch.shape)
 

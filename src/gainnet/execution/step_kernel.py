@@ -30,7 +30,6 @@ from gainnet.execution.running_kernel import (
     R_MODEL,
     R_NODE,
     R_READY,
-    R_SERVICE,
     R_STAGE,
     R_STAGES,
     R_STATUS,
@@ -112,11 +111,13 @@ class Work(NamedTuple):
 @inner
 def is_radio(kind: int) -> bool:
     """Whether a stage sends data over the air."""
-    return kind == UPLINK or kind == DOWNLINK or kind == UPLOAD
+    return kind in (UPLINK, DOWNLINK, UPLOAD)
 
 
 @inner
-def follow_radio(tables: Tables, view: View, running: Running, row: int, now_s: float, pending: NDArray[np.bool_]) -> None:
+def follow_radio(
+    tables: Tables, view: View, running: Running, row: int, now_s: float, pending: NDArray[np.bool_]
+) -> None:
     """Give a task's remaining radio stages the rates of its cell as they truly are; hand it over where the cell is lost."""
     ints, stages, amounts = running.ints[row], running.stage_ints[row], running.stage_floats[row]
     pending[row] = False
@@ -136,7 +137,9 @@ def follow_radio(tables: Tables, view: View, running: Running, row: int, now_s: 
             forward_s = tables.path_latency_s[tables.cell_edge[ints[R_CELL]], tables.cell_edge[best]]
             ints[R_CELL], k = best, 0
             ints[R_HANDOVER] += 1
-            running.floats[row, R_READY] = max(running.floats[row, R_READY], now_s + tables.run[0].interruption_s + forward_s)
+            running.floats[row, R_READY] = max(
+                running.floats[row, R_READY], now_s + tables.run[0].interruption_s + forward_s
+            )
     up, down = (view.uplink[user, k], view.downlink[user, k]) if k >= 0 else (0.0, 0.0)
     for s in range(ints[R_STAGE], ints[R_STAGES]):
         kind = stages[s, KIND]
@@ -172,9 +175,7 @@ def batch_of(tables: Tables, requests: float, node: int) -> float:
 
 
 @inner
-def want(
-    tables: Tables, running: Running, work: Work, row: int, at_s: float, step_s: float
-) -> bool:
+def want(tables: Tables, running: Running, work: Work, row: int, at_s: float, step_s: float) -> bool:
     """How much of its resource a task's stage could use in its left-over time; whether it may begin in this step."""
     ints, floats = running.ints[row], running.floats[row]
     s = ints[R_STAGE]
@@ -183,7 +184,9 @@ def want(
         node = ints[R_NODE]
         key = node * len(tables.artifact) + ints[R_MODEL]
         batch = batch_of(tables, float(work.decoding[key]), node)
-        numbers[UNIT] = max(numbers[FLOP] / tables.node[node].flop_per_s, numbers[TOKEN_WEIGHT] / batch + numbers[TOKEN_CACHE])
+        numbers[UNIT] = max(
+            numbers[FLOP] / tables.node[node].flop_per_s, numbers[TOKEN_WEIGHT] / batch + numbers[TOKEN_CACHE]
+        )
         numbers[RATE] = 1.0 / batch
     if not numbers[UNIT] < math.inf:
         return False
@@ -194,7 +197,7 @@ def want(
 
 @inner
 def urgency(running: Running, row: int) -> float:
-    """What a contended resource is given out by: the planned end; a prefill a little before, so that it joins the next batch."""
+    """What a contended resource is given out by: the planned end, for a prefill a little before (it joins a batch)."""
     stage = running.ints[row, R_STAGE]
     end = running.stage_end_s[row, stage]
     return end - PREFILL_LEAD_S if running.stage_ints[row, stage, KIND] == PREFILL else end
@@ -254,7 +257,7 @@ def charge(tables: Tables, running: Running, meters: Meters, row: int, grant: fl
     elif kind == DOWNLINK:
         meters.transmit_block_s[cell] += grant
         meters.totals[DOWN_BIT] += grant / numbers[UNIT]
-    elif kind == UPLINK or kind == UPLOAD:
+    elif kind in (UPLINK, UPLOAD):
         meters.uplink_block_s[user] += grant
         meters.uplink_cell[user] = cell
         meters.uplink_j[user] += energy
@@ -330,7 +333,7 @@ def step(
     for row in active:
         begin = max(begin_s, running.floats[row, R_READY])
         work.left_s[row] = end_s - begin if running.ints[row, R_STATUS] == ACTIVE else 0.0
-    for sweep in range(PASSES):
+    for _ in range(PASSES):
         touched = 0
         for row in active:
             if running.ints[row, R_STATUS] != ACTIVE or work.left_s[row] <= TIME_EPSILON_S:
@@ -356,9 +359,7 @@ def step(
             row = work.first[resource]
             work.first[resource] = -1
             while row >= 0:
-                progress(
-                    tables, running, residency, work, meters, row, resource, fullness, end_s, retries, rng
-                )
+                progress(tables, running, residency, work, meters, row, resource, fullness, end_s, retries, rng)
                 row = work.following[row]
 
 
@@ -405,7 +406,9 @@ def progress(
 
 
 @inner
-def lose_failed(tables: Tables, running: Running, node_up: NDArray[np.bool_], active: NDArray[np.int64], now_s: float) -> None:
+def lose_failed(
+    tables: Tables, running: Running, node_up: NDArray[np.bool_], active: NDArray[np.int64], now_s: float
+) -> None:
     """Mark the tasks whose machine is down and that still need it as lost."""
     for row in active:
         ints = running.ints[row]

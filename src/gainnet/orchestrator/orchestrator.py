@@ -83,7 +83,7 @@ class Orchestrator:
         self._health: Health | None = None
         self._capacity = self._timed = np.empty(0)
         self.sounding = np.zeros(pool.users)
-        self.sounding_block_s = np.zeros(pool.cells)
+        self.sounding_block_s: Float[np.ndarray, " cell"] = np.zeros(pool.cells)
 
     def pose(self, state: NetworkState, tasks: Tasks) -> Posed:
         """The matching problem of a frame: sounding is set aside first, then every pattern of every task is priced."""

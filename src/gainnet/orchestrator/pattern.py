@@ -23,7 +23,6 @@ from gainnet.orchestrator.problem import Problem
 from gainnet.orchestrator.tables import Tables
 from gainnet.scenario.orchestrator import Orchestrator
 
-
 _columns = attrgetter(*stages.TaskColumns._fields)
 
 

@@ -149,7 +149,7 @@ def later_part(begin: float, end: float, frame_s: float) -> float:
 @inner
 def stage_cost(tables: Tables, user: int, kind: int, node: int, work: float, block_w: float) -> tuple[float, float]:
     """Energy and machine-time price of a stage's work."""
-    if kind == UPLINK or kind == UPLOAD:
+    if kind in (UPLINK, UPLOAD):
         return work * block_w / tables.run[0].end_efficiency, 0.0
     if kind == DOWNLINK:
         return work * tables.run[0].cell_j_per_block_s, 0.0
@@ -268,7 +268,9 @@ def add_demand(tables: Tables, tasks: TaskColumns, scratch: Scratch, n: int) -> 
         work = floats[s, AMOUNT] * floats[s, UNIT]
         if work > 0.0:
             add_due(tables, scratch, first, ints[s, RESOURCE], work, ends[s])
-            cell_sends = ints[s, KIND] == DOWNLINK or (ints[s, KIND] == SENSE and floats[s, BLOCK_W] == tables.run[0].block_power_w)
+            cell_sends = ints[s, KIND] == DOWNLINK or (
+                ints[s, KIND] == SENSE and floats[s, BLOCK_W] == tables.run[0].block_power_w
+            )
             if cell_sends and begin < frame_s:
                 transmit += work * min(1.0, (frame_s - begin) / max(ends[s] - begin, 1e-9))
         begin = ends[s]
@@ -388,7 +390,10 @@ def enumerate_patterns(
     most = (cells_considered * (edges_considered + 1) + 1) * variants
     for i in range(len(tasks.user)):
         full = counter[PATTERN_COUNT] + most > counter[PATTERNS_MAX]
-        if full or counter[ENTRY_COUNT] + most * (len(scratch.stage_ints) + tables.run[0].slots + 2) > counter[ENTRIES_MAX]:
+        if (
+            full
+            or counter[ENTRY_COUNT] + most * (len(scratch.stage_ints) + tables.run[0].slots + 2) > counter[ENTRIES_MAX]
+        ):
             counter[OVERFLOW] = 1
             break
         scratch.pick[TASK] = i

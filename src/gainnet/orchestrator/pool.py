@@ -4,8 +4,9 @@ A *resource* is something that is used at a rate: a cell's band (unit: resource 
 resource-block-seconds), a machine's time (accelerators, node-seconds), a backhaul link (bit/s, bit). Each resource has
 one row for each slot of the horizon, which holds what the resource gives *until the end of that slot*: work that is due
 in a slot draws on its row and on all later ones. That is the earliest-deadline-first test of schedulability, so what
-fits the rows can be carried out, and work is not tied to a slot when it could as well be done before or after. Memory (byte, one row a node) and a cell's transmit energy in the coming frame (in
-resource-block-seconds of transmission at full power, one row a cell) have no slots.
+fits the rows can be carried out, and work is not tied to a slot when it could as well be done before or after.
+Memory (byte, one row a node) and a cell's transmit energy in the coming frame (in resource-block-seconds of transmission
+at full power, one row a cell) have no slots.
 
 Universal pools let any process draw on any row. In the siloed ablation a cell's band is three resources (sensing,
 uplink, downlink) and a fixed machine's time four (text, image, perception, learning).
@@ -154,9 +155,7 @@ def build(
     serial = config.frame.radio_share if isinstance(config.frame, SerialFrame) else None
     radio = np.array([1.0] if silos is None else [silos.sensing_share, silos.uplink_share, 0.0])
     compute = np.array(
-        [1.0]
-        if silos is None
-        else [0.0, silos.image_share, silos.perception_share, silos.learning_share]
+        [1.0] if silos is None else [0.0, silos.image_share, silos.perception_share, silos.learning_share]
     )
     if silos is not None:
         radio[2] = 1.0 - radio.sum()

@@ -36,7 +36,8 @@ class Problem:
         setup_row: the memory row that each set-up draws on, -1 for none.
         setup_size: what it draws, in the unit of that row.
         setup_cost: its cost, paid once if any chosen pattern needs it; 0 where the model is resident already.
-        tier: where the pattern computes: 0 end, 1 edge, 2 cloud. Only the fixed-tier matchers read it.
+        tier: where the pattern computes: 0 end, 1 edge, 2 cloud; -1 where it is no choice (a learning task trains at its
+            end and is aggregated above it). Only the fixed-tier matchers read it.
         nearest: whether the pattern uses the strongest cell and computes at that cell's own edge.
     """
 

@@ -102,7 +102,11 @@ def compute_resource(tables: Tables, node: int, kind: int) -> int:
     """The resource of a node's time for a service kind."""
     if node >= tables.run[0].fixed:
         return tables.run[0].end_start + node - tables.run[0].fixed
-    return tables.run[0].compute_start + node * tables.run[0].compute_parts + (kind if tables.run[0].compute_parts > 1 else 0)
+    return (
+        tables.run[0].compute_start
+        + node * tables.run[0].compute_parts
+        + (kind if tables.run[0].compute_parts > 1 else 0)
+    )
 
 
 @inner
@@ -190,10 +194,19 @@ def add_compute(
     size = tables.artifact[model].size_byte
     if kind == IMAGE:
         work = denoise_s(
-            step, image, tables.artifact[model].step_flop, tables.artifact[model].fixed_flop, tables.artifact[model].overhead_s, size, speed, bandwidth
+            step,
+            image,
+            tables.artifact[model].step_flop,
+            tables.artifact[model].fixed_flop,
+            tables.artifact[model].overhead_s,
+            size,
+            speed,
+            bandwidth,
         )
         n = add_stage(ints, floats, n, DENOISE, resource, work, 1.0, 1.0, wait)
-        floats[n - 1, FLOP] = denoise_flop(step, image, tables.artifact[model].step_flop, tables.artifact[model].fixed_flop) / work
+        floats[n - 1, FLOP] = (
+            denoise_flop(step, image, tables.artifact[model].step_flop, tables.artifact[model].fixed_flop) / work
+        )
         return n
     flop, attention = tables.artifact[model].flop_per_token, tables.artifact[model].attention_flop_per_token2
     cache = tables.artifact[model].kv_byte_per_token
@@ -222,7 +235,13 @@ def accuracy_of(tables: Tables, sensing: int, level: int, target_m: float, cell_
         gain, figure = tables.run[0].cell_radar_gain, tables.run[0].cell_noise_figure
         distance = math.sqrt(cell_m * cell_m + target_m * target_m)
     rho = radar_snr(
-        power, gain, tables.run[0].wavelength_m, tables.run[0].cross_section_m2, max(distance, 1.0), figure, tables.run[0].subcarrier_hz
+        power,
+        gain,
+        tables.run[0].wavelength_m,
+        tables.run[0].cross_section_m2,
+        max(distance, 1.0),
+        figure,
+        tables.run[0].subcarrier_hz,
     )
     snr = integrated_snr(rho, block, symbol)
     return perception_accuracy(
@@ -258,7 +277,10 @@ def model_wait_s(
     if ready_s[node, artifact] < math.inf:
         return max(0.0, ready_s[node, artifact] - now_s)
     return load_s(
-        tables.artifact[artifact].size_byte, tables.artifact[artifact].load_s, tables.node[node].load_byte_per_s, tables.node[node].load_overhead_s
+        tables.artifact[artifact].size_byte,
+        tables.artifact[artifact].load_s,
+        tables.node[node].load_byte_per_s,
+        tables.node[node].load_overhead_s,
     )
 
 
@@ -279,7 +301,12 @@ def expand(
     user, kind = tasks.user[i], tables.service_kind[tasks.service[i]]
     k = max(pick[CANDIDATE], 0)
     uplink, downlink, uplink_w = view.uplink[user, k], view.downlink[user, k], view.uplink_power_w[user, k]
-    prompt, output, image, uplink_bit = tasks.prompt_token[i], tasks.output_token[i], tasks.image[i], tasks.uplink_bit[i]
+    prompt, output, image, uplink_bit = (
+        tasks.prompt_token[i],
+        tasks.output_token[i],
+        tasks.image[i],
+        tasks.uplink_bit[i],
+    )
     n = 0
     home = tables.run[0].fixed + user
     if sensing != NO_SENSING:

@@ -57,9 +57,7 @@ class LinkDegradation(Span):
     edge: Annotated[int, Field(ge=0)] | None = None
 
 
-Fault = Annotated[
-    EdgeDown | CellOutage | SensingOutage | DemandSurge | LinkDegradation, Field(discriminator="kind")
-]
+Fault = Annotated[EdgeDown | CellOutage | SensingOutage | DemandSurge | LinkDegradation, Field(discriminator="kind")]
 
 
 class Execution(Section):
@@ -74,5 +72,3 @@ class Execution(Section):
     retries: Annotated[int, Field(ge=0, le=10)] = 2
     abandon_s: NonNegative = 2.0
     faults: tuple[Fault, ...] = ()
-
-

@@ -104,9 +104,7 @@ class SumoMobility(Section):
     warmup_s: NonNegative = 300.0
 
 
-Mobility = Annotated[
-    ManhattanMobility | WaypointMobility | TraceMobility | SumoMobility, Field(discriminator="kind")
-]
+Mobility = Annotated[ManhattanMobility | WaypointMobility | TraceMobility | SumoMobility, Field(discriminator="kind")]
 
 
 class Radio(Section):

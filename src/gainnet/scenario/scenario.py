@@ -24,7 +24,7 @@ class Scenario(Section):
     duration_s: Positive = 60.0
     frame_s: Annotated[float, Field(ge=1e-3, le=1.0)] = 0.1
     network: Network
-    models: dict[str, Card] = {}
+    models: dict[str, Card] = Field(default={})
     demand: Demand
     orchestrator: Orchestrator = Orchestrator()
     execution: Execution = Execution()

@@ -66,8 +66,15 @@ def burden(
 
 @njit
 def load_of(
-    choice: Ints, ptr: Ints, row: Ints, share: Floats, split: Floats, pair_setup: Ints, setup_row: Ints,
-    setup_share: Floats, load: Floats
+    choice: Ints,
+    ptr: Ints,
+    row: Ints,
+    share: Floats,
+    split: Floats,
+    pair_setup: Ints,
+    setup_row: Ints,
+    setup_share: Floats,
+    load: Floats,
 ) -> None:
     """Shares of rows that the responses draw, set-ups by the split; behind them, whether each pair is used."""
     rows = len(load) - len(split)

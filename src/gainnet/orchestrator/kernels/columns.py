@@ -63,8 +63,15 @@ def overwrite(target: Floats | Ints, source: Floats | Ints) -> None:
 
 @njit
 def lacking(
-    start: int, stop: int, row: Ints, share: Floats, needs: Ints, setup_row: Ints, setup_share: Floats, left: Floats,
-    uses: Ints
+    start: int,
+    stop: int,
+    row: Ints,
+    share: Floats,
+    needs: Ints,
+    setup_row: Ints,
+    setup_share: Floats,
+    left: Floats,
+    uses: Ints,
 ) -> int:
     """A row with too little ``left`` for the demands ``start:stop`` and those set-ups of ``needs`` that are closed.
 
@@ -110,8 +117,16 @@ def _entries(start: int, stop: int, row: Ints, share: Floats, out_row: Ints, out
 
 @njit
 def columnise(
-    problem_ptr: Ints, worth: Floats, demand_ptr: Ints, demand_row: Ints, amount: Floats, capacity: Floats, needs: Ints,
-    setup_row: Ints, setup_size: Floats, setup_cost: Floats
+    problem_ptr: Ints,
+    worth: Floats,
+    demand_ptr: Ints,
+    demand_row: Ints,
+    amount: Floats,
+    capacity: Floats,
+    needs: Ints,
+    setup_row: Ints,
+    setup_size: Floats,
+    setup_cost: Floats,
 ) -> Columns:
     """The Columns of a Problem's arrays."""
     patterns, setups, rows, tasks = len(worth), len(setup_row), len(capacity), len(problem_ptr) - 1

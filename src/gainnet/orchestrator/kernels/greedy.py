@@ -14,8 +14,20 @@ EXPONENTS = np.array([0.0, 0.5, 1.0])
 
 @njit
 def densest(
-    task: int, exponent: float, task_ptr: Ints, value: Floats, ptr: Ints, stop: Ints, row: Ints, share: Floats,
-    setup: Ints, setup_row: Ints, setup_share: Floats, setup_cost: Floats, left: Floats, uses: Ints
+    task: int,
+    exponent: float,
+    task_ptr: Ints,
+    value: Floats,
+    ptr: Ints,
+    stop: Ints,
+    row: Ints,
+    share: Floats,
+    setup: Ints,
+    setup_row: Ints,
+    setup_share: Floats,
+    setup_cost: Floats,
+    left: Floats,
+    uses: Ints,
 ) -> tuple[float, int]:
     """The fitting pattern of a task with the greatest density, and that density plus what the second would lose.
 

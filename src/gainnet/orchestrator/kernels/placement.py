@@ -13,8 +13,18 @@ from gainnet.orchestrator.kernels.columns import Columns, Floats, Ints, lacking
 
 @njit
 def place(
-    p: int, value: Floats, ptr: Ints, stop: Ints, row: Ints, share: Floats, setup: Ints, setup_row: Ints,
-    setup_share: Floats, setup_cost: Floats, left: Floats, uses: Ints
+    p: int,
+    value: Floats,
+    ptr: Ints,
+    stop: Ints,
+    row: Ints,
+    share: Floats,
+    setup: Ints,
+    setup_row: Ints,
+    setup_share: Floats,
+    setup_cost: Floats,
+    left: Floats,
+    uses: Ints,
 ) -> float:
     """Place pattern p; returns the change of the plan's value: its own, less the cost of the set-ups that it opens."""
     gain = float(value[p])
@@ -34,8 +44,18 @@ def place(
 
 @njit
 def remove(
-    p: int, value: Floats, ptr: Ints, stop: Ints, row: Ints, share: Floats, setup: Ints, setup_row: Ints,
-    setup_share: Floats, setup_cost: Floats, left: Floats, uses: Ints
+    p: int,
+    value: Floats,
+    ptr: Ints,
+    stop: Ints,
+    row: Ints,
+    share: Floats,
+    setup: Ints,
+    setup_row: Ints,
+    setup_share: Floats,
+    setup_cost: Floats,
+    left: Floats,
+    uses: Ints,
 ) -> float:
     """Remove pattern p, closing the set-ups that nobody else uses; returns the change of the plan's value."""
     gain = -float(value[p])
@@ -55,8 +75,20 @@ def remove(
 
 @njit
 def best_fit(
-    task: int, score: Floats, charge: Floats, task_ptr: Ints, value: Floats, ptr: Ints, stop: Ints, row: Ints,
-    share: Floats, setup: Ints, setup_row: Ints, setup_share: Floats, left: Floats, uses: Ints
+    task: int,
+    score: Floats,
+    charge: Floats,
+    task_ptr: Ints,
+    value: Floats,
+    ptr: Ints,
+    stop: Ints,
+    row: Ints,
+    share: Floats,
+    setup: Ints,
+    setup_row: Ints,
+    setup_share: Floats,
+    left: Floats,
+    uses: Ints,
 ) -> int:
     """The fitting pattern of a task with the greatest score less opening charges, -1 for none.
 

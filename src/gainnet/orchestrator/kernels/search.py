@@ -91,8 +91,15 @@ def decode(columns: Columns, price: Floats, rows: int, restarts: int, state: Wor
 
 @njit
 def wish(
-    task: int, current: int, whim: float, score: Floats, task_ptr: Ints, setup: Ints, setup_cost: Floats, uses: Ints,
-    state: Words
+    task: int,
+    current: int,
+    whim: float,
+    score: Floats,
+    task_ptr: Ints,
+    setup: Ints,
+    setup_cost: Floats,
+    uses: Ints,
+    state: Words,
 ) -> int:
     """Another pattern that the task might want: the best score after noise up to ``whim``; -1 where it has none."""
     best, arg = -np.inf, -1
@@ -197,8 +204,16 @@ def gather(
 
 @njit
 def settle(
-    columns: Columns, score: Floats, charge: Floats, first: int, count: int, left: Floats, uses: Ints, choice: Ints,
-    moved: Ints, state: Words
+    columns: Columns,
+    score: Floats,
+    charge: Floats,
+    first: int,
+    count: int,
+    left: Floats,
+    uses: Ints,
+    choice: Ints,
+    moved: Ints,
+    state: Words,
 ) -> float:
     """Place the tasks ``moved[first:count]`` at their best, from a random one on; returns the change of value."""
     task_ptr, value, ptr, stop, row, share = (
@@ -261,8 +276,15 @@ def unhappier(first: int, second: int, score: Floats, top: Floats, choice: Ints)
 
 @njit
 def search(
-    columns: Columns, price: Floats, rows: int, best: float, best_choice: Ints, bound: float, rounds: int, gap: float,
-    state: Words
+    columns: Columns,
+    price: Floats,
+    rows: int,
+    best: float,
+    best_choice: Ints,
+    bound: float,
+    rounds: int,
+    gap: float,
+    state: Words,
 ) -> float:
     """Ejection search around ``best_choice`` (worth ``best``), which becomes the best plan met; returns its value.
 

@@ -39,10 +39,9 @@ def planned(
     decision_s: float,
 ) -> Plan:
     """A Plan in the problem's own indices and units, from the kernels' (``price``: whole rows, then pairs)."""
+    status = Status.OPTIMAL if value >= bound * (1.0 - OPTIMAL_GAP) else Status.FEASIBLE
     if problem.tasks == 0:
         status = Status.EMPTY
-    else:
-        status = Status.OPTIMAL if value >= bound * (1.0 - OPTIMAL_GAP) else Status.FEASIBLE
     # A refusal is -1, the last place: the appended -1.
     original = np.append(columns.origin, -1)[choice]
     unit = unit_price(price[: problem.rows], problem.capacity)

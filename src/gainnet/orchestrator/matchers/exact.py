@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -52,7 +52,7 @@ class Exact:
         if value < bound * (1.0 - OPTIMAL_GAP):
             scale = float(columns.value.max())
             with _silence():
-                answer = milp(**_program(columns, problem.rows, scale), options=self._options())
+                answer = milp(**_program(columns, problem.rows, scale), options=cast(Any, self._options()))
             status = STATUS.get(answer.status)
             if answer.x is not None:
                 milp_value, milp_choice = _placed(columns, problem.rows, answer.x[: len(columns.value)])
@@ -96,9 +96,7 @@ def _program(columns: Columns, rows: int, scale: float) -> dict[str, Any]:
     }
 
 
-def _placed(
-    columns: Columns, rows: int, x: Float[np.ndarray, " kept"]
-) -> tuple[float, Int[np.ndarray, " task"]]:
+def _placed(columns: Columns, rows: int, x: Float[np.ndarray, " kept"]) -> tuple[float, Int[np.ndarray, " task"]]:
     """Value and choice of a MILP answer; what exceeds a row by HiGHS's tolerance, but not by ours, is left out."""
     choice = np.full(len(columns.task_ptr) - 1, -1)
     left, uses = np.ones(rows), np.zeros(len(columns.setup_row), np.int64)

@@ -40,6 +40,7 @@ class FixedTier:
 
     def allowed(self, problem: Problem) -> Bool[np.ndarray, " pattern"]:
         """The patterns that compute where this matcher always does."""
+        free = problem.tier < 0
         if self.place == "nearest":
-            return problem.nearest == 1
-        return problem.tier == _TIER[self.place]
+            return np.asarray(free | (problem.nearest == 1))
+        return np.asarray(free | (problem.tier == _TIER[self.place]))
