@@ -122,7 +122,8 @@ class Orchestrator:
 
         Multiplicative dual descent on the stationary problem (online mirror descent, arXiv 2011.10124): a resource that
         would be used beyond what it gives in a frame gets dearer, one that would be used less gets cheaper, down to a
-        floor at which it does not matter. Ends keep to themselves, so their time has no bid.
+        floor at which it does not matter. Ends keep to themselves, so their time has no bid. What a fault keeps from
+        giving anything keeps its bid until it is back.
         """
         self._offered[:] = 0.0
         problem = posed.problem
@@ -131,9 +132,12 @@ class Orchestrator:
             problem.row_id, posed.columns.arrival_s, now_s - self._frame_s, self.pool.slots, self._offered,
         )  # fmt: skip
         self._worth += FORESIGHT_MEMORY * (worth - self._worth)
-        given = np.maximum(self._capacity * self._frame_s, 1e-12)
-        self._bid *= np.exp(self._foresight * np.clip(self._offered / given - 1.0, -1.0, 3.0))
-        np.maximum(self._bid, BID_FLOOR * self._worth / given, out=self._bid)
+        given = self._capacity * self._frame_s
+        gives = given > 0.0
+        used = np.divide(self._offered, given, out=np.ones_like(given), where=gives)
+        self._bid *= np.exp(self._foresight * np.clip(used - 1.0, -1.0, 3.0))
+        floor = np.divide(BID_FLOOR * self._worth, given, out=np.zeros_like(given), where=gives)
+        np.maximum(self._bid, floor, out=self._bid)
         self._bid[self.pool.end_start : self.pool.link_start] = 0.0
 
     def _sound(self, state: NetworkState) -> None:
