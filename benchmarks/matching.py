@@ -27,9 +27,9 @@ REPEATS = 5
 """Decisions timed for each problem; the first, which may compile, is not."""
 
 MEANING = {
-    ".gap_mean": "mean relative gap to the exact plan (to price's bound at 1000 tasks)",
-    ".warm_decision_s_p50": "median decision time from the last prices, s",
-    ".decision_s_p50": "median decision time from nothing, s",
+    "gap_mean": "mean relative gap to the exact plan (to price's bound at 1000 tasks)",
+    "warm_decision_s_p50": "median decision time from the last prices, s",
+    "decision_s_p50": "median decision time from nothing, s",
     "bound_violations": "plans whose bound was below the exact value; must be 0",
 }
 

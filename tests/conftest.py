@@ -1,1 +1,29 @@
-"""Puts tests/ on the path, for the helpers that several test folders share."""
+"""Puts tests/ on the path, and has the shapes and types of all that is not compiled checked at run time.
+
+Left alone are compiled modules, since the compiler reads their plain functions, the command line, whose annotations
+typer reads, and the scenario, whose annotations pydantic holds it to.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from jaxtyping import install_import_hook
+
+COMPILES = "from gainnet.compiled import "
+READ_BY_OTHERS = ("__init__.py", "compiled.py", "cli.py")
+
+
+def _checked() -> list[str]:
+    """The modules of gainnet whose annotations are checked, found without importing them."""
+    spec = find_spec("gainnet")
+    assert spec is not None
+    assert spec.origin is not None
+    package = Path(spec.origin).parent
+    files = (path for path in sorted(package.rglob("*.py")) if path.name not in READ_BY_OTHERS)
+    plain = (path.relative_to(package) for path in files if COMPILES not in path.read_text("utf-8"))
+    return [".".join(("gainnet", *path.with_suffix("").parts)) for path in plain if path.parts[0] != "scenario"]
+
+
+install_import_hook(_checked(), "beartype.beartype")

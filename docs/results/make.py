@@ -20,7 +20,8 @@ ABLATIONS = [
 ]
 FAULTS = (
     "execution.faults=[{kind: edge_down, edge: 4, begin_s: 10, end_s: 30}, "
-    "{kind: cell_outage, cell: 7, begin_s: 15, end_s: 35}, {kind: sensing_outage, begin_s: 25, end_s: 30}, {kind: demand_surge, factor: 2.5, begin_s: 35, end_s: 45}, "
+    "{kind: cell_outage, cell: 7, begin_s: 15, end_s: 35}, {kind: sensing_outage, begin_s: 25, end_s: 30}, "
+    "{kind: demand_surge, factor: 2.5, begin_s: 35, end_s: 45}, "
     "{kind: link_degradation, factor: 0.05, begin_s: 45, end_s: 55}]"
 )
 KEPT = ("satisfaction", "latency p50", "energy a task", "cost", "gap")

@@ -34,7 +34,8 @@ def state(time_s: float, factor: float = 1.0) -> NetworkState:
     load = Load(none, none, whole, none, table, table > 0, table, table.astype(np.int64), table, none, none, health)
     links = LinkView(table, table, table)
     candidate = table.astype(np.int64)
-    return NetworkState(0, time_s, table, table, candidate, none > 0, links, links, none, table, table, load)
+    nowhere = np.zeros((0, 2))
+    return NetworkState(0, time_s, nowhere, nowhere, candidate, none > 0, links, links, none, table, table, load)
 
 
 def constant(value: float) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Services:
 
     names: tuple[str, ...]
     kind: Int[np.ndarray, " service"]
-    model_ptr: Int[np.ndarray, " service+1"]
+    model_ptr: Int[np.ndarray, " service_edge"]
     model_index: Int[np.ndarray, " allowed"]
 
 

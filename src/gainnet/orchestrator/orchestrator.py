@@ -123,7 +123,8 @@ class Orchestrator:
 
         Multiplicative dual descent on the stationary problem (online mirror descent, arXiv 2011.10124): a resource that
         would be used beyond what it gives in a frame gets dearer, one that would be used less gets cheaper, down to a
-        floor at which it does not matter. Ends keep to themselves, so their time has no bid.
+        floor at which it does not matter. Ends keep to themselves, so their time has no bid. What a fault keeps from
+        giving anything keeps its bid until it is back.
         """
         problem, pool = posed.problem, self.pool
         worth = offer(

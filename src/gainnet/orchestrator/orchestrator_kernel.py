@@ -92,12 +92,12 @@ def move_bids(
 ) -> None:
     """Multiplicative dual descent: a bid grows by ``exp(rate (offered / given - 1))``, and is worth ``least`` a frame at least.
 
-    Resources ``ends:links`` (the ends' own time) have no bid.
+    Resources ``ends:links`` (the ends' own time) have no bid, and one that gives nothing now keeps its own.
     """
     for resource in range(len(bid)):
-        if ends <= resource < links:
+        given = capacity[resource] * frame_s
+        if ends <= resource < links or given <= 0.0:
             continue
-        given = max(capacity[resource] * frame_s, 1e-12)
         excess = min(3.0, offered[resource] / given - 1.0)
         bid[resource] = max(bid[resource] * math.exp(rate * excess), least / given)
 

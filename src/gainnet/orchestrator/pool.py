@@ -52,7 +52,7 @@ class Pool:
     links: int
     radio_parts: int
     compute_parts: int
-    slot_edge_s: Float[np.ndarray, " slot+1"]
+    slot_edge_s: Float[np.ndarray, " slot_edge"]
     capacity_per_s: Float[np.ndarray, " resource"]
     memory_byte: Float[np.ndarray, " node"]
     power_block_s: float
@@ -122,7 +122,7 @@ class Pool:
         )
 
 
-def slot_edges_s(frame_s: float, growth: float, horizon_s: float) -> Float[np.ndarray, " slot+1"]:
+def slot_edges_s(frame_s: float, growth: float, horizon_s: float) -> Float[np.ndarray, " slot_edge"]:
     """Slot edges ``0, f, f g, f g^2, ...`` up to the first at or past the horizon."""
     edges = [0.0, frame_s]
     while edges[-1] < horizon_s:

@@ -41,9 +41,9 @@ class Problem:
         nearest: whether the pattern uses the strongest cell and computes at that cell's own edge.
     """
 
-    task_ptr: Int[np.ndarray, " task+1"]
+    task_ptr: Int[np.ndarray, " task_edge"]
     value: Float[np.ndarray, " pattern"]
-    demand_ptr: Int[np.ndarray, " pattern+1"]
+    demand_ptr: Int[np.ndarray, " pattern_edge"]
     demand_row: Int[np.ndarray, " entry"]
     demand_amount: Float[np.ndarray, " entry"]
     capacity: Float[np.ndarray, " row"]
