@@ -229,5 +229,3 @@ def home(posed: Posed, i: int, patterns: np.ndarray) -> int | None:
 def names_of(outcomes: Outcomes) -> list[str]:
     """How each task ended, in words, in the order of task_id."""
     return [Result(int(result)).name.lower() for result in outcomes.result[np.argsort(outcomes.task_id)]]
-
-

@@ -169,5 +169,3 @@ def test_no_memory_holds_more_than_it_has(monkeypatch: pytest.MonkeyPatch) -> No
     weights = np.isfinite(load_.ready_s) @ tables.artifact["size_byte"]
     assert (weights + load_.memory_used_byte <= tables.node["memory_byte"]).all()
     assert load_.memory_used_byte.max() > 0.0
-
-

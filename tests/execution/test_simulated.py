@@ -146,9 +146,7 @@ def test_a_machine_comes_back_with_an_empty_memory() -> None:
     driven.until(1.0)
     assert not driven.run.execution.load.resident[EDGE].any()
     outcomes = driven.until(3.0, tiny.first(node=EDGE, model=driven.model(SMALL)))
-    assert driven.run.execution.load.resident[EDGE].tolist() == [
-        name == SMALL for name in driven.artifacts
-    ]
+    assert driven.run.execution.load.resident[EDGE].tolist() == [name == SMALL for name in driven.artifacts]
     assert driven.used("loads") == 1
     assert outcomes.end_s[0] - outcomes.start_s[0] > _load_s(driven, EDGE, SMALL)
 
@@ -232,7 +230,9 @@ def test_what_running_tasks_hold_is_never_evicted() -> None:
 
 
 def test_the_cache_of_a_task_is_held_while_it_runs() -> None:
-    driven = Driven(tiny.scenario(), tiny.tasks(2, prompt_token=1000.0, output_token=200.0, deadline_s=30.0, user=[0, 1]))
+    driven = Driven(
+        tiny.scenario(), tiny.tasks(2, prompt_token=1000.0, output_token=200.0, deadline_s=30.0, user=[0, 1])
+    )
     driven.frame(tiny.first(node=EDGE, model=driven.model(SMALL)))
     per_token = driven.run.orchestrator.tables.artifact["kv_byte_per_token"][driven.model(SMALL)]
     assert driven.run.execution.load.memory_used_byte[EDGE] == pytest.approx(2 * 1200 * per_token)

@@ -200,6 +200,15 @@ def prudent_batch(batch: float) -> float:
 
 
 @inner
+def on_time(least_s: float, budget_s: float, pace: float) -> float:
+    """How likely a pattern ends in time: surely if its least latency is within the pace, never if it takes the whole budget.
+
+    Linear in between: the nearer to the deadline even without waiting, the less may go otherwise than observed.
+    """
+    return 1.0 if least_s <= pace * budget_s else (1.0 - least_s / budget_s) / (1.0 - pace)
+
+
+@inner
 def try_pattern(
     tables: Tables, tasks: TaskColumns, view: View, pace: float, scratch: Scratch, step: float, accuracy: float
 ) -> None:
@@ -235,7 +244,7 @@ def try_pattern(
         begin = scratch.stage_end_s[s]
     cost = price + energy * tables.run[0].energy_price_per_j
     early = tables.run[0].latency_weight * (1.0 - least / budget)
-    worth = tasks.value[i] * (1.0 + early) - tables.run[0].cost_weight * cost - forgone
+    worth = tasks.value[i] * (1.0 + early) * on_time(least, budget, pace) - tables.run[0].cost_weight * cost - forgone
     if worth <= 0.0:
         return
     p = scratch.counter[PATTERN_COUNT]

@@ -188,7 +188,11 @@ def add_compute(
     batch: float,
     wait: float,
 ) -> int:
-    """The stages that answer a task at a node: prefill and decode, or denoise; the first waits until the model is there."""
+    """The stages that answer a task at a node: prefill and decode, or denoise; the first waits until the model is there.
+
+    Decoding is not linear in requests, since a step reads the weights once for the whole batch: a token is charged its own
+    cache and flop and ``1 / b`` of the weights at the planned batch b, and takes a step of that batch.
+    """
     resource = compute_resource(tables, node, kind)
     speed, bandwidth = tables.node[node].flop_per_s, tables.node[node].byte_per_s
     size = tables.artifact[model].size_byte
@@ -217,7 +221,8 @@ def add_compute(
     per_token = decode_step_flop(1.0, context, flop, attention)
     per_weight, per_cache = size / bandwidth, context * cache / bandwidth
     unit = max(per_token / speed, per_weight / batch + per_cache)
-    n = add_stage(ints, floats, n, DECODE, resource, output, unit, 1.0 / batch, 0.0)
+    step_s = max(batch * per_token / speed, per_weight + batch * per_cache)
+    n = add_stage(ints, floats, n, DECODE, resource, output, unit, unit / step_s, 0.0)
     floats[n - 1, FLOP] = per_token
     floats[n - 1, TOKEN_WEIGHT] = per_weight
     floats[n - 1, TOKEN_CACHE] = per_cache
