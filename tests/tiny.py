@@ -209,7 +209,7 @@ def plan_of(posed: Posed, pick: Pick) -> Plan:
 
 
 def first(**wanted: int) -> Pick:
-    """The first pattern with that ``node``, ``model``, ``adapter``, ``cell``, ``sensing`` and ``level``, whichever are given."""
+    """The first pattern with that ``node``, ``model``, ``adapter``, ``cell``, ``sensing``, ``level``: those given."""
     columns = {"node": sk.NODE, "model": sk.MODEL, "adapter": sk.ADAPTER, "cell": sk.CELL}
     columns |= {"sensing": sk.SENSING, "level": sk.LEVEL}
 
@@ -229,5 +229,3 @@ def home(posed: Posed, i: int, patterns: np.ndarray) -> int | None:
 def names_of(outcomes: Outcomes) -> list[str]:
     """How each task ended, in words, in the order of task_id."""
     return [Result(int(result)).name.lower() for result in outcomes.result[np.argsort(outcomes.task_id)]]
-
-
