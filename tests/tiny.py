@@ -209,7 +209,7 @@ def plan_of(posed: Posed, pick: Pick) -> Plan:
 
 
 def first(**wanted: int) -> Pick:
-    """The first pattern with that ``node``, ``model``, ``adapter``, ``cell``, ``sensing`` and ``level``, whichever are given."""
+    """The first pattern with that ``node``, ``model``, ``adapter``, ``cell``, ``sensing``, ``level``: those given."""
     columns = {"node": sk.NODE, "model": sk.MODEL, "adapter": sk.ADAPTER, "cell": sk.CELL}
     columns |= {"sensing": sk.SENSING, "level": sk.LEVEL}
 

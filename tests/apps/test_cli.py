@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -185,9 +186,7 @@ def test_bench_prints_figures(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_p
         "def figures(data=None, quick=False):\n    return {'small.ratio': 2.0 + quick}\n"
     )
     (tmp_path / "needy.py").write_text("def figures(reference):\n    return {}\n")
-    monkeypatch.setattr(bench, "FOLDER", tmp_path)
-    monkeypatch.setattr(bench.names, "__defaults__", (tmp_path,))
-    monkeypatch.setattr(bench.run, "__defaults__", (tmp_path,))
+    monkeypatch.setattr(bench, "run", partial(bench.run, folder=tmp_path))
     code, out, _ = call("bench", "toy", "--json", "--quick")
     tree = json.loads(out)
     assert (code, tree["bench"], tree["figures"]) == (0, "toy", {"small.ratio": 3.0})

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
-import tiny
-from tiny import CLOUD, EDGE, FRAME_S, LARGE, PAINTER, SMALL, Driven
 
+import tiny
 from gainnet.execution import simulated
 from gainnet.execution.step_kernel import Meters
 from gainnet.measurement.metrics import report
@@ -21,6 +21,7 @@ from gainnet.network.energy import END_CIRCUIT_W
 from gainnet.run import Run, simulate
 from gainnet.scenario.hardware import base_station
 from gainnet.scenario.load import load
+from tiny import CLOUD, EDGE, FRAME_S, Driven
 
 SPAN = "begin_s: 0.4, end_s: 1.0"
 FAULTS = (
@@ -54,7 +55,8 @@ def test_every_task_is_counted_once_under_each_fault(fault: str) -> None:
     assert sum(found.values()) == arrived
 
 
-def _mixed() -> Driven:
+@cache
+def mixed() -> Driven:
     """Tasks of every service, at home, at the edge and in the cloud, all of which end."""
     given = [
         tiny.tasks(3, user=[0, 1, 2], prompt_token=[50, 700, 90], uplink_bit=[1600, 22400, 2880]),
@@ -75,32 +77,31 @@ def _mixed() -> Driven:
     return driven
 
 
-MIXED = _mixed()
-BY_ID = np.argsort(MIXED.outcomes.task_id)
-TASKS = [frame.posed.tasks for frame in MIXED.frames if len(frame.posed.tasks)]
-
-
 def _column(name: str) -> np.ndarray:
-    return np.concatenate([getattr(tasks, name) for tasks in TASKS])
+    return np.concatenate([getattr(frame.posed.tasks, name) for frame in mixed().frames])
+
+
+def _ended(name: str) -> np.ndarray:
+    """A column of the outcomes, in the order of the tasks."""
+    return np.asarray(getattr(mixed().outcomes, name)[np.argsort(mixed().outcomes.task_id)])
 
 
 def test_all_bits_of_the_tasks_cross_the_air_and_no_others() -> None:
-    outcomes, image_bit = MIXED.outcomes, _cards().image_bit
-    at_home, cell_senses = outcomes.tier[BY_ID] == 0, outcomes.sensing[BY_ID] < 0
+    at_home, cell_senses = _ended("tier") == 0, _ended("sensing") < 0
     feature = _column("uplink_bit")
-    answer = _column("downlink_bit") + _column("image") * image_bit[outcomes.model[BY_ID]]
+    answer = _column("downlink_bit") + _column("image") * _cards().image_bit[_ended("model")]
     up = feature[~at_home & ~cell_senses].sum()
     down = answer[~at_home].sum() + feature[at_home & cell_senses].sum()
-    assert MIXED.used("uplink_bit") == pytest.approx(up, rel=1e-9)
-    assert MIXED.used("downlink_bit") == pytest.approx(down, rel=1e-9)
+    assert mixed().used("uplink_bit") == pytest.approx(up, rel=1e-9)
+    assert mixed().used("downlink_bit") == pytest.approx(down, rel=1e-9)
 
 
 def _cards() -> Cards:
-    return card.build(MIXED.artifacts, MIXED.run.scenario.models)
+    return card.build(mixed().artifacts, mixed().run.scenario.models)
 
 
 def test_all_operations_of_the_tasks_are_done_and_no_others() -> None:
-    cards, model = _cards(), MIXED.outcomes.model[BY_ID]
+    cards, model = _cards(), _ended("model")
     flop, attention = cards.flop_per_token[model], cards.attention_flop_per_token2[model]
     expected = 0.0
     for i, service in enumerate(_column("service")):
@@ -113,20 +114,20 @@ def test_all_operations_of_the_tasks_are_done_and_no_others() -> None:
         else:
             expected += prefill_flop(prompt, flop[i], attention[i])
             expected += output * decode_step_flop(1.0, prompt + output / 2.0, flop[i], attention[i])
-    assert MIXED.used("flop") == pytest.approx(expected, rel=1e-9)
+    assert mixed().used("flop") == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_energy_of_the_tasks_is_what_the_network_draws_above_idling() -> None:
-    config = MIXED.run.scenario.network
+    config = mixed().run.scenario.network
     station, nodes = base_station(config.radio.base_station), compute.build(config, clouds=1, edges=1)
-    idle_j = float(nodes.count[:2] @ nodes.idle_w[:2]) * FRAME_S * len(MIXED.frames)
-    radio_j = MIXED.used("radio_energy_j")
-    for frame in MIXED.frames:
+    idle_j = float(nodes.count[:2] @ nodes.idle_w[:2]) * FRAME_S * len(mixed().frames)
+    radio_j = mixed().used("radio_energy_j")
+    for frame in mixed().frames:
         power_w = station.p0_w if frame.usage.cell_use[0] > 0.0 else station.sleep_w
         radio_j -= station.transceivers * power_w * FRAME_S
-    uplink_s = sum(float(f.state.load.uplink_use.sum()) for f in MIXED.frames[1:]) * FRAME_S
-    drawn_j = radio_j - END_CIRCUIT_W * uplink_s + MIXED.used("compute_energy_j") - idle_j
-    assert MIXED.outcomes.energy_j.sum() == pytest.approx(drawn_j, rel=1e-9)
+    uplink_s = sum(float(f.state.load.uplink_use.sum()) for f in mixed().frames[1:]) * FRAME_S
+    drawn_j = radio_j - END_CIRCUIT_W * uplink_s + mixed().used("compute_energy_j") - idle_j
+    assert mixed().outcomes.energy_j.sum() == pytest.approx(drawn_j, rel=1e-9)
 
 
 def _metered(monkeypatch: pytest.MonkeyPatch, overrides: Sequence[str]) -> tuple[Run, list[Meters]]:

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
-from tiny import CLOUD, EDGE, Driven
 
+import tiny
 from gainnet.execution.fault import Schedule
 from gainnet.network import topology
 from gainnet.run import Run
 from gainnet.scenario.execution import CellOutage, DemandSurge, EdgeDown, LinkDegradation, SensingOutage
 from gainnet.scenario.load import load
+from tiny import CLOUD, EDGE, Driven
 
 TWO_CELLS = ((0.0, 0.0), (200.0, 0.0))
 FRAMES = topology.build(tiny.scenario(cells=TWO_CELLS).network)
@@ -59,7 +59,7 @@ def test_overlapping_faults_add_up() -> None:
 
 
 def test_a_cell_that_is_out_carries_nothing() -> None:
-    execution = [f"execution={{faults: [{{kind: cell_outage, cell: 0, begin_s: 0.5, end_s: 1.0}}]}}"]
+    execution = ["execution={faults: [{kind: cell_outage, cell: 0, begin_s: 0.5, end_s: 1.0}]}"]
     run = Run(load("campus", execution))
     frames = [run.step() for _ in range(15)]
     used = np.array([frame.usage.cell_use[0] for frame in frames])

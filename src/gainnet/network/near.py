@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 
 from gainnet.network.columns import EAST, NORTH
 from gainnet.network.near_kernel import mean_gains
@@ -73,7 +74,7 @@ def build(
     cells: Float[np.ndarray, "cell column"],
     area_m: tuple[float, float, float, float],
     table: Float[np.ndarray, "distance 7"],
-    rules: np.ndarray[Any, Any],
+    rules: NDArray[Any],
     near: int | None = None,
 ) -> Tiles:
     """Cut the area into tiles; ``near`` overrides how many cells are tracked (all, where there are no more)."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import NDArray
 
 from gainnet.network import channel, link, near, topology
 from gainnet.network.channel_kernel import radiate
@@ -87,7 +90,7 @@ class Network:
         self._cells[:, [EAST, NORTH]] = self.topology.cell_xy_m
         self._cells[:, AZIMUTH] = self.topology.cell_azimuth_rad
 
-    def _build_rules(self, radio: Radio, margin: float, way_max_m: float) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+    def _build_rules(self, radio: Radio, margin: float, way_max_m: float) -> NDArray[Any]:
         """The numbers of ``columns.RULES``."""
         varies = channel.VARIATIONS[radio.path_loss]
         p0_w, alpha, limit_w = link.power_control(radio)
