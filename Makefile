@@ -23,7 +23,7 @@ demo: $(VENV)/installed  ## the main job: compare matchers on one network, and a
 	$(BIN)/gainnet compare vehicular --matchers nearest,cloud,greedy,price --seeds 3 --set duration_s=20 --out runs/demo
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=85
 
 check: $(VENV)/installed-dev  ## style, types, layers, and the tests' coverage floor is in `make test`
 	$(BIN)/ruff check .

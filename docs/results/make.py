@@ -26,7 +26,7 @@ FAULTS = (
 )
 KEPT = ("satisfaction", "latency p50", "energy a task", "cost", "gap")
 ALL = "end,nearest,cloud,greedy,price"
-SWEPT = ["--matchers", "cloud,greedy,price", "--seeds", "5", "--set", "duration_s=30"]
+SWEPT = ["--matchers", "cloud,greedy,price", "--seeds", "3", "--set", "duration_s=20"]
 STUDIES: dict[str, tuple[str, list[str]]] = {
     "vehicular": (
         "Matchers on `vehicular`, with the ablations",
@@ -38,7 +38,7 @@ STUDIES: dict[str, tuple[str, list[str]]] = {
     ),
     "dense": (
         "Overload: `vehicular-dense`",
-        ["vehicular-dense", "--matchers", ALL, *ABLATIONS, "--seeds", "10", "--set", "duration_s=30"],
+        ["vehicular-dense", "--matchers", ALL, *ABLATIONS, "--seeds", "5", "--set", "duration_s=20"],
     ),
     "cost": (
         "Cost against performance: the weight of cost in the objective",
