@@ -26,6 +26,7 @@ FAULTS = (
 )
 KEPT = ("satisfaction", "latency p50", "energy a task", "cost", "gap")
 ALL = "end,nearest,cloud,greedy,price"
+NARROW = ["--set", "network.sensing.blocks=[4, 8, 12]"]
 SWEPT = ["--matchers", "cloud,greedy,price", "--seeds", "3", "--set", "duration_s=20"]
 STUDIES: dict[str, tuple[str, list[str]]] = {
     "vehicular": (
@@ -46,7 +47,7 @@ STUDIES: dict[str, tuple[str, list[str]]] = {
     ),
     "bandwidth": (
         "Scarce radio: the bandwidth of every cell",
-        ["vehicular", *SWEPT, "--sweep", "network.radio.bandwidth_hz=2e6,5e6,10e6,20e6,40e6"],
+        ["vehicular", *SWEPT, "--sweep", "network.radio.bandwidth_hz=5e6,7e6,10e6,20e6,40e6", *NARROW],
     ),
     "edges": (
         "Scarce edge compute: cells that share one edge machine, with a cloud of one accelerator",

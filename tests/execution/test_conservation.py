@@ -11,7 +11,7 @@ import pytest
 
 import tiny
 from gainnet.execution import simulated
-from gainnet.execution.step_kernel import Meters
+from gainnet.execution.meter_kernel import Meters
 from gainnet.measurement.metrics import report
 from gainnet.models import card
 from gainnet.models.card import Cards

@@ -199,8 +199,11 @@ def test_cost_energy_and_demand_of_a_text_pattern_by_hand(node: int) -> None:
         i = found.ints[p, sk.TASK]
         assert found.floats[p, pk.ENERGY_J] == pytest.approx(energy_j)
         assert found.floats[p, pk.COST] == pytest.approx(cost)
-        early = 0.1 * (1.0 - found.floats[p, pk.ASAP_S] / found.tasks.deadline_s[i])
-        assert found.problem.value[p] == pytest.approx(found.tasks.value[i] * (1.0 + early) - cost)
+        tight = found.floats[p, pk.ASAP_S] / found.tasks.deadline_s[i]
+        pace = run.scenario.orchestrator.pace
+        likely = min(1.0, (1.0 - tight) / (1.0 - pace)) if pace < 1.0 else 1.0
+        worth = found.tasks.value[i] * (1.0 + 0.1 * (1.0 - tight)) * likely - cost
+        assert found.problem.value[p] == pytest.approx(worth)
         demand, last = _demand(found, p), pool.slots - 1
         resource = pool.compute_start + at if at < pool.fixed else pool.end_start + at - pool.fixed
         assert demand[resource * pool.slots + last] == pytest.approx(work["compute"])

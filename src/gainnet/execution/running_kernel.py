@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gainnet.compiled import inner, njit
 from gainnet.execution.outcome import Result
 from gainnet.network.compute_kernel import load_s
-from gainnet.orchestrator.pattern_kernel import ACCURACY, BATCH, QUALITY, STEP, WAIT_S, windows
+from gainnet.orchestrator.pattern_kernel import ACCURACY, BATCH, QUALITY, STEP, WAIT_S
 from gainnet.orchestrator.stage_kernel import (
     ADAPTER,
     CELL,
@@ -30,6 +30,7 @@ from gainnet.orchestrator.stage_kernel import (
     expand,
 )
 from gainnet.orchestrator.tables import Tables
+from gainnet.orchestrator.worth_kernel import windows
 
 R_TASK, R_USER, R_SERVICE, R_CELL, R_NODE, R_MODEL, R_ADAPTER, R_SENSING, R_LEVEL, R_STAGE, R_STAGES = range(11)
 R_HANDOVER, R_LOOKS, R_STATUS, R_RESULT = range(11, 15)

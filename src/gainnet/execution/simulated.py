@@ -16,16 +16,9 @@ from jaxtyping import Bool, Float, Int
 from gainnet.demand.task import Tasks
 from gainnet.execution import running_kernel as rk
 from gainnet.execution.fault import Schedule
+from gainnet.execution.meter_kernel import DETECTIONS, DOWN_BIT, FLOPS, LOOKS, UP_BIT, Meters
 from gainnet.execution.outcome import Outcomes, Result, Usage
-from gainnet.execution.step_kernel import (
-    DETECTIONS,
-    DOWN_BIT,
-    FLOPS,
-    LOOKS,
-    UP_BIT,
-    Meters,
-    run_frame,
-)
+from gainnet.execution.step_kernel import run_frame
 from gainnet.execution.table import Ledger, Table, concatenate, empty_residency, new_meters, new_work, take
 from gainnet.network.compute import Nodes
 from gainnet.network.energy import END_CIRCUIT_W, radio_energy_j

@@ -8,12 +8,13 @@ its left-over time to the next one.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gainnet.compiled import inner, njit
+from gainnet.execution.contention_kernel import PREFILL_LEAD_S, Work, count_decoding, share, want
+from gainnet.execution.meter_kernel import DETECTIONS, DOWN_BIT, FLOPS, LOOKS, UP_BIT, Meters
 from gainnet.execution.running_kernel import (
     ACTIVE,
     DONE,
@@ -53,8 +54,6 @@ from gainnet.orchestrator.stage_kernel import (
     RATE,
     RESOURCE,
     SENSE,
-    TOKEN_CACHE,
-    TOKEN_WEIGHT,
     TRAIN,
     TRANSFER,
     UNIT,
@@ -68,44 +67,6 @@ from gainnet.orchestrator.tables import Tables
 PASSES = 4
 REHOME_BELOW = 0.5
 TIME_EPSILON_S = 1e-9
-PREFILL_LEAD_S = 0.2
-UP_BIT, DOWN_BIT, FLOPS, LOOKS, DETECTIONS = range(5)
-TOTALS = 5
-
-
-class Meters(NamedTuple):
-    """What a frame used: resource units, transmissions, energy, and counts; zeroed by the caller.
-
-    ``token`` over ``token_share`` is the batch of each node and model, the harmonic mean over its tokens: at that batch
-    the linearised cost of a token is what the frame paid.
-    """
-
-    used: NDArray[np.float64]
-    radar_block_s: NDArray[np.float64]
-    transmit_block_s: NDArray[np.float64]
-    uplink_block_s: NDArray[np.float64]
-    uplink_cell: NDArray[np.int64]
-    uplink_j: NDArray[np.float64]
-    busy_s: NDArray[np.float64]
-    token: NDArray[np.float64]
-    token_share: NDArray[np.float64]
-    totals: NDArray[np.float64]
-
-
-class Work(NamedTuple):
-    """Scratch of a step: per running row, per resource, and per (node, artifact)."""
-
-    left_s: NDArray[np.float64]
-    following: NDArray[np.int64]
-    most: NDArray[np.float64]
-    grant: NDArray[np.float64]
-    first: NDArray[np.int64]
-    left: NDArray[np.float64]
-    touched: NDArray[np.int64]
-    transmit_left: NDArray[np.float64]
-    decoding: NDArray[np.int64]
-    list_row: NDArray[np.int64]
-    list_end_s: NDArray[np.float64]
 
 
 @inner
@@ -155,44 +116,9 @@ def follow_radio(
 
 
 @inner
-def count_decoding(running: Running, active: NDArray[np.int64], artifacts: int, work: Work, until_s: float) -> None:
-    """Requests that decode together, for each node and model."""
-    for row in active:
-        ints = running.ints[row]
-        if ints[R_STATUS] == ACTIVE:
-            work.decoding[ints[R_NODE] * artifacts + ints[R_MODEL]] = 0
-    for row in active:
-        ints = running.ints[row]
-        decodes = running.stage_ints[row, ints[R_STAGE], KIND] == DECODE
-        if ints[R_STATUS] == ACTIVE and decodes and running.floats[row, R_READY] < until_s:
-            work.decoding[ints[R_NODE] * artifacts + ints[R_MODEL]] += 1
-
-
-@inner
 def batch_of(tables: Tables, requests: float, node: int) -> float:
     """Requests in the batch of one accelerator."""
     return min(tables.node[node].batch_max, max(1.0, requests / tables.node[node].count))
-
-
-@inner
-def want(tables: Tables, running: Running, work: Work, row: int, at_s: float, step_s: float) -> bool:
-    """How much of its resource a task's stage could use in its left-over time; whether it may begin in this step."""
-    ints, floats = running.ints[row], running.floats[row]
-    s = ints[R_STAGE]
-    numbers = running.stage_floats[row, s]
-    if running.stage_ints[row, s, KIND] == DECODE:
-        node = ints[R_NODE]
-        key = node * len(tables.artifact) + ints[R_MODEL]
-        batch = batch_of(tables, float(work.decoding[key]), node)
-        numbers[UNIT] = max(
-            numbers[FLOP] / tables.node[node].flop_per_s, numbers[TOKEN_WEIGHT] / batch + numbers[TOKEN_CACHE]
-        )
-        numbers[RATE] = 1.0 / batch
-    if not numbers[UNIT] < math.inf:
-        return False
-    amount = numbers[AMOUNT] * numbers[UNIT]
-    work.most[row] = min(amount, numbers[RATE] * work.left_s[row])
-    return floats[R_READY] < at_s + step_s
 
 
 @inner
@@ -201,39 +127,6 @@ def urgency(running: Running, row: int) -> float:
     stage = running.ints[row, R_STAGE]
     end = running.stage_end_s[row, stage]
     return end - PREFILL_LEAD_S if running.stage_ints[row, stage, KIND] == PREFILL else end
-
-
-@inner
-def share(running: Running, work: Work, resource: int) -> float:
-    """Give what is left of a resource to the rows in its list; sets their grants and returns their sum.
-
-    Where all fit, each gets all it can use; else the most urgent first, which meets every planned end that can be met.
-    """
-    n, wanted = 0, 0.0
-    row = work.first[resource]
-    while row >= 0:
-        work.list_row[n] = row
-        work.grant[row] = work.most[row]
-        wanted += work.most[row]
-        n += 1
-        row = work.following[row]
-    left = work.left[resource]
-    if wanted <= left:
-        return wanted
-    for i in range(n):
-        row = work.list_row[i]
-        end = urgency(running, row)
-        j = i - 1
-        while j >= 0 and work.list_end_s[j] > end:
-            work.list_row[j + 1], work.list_end_s[j + 1] = work.list_row[j], work.list_end_s[j]
-            j -= 1
-        work.list_row[j + 1], work.list_end_s[j + 1] = row, end
-    given = 0.0
-    for i in range(n):
-        row = work.list_row[i]
-        work.grant[row] = min(work.most[row], left - given)
-        given += work.grant[row]
-    return given
 
 
 @inner

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from gainnet.demand.task import Tasks
 from gainnet.execution import running_kernel as rk
-from gainnet.execution.step_kernel import TOTALS, Meters, Work
+from gainnet.execution.contention_kernel import Work
+from gainnet.execution.meter_kernel import TOTALS, Meters
 from gainnet.orchestrator.pool import Pool
 from gainnet.orchestrator.stage_kernel import FLOAT_COLUMNS, INT_COLUMNS
 from gainnet.orchestrator.tables import Tables

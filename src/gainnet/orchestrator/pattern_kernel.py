@@ -26,7 +26,6 @@ from gainnet.orchestrator.stage_kernel import (
     NO_SENSING,
     NODE,
     PERCEPTION,
-    RATE,
     RESOURCE,
     SENSE,
     SENSING,
@@ -44,6 +43,7 @@ from gainnet.orchestrator.stage_kernel import (
     model_wait_s,
 )
 from gainnet.orchestrator.tables import Tables
+from gainnet.orchestrator.worth_kernel import later_part, on_time, quality_of, windows
 
 # Columns of a pattern's numbers.
 STEP, QUALITY, ENERGY_J, COST, COMPLETION_S, ASAP_S, BATCH, WAIT_S, ACCURACY = range(9)
@@ -81,30 +81,6 @@ class Scratch(NamedTuple):
 
 
 @inner
-def windows(
-    floats: NDArray[np.float64], n: int, budget_s: float, pace: float, end_s: NDArray[np.float64]
-) -> tuple[float, float]:
-    """Planned end of each stage, from now, when ``pace`` of the budget is used.
-
-    Each stage gets its least duration and a part of the slack in proportion to that duration's square root, the law
-    that minimises the rates' cost over a chain with a latency budget. Returns the least latency and the planned one.
-    """
-    least, roots = 0.0, 0.0
-    for s in range(n):
-        duration = floats[s, AMOUNT] * floats[s, UNIT] / floats[s, RATE]
-        least += duration + floats[s, WAIT]
-        roots += math.sqrt(duration)
-    slack = max(0.0, pace * budget_s - least)
-    share = slack / roots if roots > 0.0 else 0.0
-    end = 0.0
-    for s in range(n):
-        duration = floats[s, AMOUNT] * floats[s, UNIT] / floats[s, RATE]
-        end += floats[s, WAIT] + duration + share * math.sqrt(duration)
-        end_s[s] = end
-    return least, end
-
-
-@inner
 def add_entry(scratch: Scratch, first: int, row_id: int, amount: float) -> None:
     """Add an amount to a pool row in the pattern whose entries begin at ``first``, naming the row in the problem if new."""
     counter = scratch.counter
@@ -136,14 +112,6 @@ def add_due(tables: Tables, scratch: Scratch, first: int, resource: int, work: f
         slot += 1
     for later in range(slot, slots):
         add_entry(scratch, first, base + later, work)
-
-
-@inner
-def later_part(begin: float, end: float, frame_s: float) -> float:
-    """Fraction of a window after the coming frame: what is used within it is used now or never."""
-    if begin >= frame_s:
-        return 1.0
-    return max(0.0, end - frame_s) / max(end - begin, 1e-9)
 
 
 @inner
@@ -179,17 +147,6 @@ def needed_setup(tables: Tables, view: View, scratch: Scratch, node: int, artifa
 
 
 @inner
-def quality_of(tables: Tables, kind: int, model: int, adapter: int, step: float, accuracy: float) -> float:
-    """Quality of an answer: the model's score, how far it was denoised, its adapter, and what sensing bought."""
-    quality = tables.artifact[model].quality
-    if kind == IMAGE:
-        quality *= 1.0 - math.exp(-step / tables.artifact[model].steps_scale)
-    if adapter >= 0:
-        quality += tables.artifact[adapter].quality_gain
-    return min(1.0, quality) * accuracy
-
-
-@inner
 def prudent_batch(batch: float) -> float:
     """The batch to plan with: the geometric mean of what the last frames saw and 1.
 
@@ -197,15 +154,6 @@ def prudent_batch(batch: float) -> float:
     shrinks; half way (in logarithms) the feedback dies out.
     """
     return math.sqrt(batch)
-
-
-@inner
-def on_time(least_s: float, budget_s: float, pace: float) -> float:
-    """How likely a pattern ends in time: surely if its least latency is within the pace, never if it takes the whole budget.
-
-    Linear in between: the nearer to the deadline even without waiting, the less may go otherwise than observed.
-    """
-    return 1.0 if least_s <= pace * budget_s else (1.0 - least_s / budget_s) / (1.0 - pace)
 
 
 @inner
