@@ -21,8 +21,9 @@ STROLL = WaypointMobility(speed_min_m_per_s=1.0, speed_max_m_per_s=10.0, pause_m
 
 
 def config(ends: int = 200, **changes: Any) -> Config:
-    """Seven omnidirectional sites and strolling ends, with changes."""
-    return Config(**{"topology": Hexagonal(), "mobility": STROLL, "ends": ends, **MACHINES, **changes})
+    """Seven omnidirectional sites, strolling ends and three candidate cells, with changes."""
+    given = {"topology": Hexagonal(), "mobility": STROLL, "ends": ends, "radio": Radio(candidates=3), **MACHINES}
+    return Config(**(given | changes))
 
 
 def streets(ends: int = 200, **changes: Any) -> Config:

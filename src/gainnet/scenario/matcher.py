@@ -56,9 +56,9 @@ class Price(Section):
 
     kind: Literal["price"] = "price"
     iterations: Count = Field(100, description="most iterations of the dual ascent")
-    perturbations: int = Field(5, ge=0, description="decodings at perturbed prices, besides the one at the prices")
-    effort: int = Field(10, ge=0, description="rounds of local search for each task")
-    relative_gap: NonNegative = Field(5e-4, description="certified gap at which the search has done enough")
+    perturbations: int = Field(3, ge=0, description="decodings at perturbed prices, besides the one at the prices")
+    effort: int = Field(5, ge=0, description="rounds of local search for each task")
+    relative_gap: NonNegative = Field(2e-3, description="certified gap at which the search has done enough")
 
 
 class Exact(Section):

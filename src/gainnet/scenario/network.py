@@ -129,7 +129,7 @@ class Radio(Section):
     end_power_max_dbm: Finite = 23.0
     power_control_p0_dbm: Finite = -85.0
     power_control_alpha: Fraction = 0.8
-    candidates: Annotated[int, Field(ge=1, le=8)] = 3
+    candidates: Annotated[int, Field(ge=1, le=8)] = 2
     fading_samples: Annotated[int, Field(ge=1, le=16)] = 4
     rician_k_db: Finite = 9.0
     handover_hysteresis_db: NonNegative = 3.0
