@@ -30,6 +30,7 @@ from gainnet.scenario.execution import Execution as Config
 from gainnet.scenario.hardware import BaseStation
 
 BATCH_MEMORY = 0.05
+SENSING_SIGN = np.array([0, 1, -1])  # of no sensing, an end's radar, a cell's
 
 
 class Execution:
@@ -137,6 +138,9 @@ class Execution:
 
     def _remember_batch(self, meters: Meters) -> None:
         """Let the batch of every node and model follow what the frame saw; where nothing was decoded it fades to 1."""
+        if not meters.token.any():
+            self._batch += BATCH_MEMORY * (1.0 - self._batch)
+            return
         seen = np.divide(
             meters.token, meters.token_share, out=np.ones_like(meters.token), where=meters.token_share > 0.0
         )
@@ -238,7 +242,6 @@ class Execution:
         ints, floats = self._table.running.ints[rows].T, self._table.running.floats[rows].T
         earlier = self._ledger.of(ints[rk.R_TASK])
         result, sensing, node = ints[rk.R_RESULT], ints[rk.R_SENSING], ints[rk.R_NODE]
-        level = (ints[rk.R_LEVEL] + 1) * (3 - 2 * sensing)
         answered = (result == Result.SERVED) | (result == Result.LATE)
         return Outcomes(
             task_id=ints[rk.R_TASK],
@@ -258,7 +261,7 @@ class Execution:
             tier=self._tables.node["tier"][node],
             cell=ints[rk.R_CELL],
             model=ints[rk.R_MODEL],
-            sensing=np.where(sensing == 0, 0, level),
+            sensing=SENSING_SIGN[sensing] * (ints[rk.R_LEVEL] + 1),
             handover=ints[rk.R_HANDOVER] + earlier.handover,
             retry=earlier.retry + np.maximum(ints[rk.R_LOOKS] - 1, 0),
         )
@@ -305,7 +308,9 @@ class Execution:
         tables, pool, frame_s = self._tables, self._pool, self._frame_s
         health, fixed = state.load.health, pool.fixed
         band = tables.run[0]["blocks"] * frame_s
-        band_use = meters.used[: pool.compute_start].reshape(pool.cells, -1).sum(axis=1) / band
+        band_use = meters.used[: pool.compute_start] / band
+        if pool.radio_parts > 1:
+            band_use = band_use.reshape(pool.cells, -1).sum(axis=1)
         sounding_use = sounding / band
         transmit = meters.transmit_block_s / band
         radio_j = radio_energy_j(transmit, band_use + sounding_use > 0.0, health.cell_up, self._station, frame_s).sum()

@@ -130,7 +130,8 @@ class Enumerator:
         row_id = scratch.row_id[:rows].copy()
         node, artifact = np.divmod(scratch.setup_key[:setups], self._artifacts)
         memory_id = self._pool.memory_start + node
-        new = np.unique(memory_id[scratch.row_of[memory_id] < 0]) if setups else memory_id
+        absent = memory_id[scratch.row_of[memory_id] < 0]
+        new = np.unique(absent) if len(absent) else absent
         row_of = scratch.row_of
         if len(new):
             row_of = scratch.row_of.copy()
