@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from gainnet.compiled import inner
 from gainnet.execution.running_kernel import R_CELL, R_COST, R_ENERGY, R_MODEL, R_NODE, R_STAGE, R_USER, Running
-from gainnet.orchestrator.pattern_kernel import stage_cost
 from gainnet.orchestrator.stage_kernel import (
     BLOCK_W,
     DECODE,
@@ -26,6 +25,7 @@ from gainnet.orchestrator.stage_kernel import (
     UPLOAD,
 )
 from gainnet.orchestrator.tables import Tables
+from gainnet.orchestrator.worth_kernel import stage_cost
 
 UP_BIT, DOWN_BIT, FLOPS, LOOKS, DETECTIONS = range(5)
 TOTALS = 5

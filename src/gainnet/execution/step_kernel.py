@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gainnet.compiled import inner, njit
-from gainnet.execution.contention_kernel import PREFILL_LEAD_S, Work, count_decoding, share, want
-from gainnet.execution.meter_kernel import DETECTIONS, DOWN_BIT, FLOPS, LOOKS, UP_BIT, Meters
+from gainnet.execution.contention_kernel import Work, count_decoding, share, want
+from gainnet.execution.meter_kernel import DETECTIONS, LOOKS, Meters, charge
 from gainnet.execution.running_kernel import (
     ACTIVE,
     DONE,
@@ -22,13 +22,10 @@ from gainnet.execution.running_kernel import (
     MISSED,
     R_ACCURACY,
     R_CELL,
-    R_COST,
     R_END,
-    R_ENERGY,
     R_HANDOVER,
     R_LEVEL,
     R_LOOKS,
-    R_MODEL,
     R_NODE,
     R_READY,
     R_STAGE,
@@ -40,15 +37,11 @@ from gainnet.execution.running_kernel import (
     collect,
     enter_stage,
 )
-from gainnet.orchestrator.pattern_kernel import stage_cost
 from gainnet.orchestrator.stage_kernel import (
     AMOUNT,
     BLOCK_W,
-    DECODE,
     DOWNLINK,
-    FLOP,
     KIND,
-    PREFILL,
     RADIO_DOWN,
     RADIO_UP,
     RATE,
@@ -113,55 +106,6 @@ def follow_radio(
             stages[s, RESOURCE] = radio_resource(tables, ints[R_CELL], part)
             if kind != DOWNLINK and k >= 0:
                 amounts[s, BLOCK_W] = view.uplink_power_w[user, k]
-
-
-@inner
-def batch_of(tables: Tables, requests: float, node: int) -> float:
-    """Requests in the batch of one accelerator."""
-    return min(tables.node[node].batch_max, max(1.0, requests / tables.node[node].count))
-
-
-@inner
-def urgency(running: Running, row: int) -> float:
-    """What a contended resource is given out by: the planned end, for a prefill a little before (it joins a batch)."""
-    stage = running.ints[row, R_STAGE]
-    end = running.stage_end_s[row, stage]
-    return end - PREFILL_LEAD_S if running.stage_ints[row, stage, KIND] == PREFILL else end
-
-
-@inner
-def charge(tables: Tables, running: Running, meters: Meters, row: int, grant: float) -> None:
-    """Book what a grant did: resource time, energy, price, bits, flop."""
-    ints, floats = running.ints[row], running.floats[row]
-    s = ints[R_STAGE]
-    kind, resource = running.stage_ints[row, s, KIND], running.stage_ints[row, s, RESOURCE]
-    numbers = running.stage_floats[row, s]
-    user, node, cell = ints[R_USER], ints[R_NODE], ints[R_CELL]
-    energy, price = stage_cost(tables, user, kind, node, grant, numbers[BLOCK_W])
-    floats[R_ENERGY] += energy
-    floats[R_COST] += price + energy * tables.run[0].energy_price_per_j
-    meters.used[resource] += grant
-    if kind == SENSE:
-        meters.radar_block_s[cell] += grant
-        if numbers[BLOCK_W] == tables.run[0].block_power_w:
-            meters.transmit_block_s[cell] += grant
-        else:
-            meters.uplink_j[user] += energy
-    elif kind == DOWNLINK:
-        meters.transmit_block_s[cell] += grant
-        meters.totals[DOWN_BIT] += grant / numbers[UNIT]
-    elif kind in (UPLINK, UPLOAD):
-        meters.uplink_block_s[user] += grant
-        meters.uplink_cell[user] = cell
-        meters.uplink_j[user] += energy
-        meters.totals[UP_BIT] += grant / numbers[UNIT]
-    elif kind != TRANSFER:
-        if kind == DECODE:
-            key = node * len(tables.artifact) + ints[R_MODEL]
-            meters.token[key] += grant / numbers[UNIT]
-            meters.token_share[key] += grant / numbers[UNIT] * numbers[RATE]
-        meters.busy_s[tables.run[0].fixed + user if kind == TRAIN else node] += grant
-        meters.totals[FLOPS] += grant / numbers[UNIT] * numbers[FLOP]
 
 
 @inner

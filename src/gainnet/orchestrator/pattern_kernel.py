@@ -30,11 +30,7 @@ from gainnet.orchestrator.stage_kernel import (
     SENSE,
     SENSING,
     TASK,
-    TRAIN,
-    TRANSFER,
     UNIT,
-    UPLINK,
-    UPLOAD,
     WAIT,
     TaskColumns,
     View,
@@ -43,7 +39,7 @@ from gainnet.orchestrator.stage_kernel import (
     model_wait_s,
 )
 from gainnet.orchestrator.tables import Tables
-from gainnet.orchestrator.worth_kernel import later_part, on_time, quality_of, windows
+from gainnet.orchestrator.worth_kernel import later_part, on_time, prudent_batch, quality_of, stage_cost, windows
 
 # Columns of a pattern's numbers.
 STEP, QUALITY, ENERGY_J, COST, COMPLETION_S, ASAP_S, BATCH, WAIT_S, ACCURACY = range(9)
@@ -115,23 +111,6 @@ def add_due(tables: Tables, scratch: Scratch, first: int, resource: int, work: f
 
 
 @inner
-def stage_cost(tables: Tables, user: int, kind: int, node: int, work: float, block_w: float) -> tuple[float, float]:
-    """Energy and machine-time price of a stage's work."""
-    if kind in (UPLINK, UPLOAD):
-        return work * block_w / tables.run[0].end_efficiency, 0.0
-    if kind == DOWNLINK:
-        return work * tables.run[0].cell_j_per_block_s, 0.0
-    if kind == TRANSFER:
-        return 0.0, 0.0
-    if kind == SENSE:
-        if block_w == tables.run[0].block_power_w:
-            return work * tables.run[0].cell_j_per_block_s, 0.0
-        return work * block_w / tables.run[0].end_efficiency, 0.0
-    place = tables.run[0].fixed + user if kind == TRAIN else node
-    return work * tables.node[place].busy_w, work * tables.node[place].price_per_s
-
-
-@inner
 def needed_setup(tables: Tables, view: View, scratch: Scratch, node: int, artifact: int) -> int:
     """The set-up of an artifact at a node, -1 where running tasks hold it there already."""
     if artifact < 0 or view.pinned[node, artifact] > 0:
@@ -144,16 +123,6 @@ def needed_setup(tables: Tables, view: View, scratch: Scratch, node: int, artifa
         scratch.setup_of[key] = setup
         scratch.setup_key[setup] = key
     return setup
-
-
-@inner
-def prudent_batch(batch: float) -> float:
-    """The batch to plan with: the geometric mean of what the last frames saw and 1.
-
-    At the batch itself, a busy node looks cheap because it is busy, draws more work, and falls behind when the batch
-    shrinks; half way (in logarithms) the feedback dies out.
-    """
-    return math.sqrt(batch)
 
 
 @inner
