@@ -100,8 +100,9 @@ def test_the_orchestrator_never_sees_the_truth() -> None:
         assert _equal(true.problem, false.problem)
         np.testing.assert_array_equal(true.floats, false.floats)
         plan = run.orchestrator.match(true)
+        run.orchestrator.remember(true, plan, len(tasks))
         run.execution.execute(true, plan, state)
-        blind.orchestrator.remember(false, plan)
+        blind.orchestrator.remember(false, plan, len(tasks))
         blind.execution.execute(false, plan, state)
         posed += true.problem.patterns
     assert posed > 0

@@ -135,6 +135,7 @@ class Run:
         assert self._state is not None, "observe begins a frame, commit ends it"
         assert self._posed is not None
         state, posed = self._state, self._posed
+        self.orchestrator.remember(posed, plan, self._arrived)
         outcomes, usage = self.execution.execute(posed, plan, state)
         if recorder is not None:
             recorder.frame(

@@ -62,6 +62,11 @@ class _Source:
 class Demand:
     """What is asked of the network: one for each run.
 
+    Attributes:
+        services: what is asked for.
+        rate_per_s: mean rate of all tasks, without faults.
+        value_per_s: what they are worth in a second, all satisfied.
+
     Args:
         config: the services.
         artifacts: names of the models and adapters in use; an artifact index is a position among them.
@@ -88,7 +93,8 @@ class Demand:
             _source(index, name, service, artifacts, ends, seed, duration_s)
             for index, (name, service) in enumerate(config.services.items())
         ]
-        rate_per_s = sum(source.process.rate_per_s for source in self._sources)
+        self.rate_per_s = rate_per_s = sum(source.process.rate_per_s for source in self._sources)
+        self.value_per_s = sum(source.process.rate_per_s * source.value for source in self._sources)
         self._block_s = max(frame_s, _BLOCK_TASKS / max(rate_per_s, _BLOCK_TASKS / _BLOCK_MAX_S))
         self._given_s = 0.0
         self._given = 0

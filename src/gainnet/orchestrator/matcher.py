@@ -12,6 +12,7 @@ from gainnet.orchestrator.matchers.greedy import Greedy
 from gainnet.orchestrator.matchers.price import Price
 from gainnet.orchestrator.matchers.random import Random
 from gainnet.orchestrator.matchers.tier import FixedTier
+from gainnet.orchestrator.outlook import Policy
 from gainnet.orchestrator.plan import Plan
 from gainnet.orchestrator.problem import Problem
 from gainnet.scenario import matcher as scenario
@@ -43,3 +44,8 @@ def build(config: scenario.MatcherConfig) -> Matcher:
             return Price(config.iterations, config.perturbations, config.effort, config.relative_gap)
         case scenario.Exact():
             return Exact(config.time_limit_s, config.relative_gap)
+
+
+def policy(config: scenario.MatcherConfig) -> Policy | None:  # noqa: ARG001
+    """What steers the problems of the matcher that a scenario asks for, if anything does."""
+    return None

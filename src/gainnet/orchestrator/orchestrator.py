@@ -14,9 +14,17 @@ from jaxtyping import Float, Int
 
 from gainnet.demand.task import Tasks
 from gainnet.network.sensing import SYMBOLS_PER_SLOT
-from gainnet.network.state import Health, NetworkState, Tier
+from gainnet.network.state import Health, Load, NetworkState, Tier
 from gainnet.orchestrator import matcher as matchers
-from gainnet.orchestrator.orchestrator_kernel import choose_sounded, move_bids, offer, rank_edges, set_aside
+from gainnet.orchestrator.orchestrator_kernel import (
+    choose_sounded,
+    move_bids,
+    offer,
+    rank_edges,
+    set_aside,
+    surcharge,
+)
+from gainnet.orchestrator.outlook import RESIDUAL_MAX, Lookout, Outlook, Policy, Steering
 from gainnet.orchestrator.pattern import Enumerator, Posed
 from gainnet.orchestrator.plan import Plan
 from gainnet.orchestrator.pool import POOL_KINDS, Pool
@@ -53,6 +61,7 @@ class Orchestrator:
         self.pool = pool
         self.tables = tables
         self.matcher = matchers.build(config.matcher)
+        self.policy: Policy | None = matchers.policy(config.matcher)
         self._enumerator = Enumerator(config, pool, tables)
         self._rng = rng
         self._size_byte = tables.artifact["size_byte"].copy()
@@ -80,6 +89,8 @@ class Orchestrator:
         self._bid = np.zeros(pool.resources)
         self._offered = np.zeros(pool.resources)
         self._worth = 0.0
+        self._lookout = Lookout(pool, self._kind[: pool.resources * pool.slots : pool.slots], self._frame_s)
+        self._extra = np.zeros(pool.resources)
         self._health: Health | None = None
         self._capacity = self._timed = np.empty(0)
         self.sounding = np.zeros(pool.users)
@@ -90,20 +101,27 @@ class Orchestrator:
         self._sound(state)
         free = self._free(state)
         posed = self._enumerator.pose(state, tasks, free, self._spare_edges(free), self._bid)
+        steering = self.policy.steer(self.outlook(state.load, state.time_s)) if self.policy is not None else None
         if self._foresight > 0.0:
             self._look_ahead(posed, state.time_s)
+        if steering is not None:
+            self._steer(posed, steering)
         return posed
 
     def match(self, posed: Posed) -> Plan:
         """Match a problem, warm-started from the last prices of its rows."""
-        row_id = posed.problem.row_id
-        plan = self.matcher.match(posed.problem, self._price[row_id], self._rng)
-        self.remember(posed, plan)
-        return plan
+        return self.matcher.match(posed.problem, self._price[posed.problem.row_id], self._rng)
 
-    def remember(self, posed: Posed, plan: Plan) -> None:
-        """Keep a plan's prices for the next frame, whoever made it."""
+    def remember(self, posed: Posed, plan: Plan, arrived: int) -> None:
+        """Keep a plan's prices and refusals for the next frame, whoever made it."""
         self._price[posed.problem.row_id] = plan.price
+        self._lookout.saw(arrived, posed.problem.tasks, int(np.count_nonzero(plan.choice < 0)))
+
+    def outlook(self, load: Load, time_s: float) -> Outlook:
+        """What a policy may read of the frame that begins at ``time_s``."""
+        return self._lookout.outlook(
+            load, time_s, self.capacity(load.health), self._bid, self._offered, self._worth
+        )  # fmt: skip
 
     def pool_price(self) -> Float[np.ndarray, " pool_kind"]:
         """What a whole row of each pool kind is worth at the last prices, mean over its rows, in the objective's currency."""
@@ -136,6 +154,18 @@ class Orchestrator:
             self._offered, self._capacity, self._frame_s, self._foresight, BID_FLOOR * self._worth, pool.end_start,
             pool.link_start, self._bid,
         )  # fmt: skip
+
+    def _steer(self, posed: Posed, steering: Steering) -> None:
+        """Charge the problem's patterns what a steering adds to the bids; the bids' own learning does not see it."""
+        problem, shared = posed.problem, self._lookout.shared
+        residual = np.clip(steering.residual, -RESIDUAL_MAX, RESIDUAL_MAX)
+        self._extra[shared] = self._bid[shared] * np.expm1(residual)
+        surcharge(
+            problem.demand_ptr, problem.demand_row, problem.demand_amount, problem.row_id, self.pool.slots, self._extra,
+            problem.value,
+        )  # fmt: skip
+        if steering.threshold != 0.0:
+            problem.value[:] -= steering.threshold * self._worth / max(self._lookout.arrived_mean, 1.0)
 
     def _sound(self, state: NetworkState) -> None:
         """Choose the ends that get pilots in this frame."""

@@ -135,3 +135,21 @@ def offer(
             if resource < len(offered) and slot == slots - 1:
                 offered[resource] += demand_amount[k]
     return worth
+
+
+@njit
+def surcharge(
+    demand_ptr: NDArray[np.int64],
+    demand_row: NDArray[np.int64],
+    demand_amount: NDArray[np.float64],
+    row_id: NDArray[np.int64],
+    slots: int,
+    extra: NDArray[np.float64],
+    value: NDArray[np.float64],
+) -> None:
+    """Take ``extra`` for each unit of a resource that a pattern draws in all (on its last slot's row) off its value."""
+    for p in range(len(value)):
+        for k in range(demand_ptr[p], demand_ptr[p + 1]):
+            resource, slot = divmod(row_id[demand_row[k]], slots)
+            if resource < len(extra) and slot == slots - 1:
+                value[p] -= extra[resource] * demand_amount[k]

@@ -1,1 +1,1 @@
-"""Environments and training of learned matchers."""
+"""Learning to orchestrate: environments, rewards, and the training of the learned matchers (extra ``learn``)."""
