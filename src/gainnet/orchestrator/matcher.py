@@ -7,8 +7,10 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
+from gainnet.orchestrator.matchers import neural
 from gainnet.orchestrator.matchers.exact import Exact
 from gainnet.orchestrator.matchers.greedy import Greedy
+from gainnet.orchestrator.matchers.neural import Neural
 from gainnet.orchestrator.matchers.price import Price
 from gainnet.orchestrator.matchers.random import Random
 from gainnet.orchestrator.matchers.tier import FixedTier
@@ -42,6 +44,9 @@ def build(config: scenario.MatcherConfig) -> Matcher:
             return Greedy(config.iterations)
         case scenario.Price():
             return Price(config.iterations, config.perturbations, config.effort, config.relative_gap)
+        case scenario.Neural():
+            finish = Price(config.iterations, config.perturbations, config.effort, config.relative_gap)
+            return Neural(neural.load(config.checkpoint), finish)
         case scenario.Exact():
             return Exact(config.time_limit_s, config.relative_gap)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field
@@ -61,6 +62,17 @@ class Price(Section):
     relative_gap: NonNegative = Field(2e-3, description="certified gap at which the search has done enough")
 
 
+class Neural(Section):
+    """Row prices from a network that unrolls the dual ascent, a few steps of ascent, decodings, local search."""
+
+    kind: Literal["neural"] = "neural"
+    checkpoint: Path | None = Field(None, description="weights (safetensors); by default those that ship with gainnet")
+    iterations: Count = Field(8, description="most iterations of the dual ascent from the predicted prices")
+    perturbations: int = Field(3, ge=0, description="decodings at perturbed prices, besides the one at the prices")
+    effort: int = Field(5, ge=0, description="rounds of local search for each task")
+    relative_gap: NonNegative = Field(2e-3, description="certified gap at which the search has done enough")
+
+
 class Exact(Section):
     """A mixed-integer linear program; the reference for small problems."""
 
@@ -70,7 +82,7 @@ class Exact(Section):
 
 
 MatcherConfig = Annotated[
-    Random | End | Nearest | Edge | Cloud | Greedy | Price | Exact,
+    Random | End | Nearest | Edge | Cloud | Greedy | Price | Neural | Exact,
     Field(discriminator="kind"),
 ]
 

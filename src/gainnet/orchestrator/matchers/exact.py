@@ -47,7 +47,8 @@ class Exact:
         """See Matcher. The bound is the smaller of HiGHS's and the dual ascent's."""
         started = time.perf_counter()
         columns = columns_of(problem)
-        choice, value, bound, price = FALLBACK.decide(columns, row_price(warm, problem.capacity), rng)
+        guess = row_price(warm, problem.capacity)
+        choice, value, bound, price = FALLBACK.decide(columns, problem.rows, lambda: guess, rng)
         status = None
         if value < bound * (1.0 - OPTIMAL_GAP):
             scale = float(columns.value.max())

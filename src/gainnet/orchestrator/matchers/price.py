@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,14 +40,21 @@ class Price:
         """See Matcher."""
         started = time.perf_counter()
         columns = columns_of(problem)
-        decision = self.decide(columns, row_price(warm, problem.capacity), rng)
+        decision = self.decide(columns, problem.rows, lambda: row_price(warm, problem.capacity), rng)
         return planned(problem, columns, *decision, time.perf_counter() - started)
 
     def decide(
-        self, columns: Columns, warm: Float[np.ndarray, " row"], rng: np.random.Generator
+        self,
+        columns: Columns,
+        rows: int,
+        guess: Callable[[], Float[np.ndarray, " row"]],
+        rng: np.random.Generator,
     ) -> tuple[Int[np.ndarray, " task"], float, float, Float[np.ndarray, " row_and_pair"]]:
-        """Choice, value, bound and prices, in the kernels' indices and units."""
-        rows, free = len(warm), free_price(columns, len(warm))
+        """Choice, value, bound and prices, in the kernels' indices and units.
+
+        ``guess`` gives the prices of whole rows from which the ascent starts; it is asked where something is scarce.
+        """
+        free = free_price(columns, rows)
         # The kernels' generator has 64 bits of state, which must not all be 0.
         state = rng.integers(1, 2**63, size=1).astype(np.uint64)
         value, choice = decode(columns, free, rows, 1, state)
@@ -54,7 +62,7 @@ class Price:
         bound, price = certify(columns, free[:rows], value, 2)
         if value >= bound * (1.0 - OPTIMAL_GAP):
             return choice, value, bound, price
-        climbed, price = certify(columns, warm, value, self.iterations)
+        climbed, price = certify(columns, guess(), value, self.iterations)
         bound = min(bound, climbed)
         decoded, other = decode(columns, price, rows, 1 + self.perturbations, state)
         if decoded > value:
