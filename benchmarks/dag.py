@@ -46,6 +46,7 @@ MEANING = {
     "ratio_to_best_stated_mean": "the same mean against the least makespan they state, infeasible schedules included",
     "gap_mean": "certified: (makespan - bound) / makespan of ours",
     "decision_s_p50": "median time of a schedule, networkx graphs in and out",
+    "peers.decision_s_p50": "the same of one scheduler of anrg-saga on its own graphs, median over schedulers and instances",
     "all_s_p50": "median time that all schedulers of anrg-saga together take for an instance: the price of their best",
     "violations": "wrongs that the independent checker finds in our schedules; must be 0",
     "bound_violations": "instances where a schedule of theirs is below our bound; must be 0",

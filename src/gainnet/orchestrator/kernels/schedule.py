@@ -28,9 +28,9 @@ RULES = (
 )  # fmt: skip
 """Next stage, priority, and whether a node's score is the finish (0) or the finish and the optimistic time after it (1).
 
-In this order: HEFT (Topcuoglu et al. 2002), the same with lookahead, PEFT (Arabnejad and Barbosa 2014), CPOP
-(Topcuoglu et al. 2002), min-min, max-min, sufferage (Maheswaran et al. 1999), the same with lookahead, ETF (Hwang et
-al. 1989).
+In this order: HEFT (Topcuoglu et al. 2002), the same with lookahead, PEFT (Arabnejad and Barbosa 2014, with the links'
+own times in its table), CPOP (Topcuoglu et al. 2002), min-min, max-min, sufferage (Maheswaran et al. 1999), the same
+with lookahead, ETF (Hwang et al. 1989).
 """
 LOOKS = 30_000_000
 """Rules that look at every ready stage are left out where they would look at more placements than this."""
