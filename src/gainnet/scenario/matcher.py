@@ -73,6 +73,13 @@ class Neural(Section):
     relative_gap: NonNegative = Field(2e-3, description="certified gap at which the search has done enough")
 
 
+class Drl(Neural):
+    """`neural`, on problems whose bids a policy steers that learned from whole runs."""
+
+    kind: Literal["drl"] = "drl"  # type: ignore[assignment]
+    policy: Path | None = Field(None, description="weights of the policy (safetensors); by default the shipped ones")
+
+
 class Exact(Section):
     """A mixed-integer linear program; the reference for small problems."""
 
@@ -82,7 +89,7 @@ class Exact(Section):
 
 
 MatcherConfig = Annotated[
-    Random | End | Nearest | Edge | Cloud | Greedy | Price | Neural | Exact,
+    Random | End | Nearest | Edge | Cloud | Greedy | Price | Neural | Drl | Exact,
     Field(discriminator="kind"),
 ]
 
