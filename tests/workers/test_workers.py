@@ -145,14 +145,14 @@ def test_auto_knows_what_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     note = tmp_path / "ray" / "ray_current_cluster"
     note.parent.mkdir()
-    assert on_ray._running() == "local"
+    assert on_ray._running() == ("local", "local")
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         note.write_text(address)
-        assert on_ray._running() == address
-    assert on_ray._running() == "local"
+        assert on_ray._running() == ("auto", address)
+    assert on_ray._running() == ("local", "local")
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
-    assert on_ray._running() == "head:6379"
+    assert on_ray._running() == ("head:6379", "head:6379")
 
 
 def test_a_worker_of_another_version_is_refused() -> None:

@@ -130,25 +130,29 @@ def connect(address: str, number: int | None) -> tuple[Any, bool]:
     connected = loaded is not None and loaded.is_initialized()
     if connected and address == "auto":
         return loaded, False
-    found = _running() if address == "auto" else address
+    given, found = _running() if address == "auto" else (address, address)
     if found != "local":
-        _reach(found)
+        _reach(given, found)
     if connected:
         raise InputError(f"--ray {address}: this process is connected to a Ray cluster already: give auto")
-    return (_start(number) if found == "local" else _join(found)), True
+    return (_start(number) if found == "local" else _join(given, found)), True
 
 
-def _running() -> str:
-    """The address in the environment, or else of the cluster that ``ray start`` noted and that answers, or ``local``."""
-    given = os.environ.get("RAY_ADDRESS") or "auto"
-    if given != "auto":
-        return given
+def _running() -> tuple[str, str]:
+    """What to give Ray, and the address that this means: from the environment, or of the cluster that runs here.
+
+    Ray sends its token of this machine only to a cluster that it finds by ``auto``, which looks for what ``ray start``
+    noted; where that does not answer, both are ``local``.
+    """
+    named = os.environ.get("RAY_ADDRESS") or "auto"
+    if named != "auto":
+        return named, named
     note = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), "ray", "ray_current_cluster")
     with contextlib.suppress(OSError, InputError):
         address = note.read_text().strip()
         _knock(_endpoint(address))
-        return address
-    return "local"
+        return "auto", address
+    return "local", "local"
 
 
 def _start(number: int | None) -> Any:
@@ -164,11 +168,11 @@ def _start(number: int | None) -> Any:
     return ray
 
 
-def _join(address: str) -> Any:
-    """Connect to a cluster that is known to be there."""
+def _join(given: str, address: str) -> Any:
+    """Connect to a cluster that is known to answer at the address, as `_running` says."""
     with _undisturbed(_SILENT | _literally(address)):
         ray = importlib.import_module("ray")
-        ray.init(address, **_QUIET)
+        ray.init(given, **_QUIET)
     return ray
 
 
@@ -177,7 +181,7 @@ def _literally(address: str) -> dict[str, str]:
     return _LOOPBACK if address.startswith(("127.", "localhost:", "[::1]:")) else {}
 
 
-def _reach(address: str) -> None:
+def _reach(given: str, address: str) -> None:
     """Connect once in another process, which can be ended: Ray's own attempt takes minutes and cannot be."""
     endpoint = _endpoint(address)
     if address.startswith("ray://") and importlib.util.find_spec("grpc") is None:
@@ -185,15 +189,21 @@ def _reach(address: str) -> None:
     try:
         _knock(endpoint)
         tried = subprocess.run(  # noqa: S603
-            [sys.executable, "-c", _CONNECT, address],
-            capture_output=True, text=True, timeout=_CONNECT_S, check=False, env=os.environ | _literally(address),
+            [sys.executable, "-c", _CONNECT, given],
+            capture_output=True, timeout=_CONNECT_S, check=False, env=os.environ | _literally(address),
         )  # fmt: skip
+        said, complaint = tried.stderr, tried.stdout.decode().strip() or "Ray could not connect"
     except OSError as error:
         raise InputError(f"--ray {address}: nothing answers: {error.strerror or error}") from None
-    except subprocess.TimeoutExpired:
-        raise InputError(f"--ray {address}: no Ray cluster answers within {_CONNECT_S:.0f} s") from None
-    if tried.returncode != 0:
-        raise InputError(f"--ray {address}: {tried.stdout.strip() or 'Ray could not connect'}")
+    except subprocess.TimeoutExpired as error:
+        tried, said, complaint = None, error.stderr or b"", f"no Ray cluster answers within {_CONNECT_S:.0f} s"
+    if tried is not None and tried.returncode == 0:
+        return
+    if b"Unauthenticated" in said:
+        complaint = (
+            "the cluster wants its token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN where it is another machine's"
+        )
+    raise InputError(f"--ray {address}: {complaint}")
 
 
 def _endpoint(address: str) -> tuple[str, int]:
