@@ -127,7 +127,10 @@ def compare(
             "--arm", metavar="NAME=PATH=X", help="The last matcher with a change, as one more arm. Repeatable."
         ),
     ] = [],  # noqa: B006  typer copies it
-    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes. [default: the CPUs]")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Runs at once. [default: the CPUs]")] = None,
+    ray: Annotated[
+        str | None, typer.Option("--ray", metavar="ADDRESS", help="Run on Ray: auto, HOST:PORT or ray://HOST:PORT.")
+    ] = None,
     overrides: SetOption = [],  # noqa: B006  typer copies it
     seed: SeedOption = None,
     duration_s: DurationOption = None,
@@ -150,9 +153,7 @@ def compare(
     results.prepare(folder)
     try:
         with _progress("comparing", quiet=False) as show:
-            found, record = comparing.compare(
-                base, chosen, reference, seeds, swept, workers or os.cpu_count() or 1, show
-            )
+            found, record = comparing.compare(base, chosen, reference, seeds, swept, workers, show, ray)
         machine = results.environment(_command())
         files = results.run_writers(record, metrics.report(record), machine)
         files["compare.json"] = results.text_writer(results.as_json(found.as_tree(machine)))
