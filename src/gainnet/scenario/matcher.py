@@ -62,10 +62,9 @@ class Price(Section):
     relative_gap: NonNegative = Field(2e-3, description="certified gap at which the search has done enough")
 
 
-class Neural(Section):
-    """Row prices from a network that unrolls the dual ascent, a few steps of ascent, decodings, local search."""
+class _Predicted(Section):
+    """A matcher that predicts prices."""
 
-    kind: Literal["neural"] = "neural"
     checkpoint: Path | None = Field(None, description="weights (safetensors); by default those that ship with gainnet")
     iterations: Count = Field(8, description="most iterations of the dual ascent from the predicted prices")
     perturbations: int = Field(3, ge=0, description="decodings at perturbed prices, besides the one at the prices")
@@ -73,10 +72,16 @@ class Neural(Section):
     relative_gap: NonNegative = Field(2e-3, description="certified gap at which the search has done enough")
 
 
-class Drl(Neural):
+class Neural(_Predicted):
+    """Row prices from a network that unrolls the dual ascent, a few steps of ascent, decodings, local search."""
+
+    kind: Literal["neural"] = "neural"
+
+
+class Drl(_Predicted):
     """`neural`, on problems whose bids a policy steers that learned from whole runs."""
 
-    kind: Literal["drl"] = "drl"  # type: ignore[assignment]
+    kind: Literal["drl"] = "drl"
     policy: Path | None = Field(None, description="weights of the policy (safetensors); by default the shipped ones")
 
 

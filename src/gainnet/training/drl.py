@@ -34,8 +34,8 @@ EPOCHS = 6
 RATE = 1e-3
 GRADIENT_MAX = 0.5
 VALUE_WEIGHT = 0.5
-DEVIATION = (0.4, 0.25, 0.1)
-DEVIATION_MIN = 0.05
+DEVIATION = (0.25, 0.15, 0.05)
+DEVIATION_MIN = 0.03
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +86,11 @@ class Learner(torch.nn.Module):
         """Of each agent's action, up to a constant."""
         deviation = self.log_deviation.exp().clamp(min=DEVIATION_MIN)
         given = (batch.kind_action, batch.own_action, batch.threshold_action)
-        return tuple(
+        kind, own, threshold = (
             -0.5 * ((action - mean) / deviation[i]) ** 2 - deviation[i].log()
             for i, (action, mean) in enumerate(zip(given, self(batch), strict=True))
-        )  # type: ignore[return-value]
+        )
+        return kind, own, threshold
 
     def deviation(self) -> tuple[float, float, float]:
         """Of the exploration: kinds, resources, threshold."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -93,7 +94,7 @@ class _Held:
     def __init__(self) -> None:
         self.steering = Steering(np.zeros(1), 0.0)
 
-    def steer(self, outlook: Outlook) -> Steering:
+    def steer(self, outlook: Outlook) -> Steering:  # noqa: ARG002 (part of the protocol)
         return self.steering
 
 
@@ -103,7 +104,7 @@ def play(episode: Episode) -> Trajectory:
     held, rng = _Held(), stream(episode.seed, "training.exploration")
     actor = Actor(episode.weights) if episode.weights is not None else None
     run.orchestrator.policy = held if actor is not None else None
-    rows: list[tuple[np.ndarray, ...]] = []
+    rows: list[tuple[Any, ...]] = []
     frames = episode.scenario.frames
     outlook = run.orchestrator.outlook(run.execution.load, 0.0)
     for first in range(0, frames - HOLD_FRAMES + 1, HOLD_FRAMES):

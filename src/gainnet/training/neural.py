@@ -221,7 +221,7 @@ class NeuralTraining(Training):
         total = 0.0
         for index in drawn:
             excess = loss(self._graphs[index], self.module(self._graphs[index])) / PROBLEMS_A_STEP
-            excess.backward()
+            excess.backward()  # type: ignore[no-untyped-call]
             total += float(excess.detach())
         torch.nn.utils.clip_grad_norm_(self.module.parameters(), GRADIENT_MAX)
         self.optimiser.step()
