@@ -7,7 +7,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-from gainnet.orchestrator.matchers import drl, neural
+from gainnet.orchestrator.matchers import diffusion, drl, neural
+from gainnet.orchestrator.matchers.diffusion import Diffusion
 from gainnet.orchestrator.matchers.drl import Actor
 from gainnet.orchestrator.matchers.exact import Exact
 from gainnet.orchestrator.matchers.greedy import Greedy
@@ -48,6 +49,10 @@ def build(config: scenario.MatcherConfig) -> Matcher:
         case scenario.Neural() | scenario.Drl():
             finish = Price(config.iterations, config.perturbations, config.effort, config.relative_gap)
             return Neural(neural.load(config.checkpoint), finish)
+        case scenario.Diffusion():
+            finish = Price(config.iterations, config.perturbations, config.effort, config.relative_gap)
+            weights, predictor = diffusion.load(config.denoiser), neural.load(config.checkpoint)
+            return Diffusion(weights, predictor, config.samples, finish)
         case scenario.Exact():
             return Exact(config.time_limit_s, config.relative_gap)
 

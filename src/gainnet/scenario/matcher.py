@@ -85,6 +85,15 @@ class Drl(_Predicted):
     policy: Path | None = Field(None, description="weights of the policy (safetensors); by default the shipped ones")
 
 
+class Diffusion(_Predicted):
+    """`neural`, with decodings at prices that a conditional diffusion model samples."""
+
+    kind: Literal["diffusion"] = "diffusion"
+    perturbations: int = Field(0, ge=0, description="decodings at perturbed prices, besides those at samples")
+    samples: Count = Field(4, description="decodings at sampled prices")
+    denoiser: Path | None = Field(None, description="weights of the sampler (safetensors); by default the shipped ones")
+
+
 class Exact(Section):
     """A mixed-integer linear program; the reference for small problems."""
 
@@ -94,7 +103,7 @@ class Exact(Section):
 
 
 MatcherConfig = Annotated[
-    Random | End | Nearest | Edge | Cloud | Greedy | Price | Neural | Drl | Exact,
+    Random | End | Nearest | Edge | Cloud | Greedy | Price | Neural | Drl | Diffusion | Exact,
     Field(discriminator="kind"),
 ]
 

@@ -17,12 +17,17 @@ from gainnet.orchestrator import checkpoint
 from gainnet.scenario.complaint import nearest
 from gainnet.scenario.load import dump, load
 from gainnet.scenario.scenario import Scenario
+from gainnet.training.diffusion import DiffusionTraining
 from gainnet.training.drl import DrlTraining
 from gainnet.training.neural import NeuralTraining
 from gainnet.training.training import Training
 from gainnet.workers.workers import Workers
 
-TRAININGS: Mapping[str, Callable[..., Training]] = {"neural": NeuralTraining, "drl": DrlTraining}
+TRAININGS: Mapping[str, Callable[..., Training]] = {
+    "neural": NeuralTraining,
+    "drl": DrlTraining,
+    "diffusion": DiffusionTraining,
+}
 STATE, CURVE, PICTURE, SCENARIO = "state.safetensors", "curve.csv", "curve.svg", "scenario.yaml"
 SAVE_EVERY_S = 30.0
 Progress = Callable[[int, int], None]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 
 from gainnet.orchestrator.bound import certify, columns_of, free_price, row_price
 from gainnet.orchestrator.kernels.columns import Columns
@@ -16,6 +17,8 @@ from gainnet.orchestrator.matchers.certified import OPTIMAL_GAP, planned
 from gainnet.orchestrator.plan import Plan
 from gainnet.orchestrator.problem import Problem
 
+Prices = Float[np.ndarray, " row_and_pair"]
+Proposal = Callable[[Prices, NDArray[np.uint64]], Iterable[Prices]]
 SMALL = 30
 """Tasks by which a small problem's search is longer than its size asks for."""
 
@@ -49,10 +52,12 @@ class Price:
         rows: int,
         guess: Callable[[], Float[np.ndarray, " row"]],
         rng: np.random.Generator,
+        propose: Proposal | None = None,
     ) -> tuple[Int[np.ndarray, " task"], float, float, Float[np.ndarray, " row_and_pair"]]:
         """Choice, value, bound and prices, in the kernels' indices and units.
 
         ``guess`` gives the prices of whole rows from which the ascent starts; it is asked where something is scarce.
+        ``propose`` makes further prices to decode at of those that the ascent found.
         """
         free = free_price(columns, rows)
         # The kernels' generator has 64 bits of state, which must not all be 0.
@@ -67,6 +72,10 @@ class Price:
         decoded, other = decode(columns, price, rows, 1 + self.perturbations, state)
         if decoded > value:
             value, choice = decoded, other
+        for proposed in propose(price, state) if propose is not None else ():
+            decoded, other = decode(columns, proposed, rows, 1, state)
+            if decoded > value:
+                value, choice = decoded, other
         rounds = self.effort * (len(choice) + SMALL)
         value = search(columns, price, rows, value, choice, bound, rounds, self.relative_gap, state)
         return choice, value, bound, price
