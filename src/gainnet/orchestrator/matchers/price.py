@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from gainnet.orchestrator.bound import certify, columns_of, free_price, row_price
-from gainnet.orchestrator.kernels.columns import Columns
+from gainnet.orchestrator.bound import certify, columns_of, free_price, row_price, sprint
+from gainnet.orchestrator.kernels.assignment import exchange
+from gainnet.orchestrator.kernels.columns import Columns, Words
 from gainnet.orchestrator.kernels.search import decode, search
 from gainnet.orchestrator.matchers.certified import OPTIMAL_GAP, planned
 from gainnet.orchestrator.plan import Plan
 from gainnet.orchestrator.problem import Problem
+
+Warm: TypeAlias = Float[np.ndarray, " row"]
+Prices: TypeAlias = Float[np.ndarray, " row_and_pair"]
+Choice: TypeAlias = Int[np.ndarray, " task"]
+Decision: TypeAlias = tuple[Choice, float, float, Prices]
 
 SMALL = 30
 """Tasks by which a small problem's search is longer than its size asks for."""
@@ -42,9 +49,7 @@ class Price:
         decision = self.decide(columns, row_price(warm, problem.capacity), rng)
         return planned(problem, columns, *decision, time.perf_counter() - started)
 
-    def decide(
-        self, columns: Columns, warm: Float[np.ndarray, " row"], rng: np.random.Generator
-    ) -> tuple[Int[np.ndarray, " task"], float, float, Float[np.ndarray, " row_and_pair"]]:
+    def decide(self, columns: Columns, warm: Warm, rng: np.random.Generator) -> Decision:
         """Choice, value, bound and prices, in the kernels' indices and units."""
         rows, free = len(warm), free_price(columns, len(warm))
         # The kernels' generator has 64 bits of state, which must not all be 0.
@@ -54,11 +59,38 @@ class Price:
         bound, price = certify(columns, free[:rows], value, 2)
         if value >= bound * (1.0 - OPTIMAL_GAP):
             return choice, value, bound, price
+        if single_row(columns):
+            return self._exchanged(columns, warm, value, choice, bound, state)
         climbed, price = certify(columns, warm, value, self.iterations)
         bound = min(bound, climbed)
-        decoded, other = decode(columns, price, rows, 1 + self.perturbations, state)
-        if decoded > value:
-            value, choice = decoded, other
-        rounds = self.effort * (len(choice) + SMALL)
-        value = search(columns, price, rows, value, choice, bound, rounds, self.relative_gap, state)
+        value, choice = self._decoded(columns, price, rows, value, choice, state)
+        value = search(columns, price, rows, value, choice, bound, self._rounds(choice), self.relative_gap, state)
         return choice, value, bound, price
+
+    def _exchanged(
+        self, columns: Columns, warm: Warm, value: float, choice: Choice, bound: float, state: Words
+    ) -> Decision:
+        """Where tasks compete for single rows: the first plan may be far off, so prices come before it and after it."""
+        rows = len(warm)
+        climbed, price = sprint(columns, warm, bound, bound - value, self.iterations)
+        value, choice = self._decoded(columns, price, rows, value, choice, state)
+        value = exchange(columns, price, rows, value, choice, climbed, self._rounds(choice), self.relative_gap, state)
+        bound, price = certify(columns, price[:rows], value, self.iterations)
+        return choice, value, min(bound, climbed), price
+
+    def _decoded(
+        self, columns: Columns, price: Prices, rows: int, value: float, choice: Choice, state: Words
+    ) -> tuple[float, Choice]:
+        """The better of a plan and the best decoding."""
+        decoded, other = decode(columns, price, rows, 1 + self.perturbations, state)
+        return (decoded, other) if decoded > value else (value, choice)
+
+    def _rounds(self, choice: Choice) -> int:
+        """Rounds of local search."""
+        return self.effort * (len(choice) + SMALL)
+
+
+def single_row(columns: Columns) -> bool:
+    """Whether every pattern draws on exactly one row and needs no set-up, as in an assignment problem."""
+    patterns = len(columns.value)
+    return len(columns.pair_setup) == 0 and len(columns.row) == patterns and bool((np.diff(columns.ptr) == 1).all())
