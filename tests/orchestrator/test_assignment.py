@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -123,3 +124,9 @@ def test_only_single_rows_count() -> None:
         assert not single_row(columns_of(problem))
     # On average one entry each is not enough.
     assert not single_row(columns_of(assemble([[loose, pair]], np.ones(2))))
+
+
+def test_dear_refusals_leave_the_prices_alone() -> None:
+    plain = assignment(np.random.default_rng(6), 10, 80)
+    dear = replace(plain, value=plain.value + 1e5)
+    assert match(dear, 50).bound - 80 * 1e5 == pytest.approx(match(plain, 50).bound, rel=1e-3)

@@ -72,6 +72,18 @@ class Board(NamedTuple):
 
 
 @njit
+def stake(columns: Columns) -> float:
+    """What the choice of patterns can make a difference of, where every task is served: the ranges of their values."""
+    total = 0.0
+    for task in range(len(columns.task_ptr) - 1):
+        most, least = -np.inf, np.inf
+        for p in range(columns.task_ptr[task], columns.task_ptr[task + 1]):
+            most, least = max(most, columns.value[p]), min(least, columns.value[p])
+        total += max(most - least, 0.0)
+    return total
+
+
+@njit
 def by_regret(
     task_ptr: Ints, value: Floats, row: Ints, share: Floats, price: Floats, order: Ints, regret: Floats
 ) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from gainnet.orchestrator.bound import certify, columns_of, free_price, row_price, sprint
-from gainnet.orchestrator.kernels.assignment import exchange
+from gainnet.orchestrator.kernels.assignment import exchange, stake
 from gainnet.orchestrator.kernels.columns import Columns, Words
 from gainnet.orchestrator.kernels.search import decode, search
 from gainnet.orchestrator.matchers.certified import OPTIMAL_GAP, planned
@@ -70,9 +70,13 @@ class Price:
     def _exchanged(
         self, columns: Columns, warm: Warm, value: float, choice: Choice, bound: float, state: Words
     ) -> Decision:
-        """Where tasks compete for single rows: the first plan may be far off, so prices come before it and after it."""
-        rows = len(warm)
-        climbed, price = sprint(columns, warm, bound, bound - value, self.iterations)
+        """Where tasks compete for single rows: the first plan may be far off, so prices come before it and after it.
+
+        Where that plan refuses what must not be refused its value would throw the prices out of all proportion.
+        """
+        rows, reach = len(warm), bound - value
+        varied = stake(columns)
+        climbed, price = sprint(columns, warm, bound, min(reach, varied) if varied > 0.0 else reach, self.iterations)
         value, choice = self._decoded(columns, price, rows, value, choice, state)
         value = exchange(columns, price, rows, value, choice, climbed, self._rounds(choice), self.relative_gap, state)
         bound, price = certify(columns, price[:rows], value, self.iterations)
