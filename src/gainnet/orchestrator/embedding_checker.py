@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -77,7 +78,7 @@ def _hops(link: Pair, stay: Stay, whole: Mapping[Pair, float], directed: bool) -
     if path[0] != stay.mapping.get(link[0]) or path[-1] != stay.mapping.get(link[1]):
         return [], f"the path of {link!r} does not join the places of its ends"
     hops: list[Pair] = []
-    for tail, head in zip(path[:-1], path[1:], strict=True):
+    for tail, head in itertools.pairwise(path):
         if (tail, head) in whole:
             hops.append((tail, head))
         elif not directed and (head, tail) in whole:

@@ -52,7 +52,11 @@ def _without_place(graph: TaskGraph, fits: np.ndarray) -> Cause | None:
         return graph.nodes[i], False, f"no substrate node has {wish.demand[i]:g} for task node {graph.nodes[i]!r}"
     own = maximum_bipartite_matching(csr_array(fits), perm_type="column")
     for i in np.flatnonzero(own < 0):
-        return graph.nodes[i], False, f"too few substrate nodes have room: none is left for task node {graph.nodes[i]!r}"
+        return (
+            graph.nodes[i],
+            False,
+            f"too few substrate nodes have room: none is left for task node {graph.nodes[i]!r}",
+        )
     return None
 
 
@@ -109,7 +113,7 @@ def _shares_component(roomy: csr_array, from_places: np.ndarray, to_places: np.n
 def _reaches(roomy: csr_array, from_places: np.ndarray, to_places: np.ndarray) -> bool:
     """Whether some place of the first kind reaches another of the second."""
     for start in np.flatnonzero(from_places):
-        reached = breadth_first_order(roomy, start, return_predecessors=False)
+        reached = breadth_first_order(roomy, int(start), return_predecessors=False)
         if to_places[reached[reached != start]].any():
             return True
     return False

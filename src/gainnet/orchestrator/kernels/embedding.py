@@ -166,7 +166,9 @@ def shortest(ground: Ground, arcs: Arcs, left: Floats, source: int, target: int,
             u, link = arcs.head[a], arcs.link[a]
             if settled[u] or left[link] < amount:
                 continue
-            far = near + charge(ground.link_price[link], ground.link_capacity[link], left[link], amount, ground.steep[1])
+            far = near + charge(
+                ground.link_price[link], ground.link_capacity[link], left[link], amount, ground.steep[1]
+            )
             if far < distance[u] and far <= limit:
                 distance[u], desk.via_link[u], desk.via_node[u] = far, link, v
                 size = push(key, item, size, far, u)
