@@ -251,9 +251,12 @@ def test_what_is_committed_is_taken_until_it_is_released() -> None:
 def test_a_price_refuses_what_is_not_worth_it() -> None:
     embedder = Embedder(_with(LINE, "capacity"), admission=Admission(least=0.5, most=0.6))
     task = _with(nx.path_graph(2), "demand")
-    poor = embedder.embed(task, value=1.0)
-    assert isinstance(poor, Refusal)
-    assert (poor.reason, poor.item) == (Reason.PRICE, None)
+    for value in (1.0, 0.0):
+        poor = embedder.embed(task, value=value)
+        assert isinstance(poor, Refusal)
+        assert (poor.reason, poor.item, poor.proven) == (Reason.PRICE, None, False)
+    with pytest.raises(InputError, match="value = nan"):
+        embedder.embed(task, value=float("nan"))
     assert isinstance(embedder.embed(task), Embedding)
 
 

@@ -12,6 +12,7 @@ Value and resources are rates here: both are held for the lifetime of the task, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -47,8 +48,7 @@ class Refusal:
     Attributes:
         reason: what is lacking.
         item: the task node, or the task link (a pair), that does not fit; None for a price.
-        proven: True where no embedding exists (or the one found is not worth its price); False where the search
-            found none.
+        proven: True where no embedding exists; False where the search found none, or none worth its price.
         detail: the same in a sentence.
     """
 
@@ -89,8 +89,12 @@ Answer: TypeAlias = Embedding | Refusal
 class Effort:
     """How long to search: greedy starts, then repairs of the best of them."""
 
-    starts: int = 40
-    rounds: int = 160
+    starts: int = 60
+    rounds: int = 240
+
+
+SECOND_LOOK = Effort(4, 0)
+"""Spent on what nothing worth its price was found for, to tell a price from a lack of room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,26 +169,34 @@ class Embedder:
             value: what the task is worth; the sum of its demands if None.
 
         Raises:
-            InputError: the task graph is malformed, or ``allowed`` names an unknown node.
+            InputError: the task graph is malformed, ``allowed`` names an unknown node, or the value is not finite.
         """
         graph = task_graph_of(task, self.substrate, *self._names, allowed or {})
         worth = graph.demand if value is None else value
+        if not math.isfinite(worth):
+            raise InputError(f"value = {worth!r} is not a finite number")
         if not graph.nodes:
             return Embedding({}, {}, worth, 0.0, _nothing())
         self._learn(graph)
         self._seed += 1
-        charge, place, path, hops = search(
-            self._ground(), graph.wish, self._node_left, self._link_left,
-            self._effort.starts, self._effort.rounds, self._seed,
-        )  # fmt: skip
+        limit, ground = self._limit(graph, worth), self._ground()
+        charge, place, path, hops = self._search(graph, ground, limit, self._effort)
         self._move_price(blocked=charge >= MISSING)
+        if charge >= MISSING and limit < math.inf:
+            charge, place, path, hops = self._search(graph, ground, math.inf, SECOND_LOOK)
         if charge >= MISSING:
             return self._without_room(graph, place)
         found = self._embedding(graph, place, path, hops, worth)
         if found.value < self.price * found.cost:
             detail = f"it is worth {found.value:g} and takes {found.cost:g} at a price of {self.price:.3g}"
-            return Refusal(Reason.PRICE, None, True, detail)
+            return Refusal(Reason.PRICE, None, False, detail)
         return found
+
+    def _search(self, graph: TaskGraph, ground: Ground, limit: float, effort: Effort) -> tuple[float, Ints, Ints, Ints]:
+        """The embedding of least charge that is found, as ``search`` returns it."""
+        return search(
+            ground, graph.wish, self._node_left, self._link_left, limit, effort.starts, effort.rounds, self._seed
+        )
 
     def commit(self, embedding: Embedding) -> None:
         """Take what an embedding needs.
@@ -234,6 +246,12 @@ class Embedder:
         wish = graph.wish
         self._seen *= MEMORY
         self._seen += len(graph.nodes), wish.demand.sum(), wish.bandwidth.sum()
+
+    def _limit(self, graph: TaskGraph, worth: float) -> float:
+        """A charge that no embedding worth its cost at the least price exceeds: only use makes more of it than the cost."""
+        if self._admission is None or self._admission.least <= 0.0:
+            return math.inf
+        return worth / self._admission.least + float(graph.wish.demand.sum()) * float(STEEP[0])
 
     def _move_price(self, *, blocked: bool) -> None:
         rule = self._admission

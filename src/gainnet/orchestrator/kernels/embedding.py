@@ -319,10 +319,12 @@ def foremost(wish: Wish, draft: Draft, shake: float, desk: Desk) -> int:
 
 
 @inner
-def complete(ground: Ground, wish: Wish, draft: Draft, shake: Floats, budget: float, usual: float, desk: Desk) -> float:
+def complete(
+    ground: Ground, wish: Wish, draft: Draft, shake: Floats, budget: float, whole: bool, usual: float, desk: Desk
+) -> float:
     """Place all nodes that have no place. Returns the charge of the draft, MISSING a unit for what found none.
 
-    Infinite as soon as it must exceed a finite budget.
+    No node is placed beyond the budget; where all must be (``whole``), the charge is infinite once one is not.
     """
     missing = 0.0
     desk.open[0] = -1e-9
@@ -339,7 +341,7 @@ def complete(ground: Ground, wish: Wish, draft: Draft, shake: Floats, budget: fl
         if i < 0:
             return draft.charge[0] + MISSING * missing
         if not settle(ground, wish, draft, i, shake[0], budget, usual, desk):
-            if budget < np.inf:
+            if whole:
                 return np.inf
             desk.skipped[i] = True
             missing += 1.0 + wish.demand[i]
@@ -403,7 +405,7 @@ def desk_for(ground: Ground, nodes: int, seed: int) -> Desk:
 
 
 @njit
-def search(ground: Ground, wish: Wish, node_left: Floats, link_left: Floats, starts: int, rounds: int, seed: int) -> tuple[float, Ints, Ints, Ints]:  # fmt: skip # noqa: E501
+def search(ground: Ground, wish: Wish, node_left: Floats, link_left: Floats, limit: float, starts: int, rounds: int, seed: int) -> tuple[float, Ints, Ints, Ints]:  # fmt: skip # noqa: E501
     """The embedding of least charge found in ``starts`` greedy starts and ``rounds`` of ruin and recreate.
 
     Args:
@@ -411,6 +413,7 @@ def search(ground: Ground, wish: Wish, node_left: Floats, link_left: Floats, sta
         wish: the task graph, with at least one node.
         node_left: what is left of each node.
         link_left: what is left of each link.
+        limit: the charge that it may have at most.
         starts: greedy passes, the first as it is, the others shaken.
         rounds: repairs of the best of them.
         seed: above 0.
@@ -426,8 +429,8 @@ def search(ground: Ground, wish: Wish, node_left: Floats, link_left: Floats, sta
     least = np.inf
     for start in range(starts):
         transcribe(empty, draft)
-        budget = least if least < MISSING else np.inf
-        found = complete(ground, wish, draft, SHAKE_START if start > 0 else CALM, budget, usual, desk)
+        whole, shake = least < MISSING, SHAKE_START if start > 0 else CALM
+        found = complete(ground, wish, draft, shake, least if whole else limit, whole, usual, desk)
         if found < least:
             least = found
             transcribe(draft, best)
@@ -436,11 +439,10 @@ def search(ground: Ground, wish: Wish, node_left: Floats, link_left: Floats, sta
     transcribe(best, held)
     for step in range(rounds):
         ruin(ground, wish, draft, desk)
-        budget, bar = np.inf, now
-        if least < MISSING:
-            bar = now + HEAT * least * (1.0 - step / rounds) * uniform(desk.state) ** 2
-            budget = bar
-        found = complete(ground, wish, draft, SHAKE_REPAIR, budget, usual, desk)
+        whole, bar = least < MISSING, now
+        if whole:
+            bar += HEAT * least * (1.0 - step / rounds) * uniform(desk.state) ** 2
+        found = complete(ground, wish, draft, SHAKE_REPAIR, bar if whole else limit, whole, usual, desk)
         if found <= bar:
             now = found
             transcribe(draft, held)
