@@ -55,7 +55,8 @@ def test_the_command_line_is_frozen(call: Call) -> None:
         "scenarios": "",
         "run": "scenario --set --matcher --seed --duration-s --out --json",
         "compare": "scenario --matchers --seeds --sweep --arm --workers --ray --set --seed --duration-s --out",
-        "bench": "name --json --data --reference --quick",
+        "train": "kind scenario --set --seed --steps --workers --ray --out --resume",
+        "bench": "name --json --data --reference --instance --quick",
         "validate": "file --set",
         "schema": "",
     }

@@ -223,15 +223,16 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON and nothing else.")] = False,
     data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Folder with reference data.")] = None,
     reference: Annotated[Path | None, typer.Option("--reference", metavar="FILE", help="File to compare with.")] = None,
+    instance: Annotated[Path | None, typer.Option("--instance", metavar="FILE", help="A problem to solve.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Less work, rougher figures.")] = False,
 ) -> None:
     """Run a benchmark of this source checkout and print its figures."""
     from gainnet.apps import bench as benches
 
-    for option, path in (("--data", data), ("--reference", reference)):
+    for option, path in (("--data", data), ("--reference", reference), ("--instance", instance)):
         if path is not None and not path.exists():
             raise InputError(f"{option} {path}: there is no such file or folder")
-    figures, meaning = benches.run(name, {"data": data, "reference": reference, "quick": quick})
+    figures, meaning = benches.run(name, {"data": data, "reference": reference, "instance": instance, "quick": quick})
     if as_json:
         from gainnet.measurement.results import environment
 
