@@ -20,7 +20,7 @@ from gainnet.orchestrator.matchers.drl import CONTEXT, FEATURES, HIDDEN, POOLED
 from gainnet.orchestrator.outlook import KINDS
 from gainnet.rng import stream
 from gainnet.scenario.scenario import Scenario
-from gainnet.training.episode import Episode, Trajectory, play, variation
+from gainnet.training.rollout import Episode, Trajectory, play, variation
 from gainnet.training.training import Arrays, Figures, Training
 from gainnet.workers.workers import Workers
 
