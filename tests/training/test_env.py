@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 from typing import Any
 
@@ -58,6 +60,12 @@ def test_importing_it_registers_it_once() -> None:
     observation, _ = made.reset(seed=3)
     assert observation in made.observation_space
     made.step(made.action_space.sample())
+
+
+def test_neither_gainnet_nor_a_run_needs_gymnasium() -> None:
+    program = "import sys, gainnet, gainnet.run, gainnet.training; print('gymnasium' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def _trajectory(env: Any, seed: int | None, steps: int) -> list[Any]:

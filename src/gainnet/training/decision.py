@@ -76,6 +76,16 @@ class DecisionEpisode(Episode):
         """1 for what may be done: refusing, and the patterns offered that fit what is left of every row."""
         return np.concatenate([[True], self._fits]).astype(np.int8)
 
+    def begin(self, seed: int) -> None:
+        """See Episode."""
+        super().begin(seed)
+        orchestrator = self.run.orchestrator
+        self._kinds = orchestrator.pool.kind(orchestrator.tables.node["tier"])
+        self.illegal, self.gap = 0, 0.0
+        self._open()
+        self._go_on()
+        self.served = self.ended = 0
+
     def step(self, action: Any) -> tuple[float, bool]:
         """See Episode."""
         if self.over:
@@ -128,15 +138,6 @@ class DecisionEpisode(Episode):
     def info(self) -> dict[str, Any]:
         """See Episode; besides, the mask, what it forbade and was asked for, and the certified gap of the last plan."""
         return {**super().info(), "illegal": self.illegal, "gap": self.gap, "action_mask": self.action_mask()}
-
-    def _begin_run(self, seed: int) -> None:
-        super()._begin_run(seed)
-        orchestrator = self.run.orchestrator
-        self._kinds = orchestrator.pool.kind(orchestrator.tables.node["tier"])
-        self.illegal, self.gap = 0, 0.0
-        self._open()
-        self._go_on()
-        self.served = self.ended = 0
 
     def _open(self) -> None:
         """Begin a frame."""

@@ -61,7 +61,7 @@ class Episode(ABC):
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
-        self._begin_run(setting.scenario.seed)
+        self.begin(setting.scenario.seed)
 
     @property
     def observation_space(self) -> Space[Any]:
@@ -76,7 +76,9 @@ class Episode(ABC):
 
     def begin(self, seed: int) -> None:
         """Begin an episode of this scenario seed."""
-        self._begin_run(seed)
+        self.run = Run(self.setting.scenario.model_copy(update={"seed": seed}))
+        self.frame = self.served = self.ended = 0
+        self.over = False
 
     @abstractmethod
     def step(self, action: Any) -> tuple[float, bool]:
@@ -103,11 +105,6 @@ class Episode(ABC):
         out = {name: np.empty(space.shape or (), np.float32) for name, space in self.boxes.items()}
         self.fill(out)
         return out
-
-    def _begin_run(self, seed: int) -> None:
-        self.run = Run(self.setting.scenario.model_copy(update={"seed": seed}))
-        self.frame = self.served = self.ended = 0
-        self.over = False
 
     def _commit(self, plan: Plan | None = None) -> float:
         """End the frame that was begun with a plan, or do a whole frame with the scenario's matcher; its reward."""

@@ -84,7 +84,7 @@ class IsccParallelEnv(ParallelEnv[str, Any, Any]):
         self.agents = list(self.possible_agents)
         return self._observe(), {agent: self._episode.info() for agent in self.agents}
 
-    def step(self, actions: dict[str, NDArray[np.float32]]) -> Dicts:
+    def step(self, actions: dict[str, Float[np.ndarray, " action"]]) -> Dicts:
         """Act; an agent of whom there is no action asks for nothing."""
         asked, cloud = np.zeros(self._episode.shared + 1), np.zeros(len(self._cloud))
         for agent, own in zip(self.possible_agents, self._own, strict=True):

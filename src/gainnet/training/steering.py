@@ -53,6 +53,13 @@ class SteeringEpisode(Episode):
         self.graphs = Graph(box(-3.0, 2.0, (len(RESOURCE_FEATURES),)), box(0.0, 1.0, (1,)))
         self._joins, self._access = adjacency(pool, self.run.network.topology)
 
+    def begin(self, seed: int) -> None:
+        """See Episode."""
+        super().begin(seed)
+        orchestrator = self.run.orchestrator
+        self._helm = orchestrator.policy = Helm(self.shared, orchestrator.policy)
+        self.outlook = self._look()
+
     def step(self, action: Any) -> tuple[float, bool]:
         """See Episode; an action outside [-1, 1] is clipped."""
         if self.over:
@@ -76,12 +83,6 @@ class SteeringEpisode(Episode):
         written(nodes[0, : len(OVERALL_FEATURES)], self.outlook.overall, self._overall)
         written(nodes[1:], self.outlook.resource, self._resource)
         return GraphInstance(nodes, self._access.copy(), self._joins.copy())
-
-    def _begin_run(self, seed: int) -> None:
-        super()._begin_run(seed)
-        orchestrator = self.run.orchestrator
-        self._helm = orchestrator.policy = Helm(self.shared, orchestrator.policy)
-        self.outlook = self._look()
 
 
 def owner_of(pool: Pool, topology: Topology) -> Int[np.ndarray, " shared"]:
