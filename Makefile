@@ -35,6 +35,7 @@ check: $(VENV)/installed-dev  ## style, types, layers
 bench: $(VENV)/installed-bench
 	$(BIN)/gainnet bench matching
 	$(BIN)/gainnet bench simulator
+	$(BIN)/gainnet bench environment
 
 clean:
 	rm -rf $(VENV) runs

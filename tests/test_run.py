@@ -81,6 +81,8 @@ def test_commit_needs_observe() -> None:
     plan = run.step().plan
     with pytest.raises(AssertionError, match="observe begins a frame"):
         run.commit(plan)
+    with pytest.raises(AssertionError, match="observe begins a frame"):
+        _ = run.posed
 
 
 def test_the_orchestrator_never_sees_the_truth() -> None:

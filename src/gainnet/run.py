@@ -151,10 +151,15 @@ class Run:
         self._state = self._posed = None
         return Frame(state, posed, plan, outcomes, usage)
 
+    @property
+    def posed(self) -> Posed:
+        """The problem of the frame that `observe` began, and what its tasks and patterns mean."""
+        assert self._posed is not None, "observe begins a frame"
+        return self._posed
+
     def match(self) -> Plan:
         """What the scenario's own matcher answers to the frame that `observe` began."""
-        assert self._posed is not None, "observe begins a frame"
-        return self.orchestrator.match(self._posed)
+        return self.orchestrator.match(self.posed)
 
     def step(self, recorder: Recorder | None = None) -> Frame:
         """One frame with the scenario's own matcher."""

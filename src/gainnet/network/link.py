@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from jaxtyping import Float
 from scipy.special import j0
@@ -92,12 +94,19 @@ def ladder(radio: Radio) -> Float[np.ndarray, "sinr 4"]:
 
     Columns: efficiency of a flat channel (below the lowest scheme that scheme's), EESM parameter, and the efficiency
     expected over the fading without and with line of sight (2,000 draws of ``fading_samples``, the same in every run).
+    Runs of the same radio share it: not to be written to.
     """
+    return _ladder(radio.fading_samples, radio.rician_k_db)
+
+
+@lru_cache(maxsize=16)
+def _ladder(samples: int, rician_k_db: float) -> Float[np.ndarray, "sinr 4"]:
+    """The ladder of that many fading samples; it is most of the time that building a run takes, so it is kept."""
     sinr_db = LADDER_START_DB + LADDER_STEP_DB * np.arange(LADDER_ROWS, dtype=np.float64)
     parameter = beta(sinr_db)
-    normals = stream(0, "ladder").standard_normal((LADDER_DRAWS, 1, radio.fading_samples, 2))
+    normals = stream(0, "ladder").standard_normal((LADDER_DRAWS, 1, samples, 2))
     expected = []
-    for k in (0.0, db_to_linear(radio.rician_k_db)):
+    for k in (0.0, db_to_linear(rician_k_db)):
         faded = np.power(10.0, sinr_db / 10.0)[None, :, None] * rician_power(k, normals)
         effective = effective_sinr(faded, np.broadcast_to(parameter, faded.shape[:2]))
         expected.append(efficiency_bit_per_s_hz(linear_to_db(np.maximum(effective, 1e-12))).mean(axis=0))

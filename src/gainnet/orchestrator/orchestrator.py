@@ -90,6 +90,8 @@ class Orchestrator:
         self._offered = np.zeros(pool.resources)
         self._worth = 0.0
         self._lookout = Lookout(pool, self._kind[: pool.resources * pool.slots : pool.slots], self._frame_s)
+        self._outlook: Outlook | None = None
+        self._outlook_load: Load | None = None
         self._extra = np.zeros(pool.resources)
         self._health: Health | None = None
         self._capacity = self._timed = np.empty(0)
@@ -118,10 +120,13 @@ class Orchestrator:
         self._lookout.saw(arrived, posed.problem.tasks, int(np.count_nonzero(plan.choice < 0)))
 
     def outlook(self, load: Load, time_s: float) -> Outlook:
-        """What a policy may read of the frame that begins at ``time_s``."""
-        return self._lookout.outlook(
-            load, time_s, self.capacity(load.health), self._bid, self._offered, self._worth
-        )  # fmt: skip
+        """What a policy may read of the frame that begins at ``time_s``, made once for each ``load``; not to be written to."""
+        if self._outlook is None or load is not self._outlook_load:
+            self._outlook_load = load
+            self._outlook = self._lookout.outlook(
+                load, time_s, self.capacity(load.health), self._bid, self._offered, self._worth
+            )  # fmt: skip
+        return self._outlook
 
     def pool_price(self) -> Float[np.ndarray, " pool_kind"]:
         """What a whole row of each pool kind is worth at the last prices, mean over its rows, in the objective's currency."""
