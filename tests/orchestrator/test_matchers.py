@@ -222,4 +222,6 @@ def test_configurations_are_strict() -> None:
         ADAPTER.validate_python({"kind": "best"})
     with pytest.raises(ValidationError, match="Extra inputs"):
         ADAPTER.validate_python({"kind": "price", "speed": 1})
-    assert set(MATCHER_KINDS) == {"random", "end", "nearest", "edge", "cloud", "greedy", "price", "exact"}
+    assert set(MATCHER_KINDS) == {
+        "random", "end", "nearest", "edge", "cloud", "greedy", "local", "price", "neural", "exact",
+    }  # fmt: skip

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from gainnet.orchestrator.matchers import neural
 from gainnet.orchestrator.matchers.exact import Exact
 from gainnet.orchestrator.matchers.greedy import Greedy
+from gainnet.orchestrator.matchers.local import Local
 from gainnet.orchestrator.matchers.neural import Neural
 from gainnet.orchestrator.matchers.price import Price
 from gainnet.orchestrator.matchers.random import Random
@@ -42,6 +43,8 @@ def build(config: scenario.MatcherConfig) -> Matcher:
             return FixedTier(config.kind, config.iterations)
         case scenario.Greedy():
             return Greedy(config.iterations)
+        case scenario.Local():
+            return Local(config.iterations)
         case scenario.Price():
             return Price(config.iterations, config.perturbations, config.effort, config.relative_gap)
         case scenario.Neural():
@@ -54,3 +57,8 @@ def build(config: scenario.MatcherConfig) -> Matcher:
 def policy(config: scenario.MatcherConfig) -> Policy | None:  # noqa: ARG001
     """What steers the problems of the matcher that a scenario asks for, if anything does."""
     return None
+
+
+def staleness_s(config: scenario.MatcherConfig) -> float:
+    """How long a broadcast is under way to whoever decides; the controller itself need not wait."""
+    return config.staleness_s if isinstance(config, scenario.Local) else 0.0
