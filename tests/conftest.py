@@ -1,4 +1,5 @@
-"""Puts tests/ on the path, and has the shapes and types of all that is not compiled checked at run time.
+"""Puts tests/ on the path, starts Ray for tests that ask for it, and has the shapes and types of all that is not compiled
+checked at run time.
 
 Left alone are compiled modules, since the compiler reads their plain functions, the command line, whose annotations
 typer reads, and the scenario, whose annotations pydantic holds it to.
@@ -6,9 +7,13 @@ typer reads, and the scenario, whose annotations pydantic holds it to.
 
 from __future__ import annotations
 
+import os
+import socket
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
 from jaxtyping import install_import_hook
 
 COMPILES = "from gainnet.compiled import "
@@ -27,3 +32,23 @@ def _checked() -> list[str]:
 
 
 install_import_hook(_checked(), "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[str]:
+    """The address of a Ray cluster of two CPUs on this machine, to which this process is connected; it finds jobs.py."""
+    if find_spec("ray") is None:
+        pytest.skip("needs the extra scale")
+    from gainnet.workers.cluster import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent / "workers"), prepend=os.pathsep)
+        workers = Cluster("local", 2)
+    import ray
+
+    with workers:
+        host, port = ray.get_runtime_context().gcs_address.split(":")
+        yield f"{host}:{port}"
+    assert host == "127.0.0.1"
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection((host, int(port)))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import signal
+from typing import Any
 
 import pytest
 from scipy import stats
 
 import fabricated
 import gainnet.compare as comparing
-from gainnet.compare import Job, Sweep, compare, parse_arms, parse_sweep
-from gainnet.errors import GainnetError, ScenarioError
+from gainnet.compare import Sweep, compare, parse_arms, parse_sweep
+from gainnet.errors import ScenarioError
 from gainnet.measurement.comparison import METRICS, Comparison
 from gainnet.measurement.metrics import report
 from gainnet.scenario.load import load
@@ -62,32 +61,18 @@ def test_compare_runs_every_arm_on_the_same_seeds(monkeypatch: pytest.MonkeyPatc
     assert found.runs[0, "price", 0]["satisfaction"] == report(record)["qos"]["satisfaction"]
 
 
-def _work(job: Job) -> object:
-    """A worker's work: killed on seed 1 (once, or each time), invented otherwise."""
-    mark = os.environ["GAINNET_TEST_MARK"]
-    if job.key[2] == 1 and (mark == "always" or not os.path.exists(mark)):
-        if mark != "always":
-            open(mark, "w").close()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return {"satisfaction": float(job.key[2])}, None
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("always", [False, True])
-def test_a_worker_that_dies_is_tried_again_once(
-    always: bool, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    mark = "always" if always else str(tmp_path_factory.mktemp("mark") / "died")
-    monkeypatch.setenv("GAINNET_TEST_MARK", mark)
-    monkeypatch.setenv("PYTHONPATH", os.path.dirname(__file__))
-    monkeypatch.setattr(comparing, "run_one", _work)
-    jobs = [Job((0, "price", seed), CAMPUS, whole=False) for seed in range(3)]
-    if always:
-        with pytest.raises(GainnetError, match="price, seed 1: its worker process died twice"):
-            comparing._all(jobs, 2, lambda _done, _total: None)
-    else:
-        done = comparing._all(jobs, 2, lambda _done, _total: None)
-        assert {key[2]: figures["satisfaction"] for key, (figures, _) in done.items()} == {0: 0.0, 1: 1.0, 2: 2.0}
+def test_results_do_not_depend_on_where_the_runs_are(cluster: str) -> None:
+    def results(**where: Any) -> tuple[object, object]:
+        found, record = compare(load("campus", duration_s=1.0), parse_arms("greedy,price", []), "price", 2, **where)
+        runs = {
+            key: {name: x for name, x in run.items() if name != "decision_p50_s"} for key, run in found.runs.items()
+        }
+        return runs, {name: column.tobytes() for name, column in record.tasks.items()}
+
+    here = results(workers=1)
+    assert results(workers=2) == here
+    assert results(workers=None, ray="auto") == here
 
 
 def test_arms_and_sweeps_are_parsed() -> None:

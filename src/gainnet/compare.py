@@ -1,17 +1,13 @@
-"""Several matchers on the same network, demand and seeds, in parallel processes."""
+"""Several matchers on the same network, demand and seeds, run side by side."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
-import signal
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
 
-from gainnet.errors import GainnetError, ScenarioError
+from gainnet.errors import ScenarioError
 from gainnet.measurement import metrics
 from gainnet.measurement.comparison import Comparison, Figures, figures
 from gainnet.measurement.record import Record
@@ -19,6 +15,7 @@ from gainnet.run import simulate
 from gainnet.scenario import document
 from gainnet.scenario.load import change
 from gainnet.scenario.scenario import Scenario
+from gainnet.workers.start import start
 
 _WARM_UP_S = 2.0
 Key = tuple[int, str, int]
@@ -79,8 +76,9 @@ def compare(
     reference: str,
     seeds: int,
     sweep: Sweep | None = None,
-    workers: int = 1,
+    workers: int | None = 1,
     progress: Progress | None = None,
+    ray: str | None = None,
 ) -> tuple[Comparison, Record]:
     """Run every (value, arm, seed), the same seeds for every arm.
 
@@ -90,8 +88,9 @@ def compare(
         reference: the arm that the others are compared to.
         seeds: how many, at least one.
         sweep: a field to vary.
-        workers: processes; with 1 everything runs in this one.
+        workers: how many run at once, None for as many as there are CPUs; without Ray, 1 is this process.
         progress: called with the runs done and the runs in all.
+        ray: a Ray cluster to run on (see `gainnet.workers.start.start`), or None.
 
     Returns:
         The comparison, in the order of the arguments whatever ended first, and the whole record of the reference's run
@@ -99,7 +98,8 @@ def compare(
 
     Raises:
         ScenarioError: an arm or a value is not allowed; before anything has run.
-        GainnetError: a worker process died twice on the same run.
+        InputError: Ray is not installed or cannot be reached.
+        GainnetError: a worker process died at every try of the same run.
     """
     values = sweep.values if sweep else (None,)
     all_seeds = tuple(range(scenario.seed, scenario.seed + seeds))
@@ -111,9 +111,14 @@ def compare(
         for seed in all_seeds
     ]  # fmt: skip
     warm = {job.key[1]: change(job.scenario, duration_s=min(_WARM_UP_S, scenario.duration_s)) for job in jobs}
-    for first in warm.values():
-        simulate(first)  # compiles, so that no worker does
-    done = _all(jobs, workers, progress or (lambda _done, _total: None))
+    done: dict[Key, tuple[Figures, Record | None]] = {}
+    with start(workers, ray) as hired:
+        for first in warm.values():
+            simulate(first)  # compiles, so that no worker of this machine does
+        for job, result in hired.map(run_one, jobs, _name):
+            done[job.key] = result
+            if progress is not None:
+                progress(len(done), len(jobs))
     (record,) = (whole for _, whole in done.values() if whole is not None)
     runs = {job.key: done[job.key][0] for job in jobs}
     path = sweep.path if sweep else None
@@ -132,50 +137,6 @@ def run_one(job: Job) -> tuple[Figures, Record | None]:
     return figures(metrics.report(record)), record if job.whole else None
 
 
-def _all(jobs: Sequence[Job], workers: int, progress: Progress) -> dict[Key, tuple[Figures, Record | None]]:
-    done: dict[Key, tuple[Figures, Record | None]] = {}
-    if workers == 1:
-        for job in jobs:
-            done[job.key] = run_one(job)
-            progress(len(done), len(jobs))
-        return done
-    pool = _pool(workers)
-    try:
-        futures = {pool.submit(run_one, job): job for job in jobs}
-        for future in as_completed(futures):
-            done[futures[future].key] = future.result()
-            progress(len(done), len(jobs))
-    except BrokenProcessPool:
-        for job in jobs:
-            if job.key not in done:
-                done[job.key] = _alone(job)
-                progress(len(done), len(jobs))
-    except BaseException:
-        for child in multiprocessing.active_children():
-            child.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return done
-
-
-def _alone(job: Job) -> tuple[Figures, Record | None]:
-    """The second try of a job, in a process of its own, so that one that kills its process is named."""
-    try:
-        with _pool(1) as pool:
-            return pool.submit(run_one, job).result()
-    except BrokenProcessPool:
-        _, arm, seed = job.key
-        raise GainnetError(
-            f"{arm}, seed {seed}: its worker process died twice (out of memory?): give a smaller scenario"
-        ) from None
-
-
-def _pool(workers: int) -> ProcessPoolExecutor:
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet)
-
-
-def _quiet() -> None:
-    """A worker leaves Ctrl-C to its parent's terminal group: it dies without a traceback."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def _name(job: Job) -> str:
+    _, arm, seed = job.key
+    return f"{arm}, seed {seed}"

@@ -54,8 +54,9 @@ def test_the_command_line_is_frozen(call: Call) -> None:
     assert face == {
         "scenarios": "",
         "run": "scenario --set --matcher --seed --duration-s --out --json",
-        "compare": "scenario --matchers --seeds --sweep --arm --workers --set --seed --duration-s --out",
-        "bench": "name --json --data --reference --quick",
+        "compare": "scenario --matchers --seeds --sweep --arm --workers --ray --set --seed --duration-s --out",
+        "train": "kind scenario --set --seed --steps --workers --ray --out --resume",
+        "bench": "name --json --data --reference --instance --quick",
         "validate": "file --set",
         "schema": "",
     }
@@ -113,6 +114,7 @@ def test_json_prints_the_report_and_nothing_else(call: Call) -> None:
         (["compare", "campus", "--matchers", "price", "--sweep", "network.ends=1,[2"], ["--sweep network.ends"]),
         (["compare", "campus", "--matchers", "price", "--sweep", "network.ends=5,-5"], ["network.ends = -5"]),
         (["compare", "campus", "--matchers", "price", "--arm", "x"], ["--arm 'x'", "NAME=path=value"]),
+        (["compare", "campus", "--matchers", "price", "--ray", "head"], ["--ray head", "auto, HOST:PORT"]),
         (["bench", "matchin"], ["unknown benchmark 'matchin'"]),
         (["bench", "demand", "--data", "/none"], ["--data /none"]),
     ],

@@ -36,6 +36,9 @@ SetOption = Annotated[
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="The scenario's seed.")]
 DurationOption = Annotated[float | None, typer.Option("--duration-s", metavar="S", help="Simulated time.")]
+RayOption = Annotated[
+    str | None, typer.Option("--ray", metavar="ADDRESS", help="Run on Ray: auto, HOST:PORT or ray://HOST:PORT.")
+]
 OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Results folder. [default: runs/...]")]
 
 
@@ -127,7 +130,8 @@ def compare(
             "--arm", metavar="NAME=PATH=X", help="The last matcher with a change, as one more arm. Repeatable."
         ),
     ] = [],  # noqa: B006  typer copies it
-    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes. [default: the CPUs]")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Runs at once. [default: the CPUs]")] = None,
+    ray: RayOption = None,
     overrides: SetOption = [],  # noqa: B006  typer copies it
     seed: SeedOption = None,
     duration_s: DurationOption = None,
@@ -150,9 +154,7 @@ def compare(
     results.prepare(folder)
     try:
         with _progress("comparing", quiet=False) as show:
-            found, record = comparing.compare(
-                base, chosen, reference, seeds, swept, workers or os.cpu_count() or 1, show
-            )
+            found, record = comparing.compare(base, chosen, reference, seeds, swept, workers, show, ray)
         machine = results.environment(_command())
         files = results.run_writers(record, metrics.report(record), machine)
         files["compare.json"] = results.text_writer(results.as_json(found.as_tree(machine)))
@@ -172,20 +174,65 @@ def compare(
 
 
 @app.command()
+def train(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="The learned matcher: neural, drl or diffusion.")] = "",
+    scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="A built-in name or a YAML file.")] = "",
+    overrides: SetOption = [],  # noqa: B006  typer copies it
+    seed: SeedOption = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps of the training.")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes. [default: the CPUs]")] = None,
+    ray: RayOption = None,
+    out: OutOption = None,
+    resume: Annotated[Path | None, typer.Option("--resume", metavar="DIR", help="Go on with a training.")] = None,
+) -> None:
+    """Train a learned matcher on a scenario and write its checkpoint."""
+    if resume is None and not (kind and scenario):
+        raise InputError("KIND and SCENARIO are missing: gainnet train neural vehicular, or --resume DIR")
+    if resume is not None and (kind or overrides or seed is not None or steps is not None or out is not None):
+        raise InputError(
+            "--resume DIR: goes on as it was begun: give no KIND, SCENARIO, --set, --seed, --steps or --out"
+        )
+    with _extra("learn"):
+        from gainnet.training import train as training
+    from gainnet.scenario.load import load
+    from gainnet.workers.start import start
+
+    if resume is not None:
+        begun = training.resume(resume)
+    else:
+        loaded = load(scenario, overrides, seed=seed)
+        folder = out or Path("runs") / _slug(f"train-{kind}-{loaded.name}-seed{loaded.seed}")
+        begun = training.begin(kind, loaded, steps, folder)
+    with start(workers, ray) as several, _progress("training", quiet=False) as show:
+        made = begun.run(several, show)
+    print(f"checkpoint: {made}")
+
+
+@contextlib.contextmanager
+def _extra(name: str) -> Iterator[None]:
+    """Say in one line which extra is missing where an import fails."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise InputError(f"{error.name} is not installed: pip install 'gainnet[{name}]'") from None
+
+
+@app.command()
 def bench(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A benchmark, for example matching.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON and nothing else.")] = False,
     data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Folder with reference data.")] = None,
     reference: Annotated[Path | None, typer.Option("--reference", metavar="FILE", help="File to compare with.")] = None,
+    instance: Annotated[Path | None, typer.Option("--instance", metavar="FILE", help="A problem to solve.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Less work, rougher figures.")] = False,
 ) -> None:
     """Run a benchmark of this source checkout and print its figures."""
     from gainnet.apps import bench as benches
 
-    for option, path in (("--data", data), ("--reference", reference)):
+    for option, path in (("--data", data), ("--reference", reference), ("--instance", instance)):
         if path is not None and not path.exists():
             raise InputError(f"{option} {path}: there is no such file or folder")
-    figures, meaning = benches.run(name, {"data": data, "reference": reference, "quick": quick})
+    figures, meaning = benches.run(name, {"data": data, "reference": reference, "instance": instance, "quick": quick})
     if as_json:
         from gainnet.measurement.results import environment
 

@@ -31,6 +31,10 @@ from gainnet.scenario.load import dump
 
 RUN_FILES = ("scenario.yaml", "environment.json", "records.parquet", "frames.parquet", "report.json", "report.html")
 COMPARE_FILES = ("compare.json", "compare.csv", "compare.html")
+TRAIN_FILES = (
+    "scenario.yaml", "curve.csv", "curve.svg", "state.safetensors",
+    "neural.safetensors", "drl.safetensors", "diffusion.safetensors",
+)  # fmt: skip
 _PACKAGES = ("numpy", "scipy", "numba", "pydantic", "pyarrow", "matplotlib")
 _TEMPORARY = ".writing"
 Writer = Callable[[Path], None]
@@ -44,7 +48,7 @@ def prepare(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        known = {*RUN_FILES, *COMPARE_FILES}
+        known = {*RUN_FILES, *COMPARE_FILES, *TRAIN_FILES}
         foreign = sorted(e.name for e in folder.iterdir() if e.name not in known and not e.name.endswith(_TEMPORARY))
         if foreign:
             raise OutputError(f"{folder}: holds {foreign[0]!r}, no result of gainnet: give an empty folder")

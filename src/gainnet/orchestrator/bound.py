@@ -24,6 +24,10 @@ from gainnet.orchestrator.kernels.columns import SLACK, Columns, columnise
 from gainnet.orchestrator.kernels.search import decode
 from gainnet.orchestrator.problem import Problem
 
+SPRINT = 25
+"""Iterations towards one target."""
+CUT = 4.0
+
 
 def columns_of(problem: Problem) -> Columns:
     """The problem as the kernels read it."""
@@ -63,6 +67,23 @@ def certify(
     """
     dual, price = climb(columns, warm, value, iterations)
     return dual + SLACK * float(price[: len(warm)].sum()), price
+
+
+def sprint(
+    columns: Columns, warm: Float[np.ndarray, " row"], bound: float, reach: float, iterations: int
+) -> tuple[float, Float[np.ndarray, " row_and_pair"]]:
+    """As ``certify``, where no plan is good enough to aim at: the target is ``reach`` below the best bound so far.
+
+    Each sprint that misses its target divides the reach by CUT.
+    """
+    price = warm
+    for _ in range(max(iterations // SPRINT, 1)):
+        target = bound - reach
+        climbed, price = certify(columns, price[: len(warm)], target, SPRINT)
+        bound = min(bound, climbed)
+        if climbed > target:
+            reach /= CUT
+    return bound, price
 
 
 def dual_bound(problem: Problem, price: Float[np.ndarray, " row"]) -> float:

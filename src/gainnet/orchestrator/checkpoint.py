@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gainnet.errors import InputError, OutputError
+from gainnet.errors import InputError
 
 VERSION = "1"
 SHIPPED = Path(__file__).parent / "checkpoints"
@@ -36,6 +35,14 @@ def read(path: Path, kind: str, shapes: Mapping[str, tuple[int, ...]]) -> Weight
         InputError: not there, not safetensors (pickled or truncated, say), of another kind or version, or with other
             weights, or weights that are no finite numbers.
     """
+    arrays, _ = read_state(path, kind)
+    weights = {name: np.asarray(array, np.float64) for name, array in arrays.items()}
+    _check(f"checkpoint {path}", weights, shapes)
+    return weights
+
+
+def read_state(path: Path, kind: str | None) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """The arrays and notes of a checkpoint or a training's state of a kind (None: any). InputError as in `read`."""
     from safetensors import SafetensorError, safe_open
 
     where = f"checkpoint {path}"
@@ -48,17 +55,15 @@ def read(path: Path, kind: str, shapes: Mapping[str, tuple[int, ...]]) -> Weight
             raise InputError(f"{where}: holds pickled code, which is never run: give a safetensors file")
         with safe_open(path, framework="numpy") as opened:
             found = opened.metadata() or {}
-            if found.get("kind") != kind:
+            if kind is not None and found.get("kind") != kind:
                 raise InputError(f"{where}: holds {found.get('kind', 'no')!r} weights: must be {kind!r}")
             if found.get("version") != VERSION:
                 raise InputError(f"{where}: version {found.get('version')!r}: must be {VERSION!r}: train it again")
-            weights = {name: np.asarray(opened.get_tensor(name), np.float64) for name in opened.keys()}  # noqa: SIM118
+            return {name: opened.get_tensor(name) for name in opened.keys()}, found  # noqa: SIM118
     except OSError as error:
         raise InputError(f"{where}: {error.strerror or 'cannot be read'}") from None
     except SafetensorError as error:
         raise InputError(f"{where}: no complete safetensors file ({error})") from None
-    _check(where, weights, shapes)
-    return weights
 
 
 def _check(where: str, weights: Weights, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -73,18 +78,13 @@ def _check(where: str, weights: Weights, shapes: Mapping[str, tuple[int, ...]]) 
 
 
 def write(path: Path, kind: str, weights: Mapping[str, NDArray[np.floating]], notes: Mapping[str, str]) -> None:
-    """Write a checkpoint (float32), at once or not at all; the same weights give the same bytes. OutputError."""
+    """Write the weights of a checkpoint, as float32; the same weights and notes give the same bytes. OSError."""
+    write_state(path, kind, {name: np.asarray(array, np.float32) for name, array in weights.items()}, notes)
+
+
+def write_state(path: Path, kind: str, arrays: Mapping[str, NDArray[Any]], notes: Mapping[str, str]) -> None:
+    """Write arrays as they are, with notes beside kind and version. OSError."""
     from safetensors.numpy import save
 
-    named = {name: np.ascontiguousarray(weights[name], np.float32) for name in sorted(weights)}
-    metadata = {"kind": kind, "version": VERSION, **notes}
-    data = save(named, metadata=dict(sorted(metadata.items())))
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data)
-        os.replace(part, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise OutputError(f"{path}: {error.strerror or error}") from None
+    named = {name: np.ascontiguousarray(arrays[name]).reshape(arrays[name].shape) for name in sorted(arrays)}
+    path.write_bytes(save(named, metadata=dict(sorted({"kind": kind, "version": VERSION, **notes}.items()))))

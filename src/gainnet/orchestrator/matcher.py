@@ -7,7 +7,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-from gainnet.orchestrator.matchers import neural
+from gainnet.orchestrator.matchers import diffusion, drl, neural
+from gainnet.orchestrator.matchers.diffusion import Diffusion
+from gainnet.orchestrator.matchers.drl import Actor
 from gainnet.orchestrator.matchers.exact import Exact
 from gainnet.orchestrator.matchers.greedy import Greedy
 from gainnet.orchestrator.matchers.local import Local
@@ -47,16 +49,20 @@ def build(config: scenario.MatcherConfig) -> Matcher:
             return Local(config.iterations)
         case scenario.Price():
             return Price(config.iterations, config.perturbations, config.effort, config.relative_gap)
-        case scenario.Neural():
+        case scenario.Neural() | scenario.Drl():
             finish = Price(config.iterations, config.perturbations, config.effort, config.relative_gap)
             return Neural(neural.load(config.checkpoint), finish)
+        case scenario.Diffusion():
+            finish = Price(config.iterations, config.perturbations, config.effort, config.relative_gap)
+            weights, predictor = diffusion.load(config.denoiser), neural.load(config.checkpoint)
+            return Diffusion(weights, predictor, config.samples, finish)
         case scenario.Exact():
             return Exact(config.time_limit_s, config.relative_gap)
 
 
-def policy(config: scenario.MatcherConfig) -> Policy | None:  # noqa: ARG001
+def policy(config: scenario.MatcherConfig) -> Policy | None:
     """What steers the problems of the matcher that a scenario asks for, if anything does."""
-    return None
+    return Actor(drl.load(config.policy)) if isinstance(config, scenario.Drl) else None
 
 
 def staleness_s(config: scenario.MatcherConfig) -> float:

@@ -69,15 +69,36 @@ class Price(Section):
     relative_gap: NonNegative = Field(2e-3, description="certified gap at which the search has done enough")
 
 
-class Neural(Section):
-    """Row prices from a network that unrolls the dual ascent, a few steps of ascent, decodings, local search."""
+class _Predicted(Section):
+    """A matcher that predicts prices."""
 
-    kind: Literal["neural"] = "neural"
     checkpoint: Path | None = Field(None, description="weights (safetensors); by default those that ship with gainnet")
     iterations: Count = Field(8, description="most iterations of the dual ascent from the predicted prices")
     perturbations: int = Field(3, ge=0, description="decodings at perturbed prices, besides the one at the prices")
     effort: int = Field(5, ge=0, description="rounds of local search for each task")
     relative_gap: NonNegative = Field(2e-3, description="certified gap at which the search has done enough")
+
+
+class Neural(_Predicted):
+    """Row prices from a network that unrolls the dual ascent, a few steps of ascent, decodings, local search."""
+
+    kind: Literal["neural"] = "neural"
+
+
+class Drl(_Predicted):
+    """`neural`, on problems whose bids a policy steers that learned from whole runs."""
+
+    kind: Literal["drl"] = "drl"
+    policy: Path | None = Field(None, description="weights of the policy (safetensors); by default the shipped ones")
+
+
+class Diffusion(_Predicted):
+    """`neural`, with decodings at prices that a conditional diffusion model samples."""
+
+    kind: Literal["diffusion"] = "diffusion"
+    perturbations: int = Field(0, ge=0, description="decodings at perturbed prices, besides those at samples")
+    samples: Count = Field(4, description="decodings at sampled prices")
+    denoiser: Path | None = Field(None, description="weights of the sampler (safetensors); by default the shipped ones")
 
 
 class Exact(Section):
@@ -89,7 +110,7 @@ class Exact(Section):
 
 
 MatcherConfig = Annotated[
-    Random | End | Nearest | Edge | Cloud | Greedy | Local | Price | Neural | Exact,
+    Random | End | Nearest | Edge | Cloud | Greedy | Local | Price | Neural | Drl | Diffusion | Exact,
     Field(discriminator="kind"),
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -25,7 +26,18 @@ from gainnet.orchestrator.kernels.unrolled import (
     STATICS,
     stakes,
 )
+from gainnet.rng import stream
+from gainnet.scenario.scenario import Scenario
+from gainnet.training.problems import scarce
+from gainnet.training.training import Arrays, Figures, Training
+from gainnet.workers.workers import Workers
 
+TRAINING_STEPS = 1500
+PROBLEMS_A_STEP = 4
+RATE = 3e-3
+GRADIENT_MAX = 1.0
+HELD_OUT = 8
+"""One problem in so many is kept for the curve."""
 STEPS = 8
 LATER = 1.5
 """Weight of each step's bound in the loss, over that of the step before."""
@@ -180,3 +192,49 @@ def loss(problem: Graph, prices: list[torch.Tensor]) -> torch.Tensor:
     weight = LATER ** torch.arange(len(prices), dtype=torch.float32)
     bounds = torch.stack([dual(problem, price) for price in prices])
     return ((bounds / problem.reference - 1.0) * weight).sum() / weight.sum()
+
+
+class NeuralTraining(Training):
+    """Adam on the loss of a few problems a step, its rate falling as a cosine."""
+
+    kind = "neural"
+
+    def __init__(self, scenario: Scenario, steps: int = TRAINING_STEPS) -> None:
+        self.steps = steps
+        self._scenario = scenario
+        torch.manual_seed(scenario.seed)
+        self.module: Unrolled = Unrolled()
+        self.optimiser = torch.optim.Adam(self.module.parameters(), RATE)
+
+    def prepare(self, workers: Workers) -> None:
+        """See Training: pose problems."""
+        graphs = [graph(*problem) for problem in scarce(self._scenario, workers)]
+        self._held_out = graphs[::HELD_OUT]
+        self._graphs = [g for index, g in enumerate(graphs) if index % HELD_OUT] or graphs
+
+    def step(self, number: int, workers: Workers) -> Figures:  # noqa: ARG002
+        """See Training."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = RATE * 0.5 * (1.0 + math.cos(math.pi * number / self.steps))
+        drawn = stream(self._scenario.seed, f"training.step{number}").integers(len(self._graphs), size=PROBLEMS_A_STEP)
+        self.optimiser.zero_grad()
+        total = 0.0
+        for index in drawn:
+            excess = loss(self._graphs[index], self.module(self._graphs[index])) / PROBLEMS_A_STEP
+            excess.backward()  # type: ignore[no-untyped-call]
+            total += float(excess.detach())
+        torch.nn.utils.clip_grad_norm_(self.module.parameters(), GRADIENT_MAX)
+        self.optimiser.step()
+        figures = {"loss": total}
+        if number % 50 == 0 or number == self.steps - 1:
+            figures["held_out_excess"] = self.excess()
+        return figures
+
+    def excess(self) -> float:
+        """Mean excess of the held-out problems' bounds at the predicted prices, over those of a long ascent."""
+        with torch.no_grad():
+            return float(np.mean([float(dual(g, self.module(g)[-1])) / g.reference - 1.0 for g in self._held_out]))
+
+    def weights(self) -> Arrays:
+        """See Training."""
+        return self.module.weights()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
+from gainnet.errors import InputError
 from gainnet.orchestrator.bound import columns_of, dual_bound
 from gainnet.orchestrator.kernels.columns import Columns
 from gainnet.orchestrator.plan import Plan, Status
@@ -15,43 +16,63 @@ from gainnet.rng import stream
 from gainnet.run import Run
 from gainnet.scenario.load import change
 from gainnet.scenario.scenario import Scenario
+from gainnet.workers.workers import Workers
 
-WARM_UP_FRAMES = 20
-FRAMES_A_RUN = 8
-SPACING = 4
+RUNS, PROBLEMS_A_RUN = 28, 8
+WARM_UP_FRAMES, FRAMES, SPACING = 20, 200, 4
 TASKS_MAX = 200
 ENDS_RANGE = (0.5, 8.0)
 EXCESS_MIN = 1e-3
 """Problems whose bound at zero prices is nearer to the certified one teach nothing about prices."""
-TRIES = 8
-"""Frames looked at, for each wanted, before a run is given up: nothing is scarce in it."""
 
 
-def scarce(scenario: Scenario, count: int) -> Iterator[tuple[Columns, int]]:
-    """``count`` problems (columns, rows) that a matcher can't solve by taking each task's best pattern.
+@dataclass(frozen=True, slots=True)
+class Posing:
+    """A run to take problems from."""
+
+    scenario: Scenario
+    index: int
+
+
+def scarce(scenario: Scenario, workers: Workers) -> list[tuple[Columns, int]]:
+    """Problems (columns, rows) that a matcher can't solve by taking each task's best pattern, in the order of their runs.
 
     Each run has between half and eight times the scenario's ends, and every second one no foresight, which leaves more
-    contention to the matcher. Frames are a few apart, since neighbours are alike.
+    contention to the matcher. InputError where nothing is ever scarce.
     """
-    rng, found, index = stream(scenario.seed, "training.problems"), 0, 0
-    while found < count:
-        factor = math.exp(rng.uniform(*np.log(ENDS_RANGE)))
-        ends = max(2, round(scenario.network.ends * factor))
-        overrides = [f"network.ends={ends}", "orchestrator.matcher=price"]
-        overrides += ["orchestrator.foresight=0"] * (index % 2)
-        run = Run(change(scenario, overrides, seed=scenario.seed + index))
-        for _ in range(WARM_UP_FRAMES):
-            run.step()
-        taken, index = 0, index + 1
-        for frame in range(FRAMES_A_RUN * TRIES * SPACING):
-            problem = run.observe()
-            plan = run.match()
-            run.commit(plan)
-            if frame % SPACING == 0 and problem.tasks <= TASKS_MAX and _contended(problem, plan):
-                yield columns_of(problem), problem.rows
-                taken, found = taken + 1, found + 1
-            if taken == FRAMES_A_RUN or found == count:
+    jobs = [Posing(_varied(scenario, index), index) for index in range(RUNS)]
+    found = {job.index: problems for job, problems in workers.map(pose, jobs, lambda job: f"run {job.index}")}
+    problems = [problem for index in sorted(found) for problem in found[index]]
+    if not problems:
+        raise InputError(f"{scenario.name}: nothing is scarce in it, even with more ends: nothing to learn prices from")
+    return problems
+
+
+def pose(job: Posing) -> list[tuple[Columns, int]]:
+    """The contended problems of one run, a few frames apart, since neighbours are alike."""
+    run, taken = Run(job.scenario), []
+    for _ in range(WARM_UP_FRAMES):
+        run.step()
+    for frame in range(FRAMES):
+        problem = run.observe()
+        plan = run.match()
+        if frame % SPACING == 0 and problem.tasks <= TASKS_MAX and _contended(problem, plan):
+            taken.append((columns_of(problem), problem.rows))
+            if len(taken) == PROBLEMS_A_RUN:
                 break
+        run.commit(plan)
+    return taken
+
+
+def _varied(scenario: Scenario, index: int) -> Scenario:
+    factor = math.exp(stream(scenario.seed, f"training.problems{index}").uniform(*np.log(ENDS_RANGE)))
+    duration_s = (WARM_UP_FRAMES + FRAMES + 1) * scenario.frame_s
+    overrides = [
+        f"network.ends={max(2, round(scenario.network.ends * factor))}",
+        "orchestrator.matcher=price",
+        *["orchestrator.foresight=0"] * (index % 2),
+    ]
+    return change(scenario, overrides, seed=scenario.seed + index, duration_s=max(duration_s, scenario.duration_s))
 
 
 def _contended(problem: Problem, plan: Plan) -> bool:

@@ -128,8 +128,8 @@ def charge_pairs(columns: Columns, rows: int, price: Floats) -> None:
 def unroll(
     columns: Columns, rows: int, inward: Floats, inward_bias: Floats, outward: Floats, outward_bias: Floats,
     temperature: Floats,
-) -> Floats:  # fmt: skip
-    """Prices of whole rows after as many steps as there are temperatures.
+) -> tuple[Floats, Floats]:  # fmt: skip
+    """Prices of whole rows after as many steps as there are temperatures, and the inputs of the last step for each row.
 
     Args:
         columns: the problem.
@@ -168,4 +168,4 @@ def unroll(
             price[r] = fraction[r] * stake[r]
             for o in range(MEMORY):
                 given[r, STATICS + DYNAMICS + o] = math.tanh(out[2 + o])
-    return price[:rows]
+    return price[:rows], given

@@ -53,10 +53,15 @@ class Neural:
 
     def predict(self, columns: Columns, rows: int) -> Float[np.ndarray, " row"]:
         """Prices of whole rows."""
-        w = self.weights
-        return unroll(
-            columns, rows, w["inward"], w["inward_bias"], w["outward"], w["outward_bias"], w["temperature"]
-        )  # fmt: skip
+        return predict(self.weights, columns, rows)[0]
+
+
+def predict(
+    weights: checkpoint.Weights, columns: Columns, rows: int
+) -> tuple[Float[np.ndarray, " row"], Float[np.ndarray, "row input"]]:
+    """Predicted prices of whole rows, and what the network knew of each row in its last step (zeros: never scarce)."""
+    inner = (weights[name] for name in ("inward", "inward_bias", "outward", "outward_bias", "temperature"))
+    return unroll(columns, rows, *inner)
 
 
 def load(path: Path | None) -> checkpoint.Weights:

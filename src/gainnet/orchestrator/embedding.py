@@ -1,0 +1,341 @@
+"""General graph matching: embed any task graph into any substrate, one after another on what is left.
+
+Every task node goes to a substrate node of its own, every task link onto one path, and no capacity is exceeded. The
+places and paths are searched jointly at prices (see ``kernels/embedding.py``), and these follow what is scarce *here*:
+a node whose links are used up is cheap, because its capacity serves light tasks only; a link between nodes that are
+used up is cheap, because it serves only those who pass. What is usual is learned from the task graphs seen so far.
+
+Over a stream, what one task takes another may lack. ``Admission`` sets a price of a unit of resource by dual ascent on
+the share of tasks that find no room; a task whose value is below the price of what its embedding takes is refused.
+Value and resources are rates here: both are held for the lifetime of the task, which therefore cancels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Hashable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from gainnet.errors import InputError
+from gainnet.orchestrator import refusal
+from gainnet.orchestrator.kernels.columns import Floats, Ints
+from gainnet.orchestrator.kernels.embedding import MISSING, Ground, search
+from gainnet.orchestrator.task_graph import Link, Substrate, TaskGraph, substrate_of, task_graph_of
+
+MEMORY = 0.99
+LINK_SCARCITY = 0.2
+NODE_SCARCITY = 0.4
+ROOMY = 3.0
+STEEP = np.array([1.0, 0.0])
+
+
+class Reason(StrEnum):
+    """Why a task graph is refused."""
+
+    NODE_CAPACITY = "node_capacity"
+    LINK_CAPACITY = "link_capacity"
+    PRICE = "price"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why there is no embedding.
+
+    Attributes:
+        reason: what is lacking.
+        item: the task node, or the task link (a pair), that does not fit; None for a price.
+        proven: True where no embedding exists; False where the search found none, or none worth its price.
+        detail: the same in a sentence.
+    """
+
+    reason: Reason
+    item: Hashable
+    proven: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedding:
+    """Where a task graph goes.
+
+    Attributes:
+        mapping: the substrate node of each task node, no two the same.
+        paths: for each task link the substrate nodes that its path visits, from the place of its tail to that of its head.
+        value: what the task is worth; the sum of its demands unless another value was given.
+        cost: resources taken: node demands, and each link demand times the hops of its path.
+    """
+
+    mapping: Mapping[Hashable, Hashable]
+    paths: Mapping[Link, tuple[Hashable, ...]]
+    value: float
+    cost: float
+    _taken: tuple[Ints, Floats, Ints, Floats]
+    """Places, what each gives, links of all paths, what each gives."""
+
+    @property
+    def revenue_to_cost(self) -> float:
+        """Value over cost; 1 where nothing is taken."""
+        return self.value / self.cost if self.cost > 0.0 else 1.0
+
+
+Answer: TypeAlias = Embedding | Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long to search: greedy starts, then repairs of the best of them."""
+
+    starts: int = 60
+    rounds: int = 240
+
+
+SECOND_LOOK = Effort(4, 0)
+"""Spent on what nothing worth its price was found for, to tell a price from a lack of room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A price of a unit of resource, raised by each task that finds no room and lowered by each that does.
+
+    Attributes:
+        least: where it starts, and its lower limit (value per unit of resource).
+        most: its upper limit.
+        target: the share of tasks that should find no room at the right price: some must, or the price refuses too many.
+        step: how much one more task without room raises it.
+    """
+
+    least: float = 0.4
+    most: float = 0.7
+    target: float = 0.1
+    step: float = 0.02
+
+
+class Embedder:
+    """Embeds task graphs into one substrate and keeps the account of what is taken.
+
+    Args:
+        substrate: a networkx Graph or DiGraph.
+        node_capacity: the node attribute of the substrate that holds its capacity.
+        link_capacity: that of its links.
+        node_demand: the node attribute of task graphs that holds their demand.
+        link_demand: that of their links.
+        admission: how the price of a unit of resource is learned; None takes whatever fits.
+        effort: how long to search for each task graph.
+        seed: of the search.
+
+    Raises:
+        InputError: the substrate is malformed.
+    """
+
+    def __init__(
+        self,
+        substrate: Any,
+        *,
+        node_capacity: str = "capacity",
+        link_capacity: str = "capacity",
+        node_demand: str = "demand",
+        link_demand: str = "demand",
+        admission: Admission | None = None,
+        effort: Effort | None = None,
+        seed: int = 1,
+    ) -> None:
+        self.substrate = substrate_of(substrate, node_capacity, link_capacity)
+        self.price = admission.least if admission else 0.0
+        self._admission = admission
+        self._effort = effort or Effort()
+        self._names = node_demand, link_demand
+        self._seed = seed
+        self._node_left = self.substrate.node_capacity.copy()
+        self._link_left = self.substrate.link_capacity.copy()
+        self._held: set[Embedding] = set()
+        self._seen = np.zeros(3)
+
+    def embed(
+        self,
+        task: Any,
+        *,
+        allowed: Mapping[Hashable, Collection[Hashable]] | None = None,
+        value: float | None = None,
+    ) -> Answer:
+        """An embedding into what is left, or why there is none. Takes nothing yet: see ``commit``.
+
+        Args:
+            task: a networkx Graph or DiGraph.
+            allowed: the substrate nodes where a task node may go; one that is not named may go anywhere.
+            value: what the task is worth; the sum of its demands if None.
+
+        Raises:
+            InputError: the task graph is malformed, ``allowed`` names an unknown node, or the value is not finite.
+        """
+        graph = task_graph_of(task, self.substrate, *self._names, allowed or {})
+        worth = graph.demand if value is None else value
+        if not math.isfinite(worth):
+            raise InputError(f"value = {worth!r} is not a finite number")
+        if not graph.nodes:
+            return Embedding({}, {}, worth, 0.0, _nothing())
+        self._learn(graph)
+        self._seed += 1
+        limit, ground = self._limit(graph, worth), self._ground()
+        charge, place, path, hops = self._search(graph, ground, limit, self._effort)
+        self._move_price(blocked=charge >= MISSING)
+        if charge >= MISSING and limit < math.inf:
+            charge, place, path, hops = self._search(graph, ground, math.inf, SECOND_LOOK)
+        if charge >= MISSING:
+            return self._without_room(graph, place)
+        found = self._embedding(graph, place, path, hops, worth)
+        if found.value < self.price * found.cost:
+            detail = f"it is worth {found.value:g} and takes {found.cost:g} at a price of {self.price:.3g}"
+            return Refusal(Reason.PRICE, None, False, detail)
+        return found
+
+    def _search(self, graph: TaskGraph, ground: Ground, limit: float, effort: Effort) -> tuple[float, Ints, Ints, Ints]:
+        """The embedding of least charge that is found, as ``search`` returns it."""
+        return search(
+            ground, graph.wish, self._node_left, self._link_left, limit, effort.starts, effort.rounds, self._seed
+        )
+
+    def commit(self, embedding: Embedding) -> None:
+        """Take what an embedding needs.
+
+        Raises:
+            InputError: it is committed already, or no longer fits.
+        """
+        if embedding in self._held:
+            raise InputError("embedding: it is committed already")
+        places, amounts, links, loads = embedding._taken
+        node_left, link_left = self._node_left.copy(), self._link_left.copy()
+        np.subtract.at(node_left, places, amounts)
+        np.subtract.at(link_left, links, loads)
+        if (node_left < -1e-9 * self.substrate.node_capacity).any() or (
+            link_left < -1e-9 * self.substrate.link_capacity
+        ).any():
+            raise InputError("embedding: what it needs has been taken since; embed again")
+        self._node_left, self._link_left = np.maximum(node_left, 0.0), np.maximum(link_left, 0.0)
+        self._held.add(embedding)
+
+    def release(self, embedding: Embedding) -> None:
+        """Give back what a committed embedding took.
+
+        Raises:
+            InputError: it is not committed.
+        """
+        if embedding not in self._held:
+            raise InputError("embedding: it is not committed")
+        self._held.remove(embedding)
+        places, amounts, links, loads = embedding._taken
+        np.add.at(self._node_left, places, amounts)
+        np.add.at(self._link_left, links, loads)
+        _snap(self._node_left, self.substrate.node_capacity)
+        _snap(self._link_left, self.substrate.link_capacity)
+
+    @property
+    def left(self) -> tuple[dict[Hashable, float], dict[Link, float]]:
+        """What is left of each node and of each link of the substrate."""
+        substrate = self.substrate
+        return (
+            dict(zip(substrate.nodes, self._node_left.tolist(), strict=True)),
+            dict(zip(substrate.links, self._link_left.tolist(), strict=True)),
+        )
+
+    def _learn(self, graph: TaskGraph) -> None:
+        """Remember nodes, node demand and link demand, old task graphs ever less."""
+        wish = graph.wish
+        self._seen *= MEMORY
+        self._seen += len(graph.nodes), wish.demand.sum(), wish.bandwidth.sum()
+
+    def _limit(self, graph: TaskGraph, worth: float) -> float:
+        """A charge that no embedding worth its cost at the least price exceeds: only use makes more of it than the cost."""
+        if self._admission is None or self._admission.least <= 0.0:
+            return math.inf
+        return worth / self._admission.least + float(graph.wish.demand.sum()) * float(STEEP[0])
+
+    def _move_price(self, *, blocked: bool) -> None:
+        rule = self._admission
+        if rule is not None:
+            moved = self.price + rule.step * (float(blocked) - rule.target)
+            self.price = min(max(moved, rule.least), rule.most)
+
+    def _ground(self) -> Ground:
+        """The substrate at prices that say what is scarce around each node and link."""
+        substrate, (nodes, demand, bandwidth) = self.substrate, self._seen
+        usual = demand / nodes
+        alive = np.minimum(1.0, self._node_left / (ROOMY * usual)) if usual > 0.0 else np.ones(len(substrate.nodes))
+        served = alive[substrate.tail] * alive[substrate.head]
+        node_price = np.ones(len(substrate.nodes))
+        if bandwidth > 0.0 and demand > 0.0:
+            useful = self._link_left * served
+            around = np.bincount(substrate.tail, useful, len(node_price))
+            around += np.bincount(substrate.head, useful, len(node_price))
+            wanted = np.maximum(self._node_left, usual / ROOMY) * 2.0 * bandwidth / demand
+            node_price += NODE_SCARCITY * (np.minimum(1.0, around / wanted) - 1.0)
+        return Ground(
+            substrate.ahead, substrate.back, _positive(substrate.node_capacity), _positive(substrate.link_capacity),
+            node_price, 1.0 + LINK_SCARCITY * (served - 1.0), STEEP,
+        )  # fmt: skip
+
+    def _embedding(self, graph: TaskGraph, place: Ints, path: Ints, hops: Ints, value: float) -> Embedding:
+        substrate, wish = self.substrate, graph.wish
+        mapping = {node: substrate.nodes[v] for node, v in zip(graph.nodes, place, strict=True)}
+        paths: dict[Link, tuple[Hashable, ...]] = {}
+        for e, (tail, head) in enumerate(graph.links):
+            paths[tail, head] = _walk(substrate, substrate.index[mapping[tail]], path[e, : hops[e]])
+        links = np.concatenate([path[e, : hops[e]] for e in range(len(hops))]) if len(hops) else np.zeros(0, np.int64)
+        cost = float(wish.demand.sum() + (wish.bandwidth * hops).sum())
+        return Embedding(mapping, paths, value, cost, (place, wish.demand, links, np.repeat(wish.bandwidth, hops)))
+
+    def _without_room(self, graph: TaskGraph, place: Ints) -> Refusal:
+        """Why no embedding was found: first what can be proven, then where the search got stuck."""
+        found = refusal.proven(self.substrate, graph, self._node_left, self._link_left)
+        certain = found is not None
+        item, is_link, detail = found or refusal.stuck(graph, place)
+        return Refusal(Reason.LINK_CAPACITY if is_link else Reason.NODE_CAPACITY, item, certain, detail)
+
+
+def embed(
+    task: Any,
+    substrate: Any,
+    *,
+    node_capacity: str = "capacity",
+    link_capacity: str = "capacity",
+    node_demand: str = "demand",
+    link_demand: str = "demand",
+    allowed: Mapping[Hashable, Collection[Hashable]] | None = None,
+    effort: Effort | None = None,
+    seed: int = 1,
+) -> Answer:
+    """Embed one task graph into an empty substrate: an ``Embedder`` for a single call."""
+    embedder = Embedder(
+        substrate, node_capacity=node_capacity, link_capacity=link_capacity, node_demand=node_demand,
+        link_demand=link_demand, effort=effort, seed=seed,
+    )  # fmt: skip
+    return embedder.embed(task, allowed=allowed)
+
+
+def _walk(substrate: Substrate, start: int, links: Ints) -> tuple[Hashable, ...]:
+    """The nodes of a path from ``start``, whose links are in order from one of its ends."""
+    if len(links) and start not in (substrate.tail[links[0]], substrate.head[links[0]]):
+        links = links[::-1]
+    visited = [start]
+    for link in links:
+        tail, head = int(substrate.tail[link]), int(substrate.head[link])
+        visited.append(head if tail == visited[-1] else tail)
+    return tuple(substrate.nodes[v] for v in visited)
+
+
+def _positive(capacity: Floats) -> Floats:
+    """Capacities to divide by: 1 for those that are 0."""
+    return np.where(capacity > 0.0, capacity, 1.0)
+
+
+def _snap(left: Floats, capacity: Floats) -> None:
+    """Undo rounding: what is nearly whole is whole."""
+    whole = left > capacity * (1.0 - 1e-12)
+    left[whole] = capacity[whole]
+
+
+def _nothing() -> tuple[Ints, Floats, Ints, Floats]:
+    return np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64), np.zeros(0)

@@ -1,0 +1,78 @@
+"""The policy of the `drl` matcher: log factors on the bids and an admission threshold, on top of `neural`.
+
+A frame's optimum takes what later frames would need more; the policy sees what is coming (queues, batches, faults, how
+far bids are from where they were headed) and makes resources dearer or cheaper before the frame is matched. It acts on
+as many resources as there are: one perceptron looks at the means over each kind of resource and sets that kind's factor,
+another adds each resource's own, a third sets the threshold. With weights of zero it changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from gainnet.orchestrator import checkpoint
+from gainnet.orchestrator.outlook import KINDS, OVERALL_FEATURES, RESOURCE_FEATURES, Outlook, Steering
+
+KIND = "drl"
+FEATURES, OVERALL, HIDDEN, CONTEXT = len(RESOURCE_FEATURES), len(OVERALL_FEATURES), 32, 8
+POOLED = len(KINDS) * FEATURES + OVERALL
+SHAPES = {
+    "kind_in": (HIDDEN, len(KINDS) + POOLED),
+    "kind_in_bias": (HIDDEN,),
+    "kind_out": (1 + CONTEXT, HIDDEN),
+    "kind_out_bias": (1 + CONTEXT,),
+    "own_in": (HIDDEN, FEATURES + CONTEXT),
+    "own_in_bias": (HIDDEN,),
+    "own_out": (1, HIDDEN),
+    "own_out_bias": (1,),
+    "threshold_in": (HIDDEN, POOLED),
+    "threshold_in_bias": (HIDDEN,),
+    "threshold_out": (1, HIDDEN),
+    "threshold_out_bias": (1,),
+}
+
+
+@dataclass(frozen=True)
+class Actor:
+    """A policy (see `gainnet.orchestrator.outlook.Policy`).
+
+    Attributes:
+        weights: by the names of SHAPES.
+    """
+
+    weights: checkpoint.Weights
+
+    def steer(self, outlook: Outlook) -> Steering:
+        """See Policy: the most likely action."""
+        kind, own, threshold = self.means(outlook)
+        return Steering(kind[outlook.kind] + own, max(threshold, 0.0))
+
+    def means(self, outlook: Outlook) -> tuple[Float[np.ndarray, " kind"], Float[np.ndarray, " shared"], float]:
+        """Log factor of each kind of resource, what each resource adds to it, and the threshold (below 0: none)."""
+        pooled = pool(outlook)
+        kinds = np.concatenate([np.eye(len(KINDS)), np.tile(pooled, (len(KINDS), 1))], 1)
+        out = self._perceive("kind", kinds)
+        own = self._perceive("own", np.concatenate([outlook.resource, out[outlook.kind, 1:]], 1))
+        return out[:, 0], own[:, 0], float(self._perceive("threshold", pooled[None])[0, 0])
+
+    def _perceive(self, name: str, given: Float[np.ndarray, "sample input"]) -> Float[np.ndarray, "sample output"]:
+        w = self.weights
+        hidden = np.tanh(given @ w[f"{name}_in"].T + w[f"{name}_in_bias"])
+        return np.asarray(hidden @ w[f"{name}_out"].T + w[f"{name}_out_bias"])
+
+
+def pool(outlook: Outlook) -> Float[np.ndarray, " pooled"]:
+    """Mean features of each kind of resource (zeros where there is none), then the overall ones."""
+    count = np.maximum(np.bincount(outlook.kind, minlength=len(KINDS)), 1)
+    total = np.zeros((len(KINDS), FEATURES))
+    np.add.at(total, outlook.kind, outlook.resource)
+    return np.concatenate([(total / count[:, None]).ravel(), outlook.overall])
+
+
+def load(path: Path | None) -> checkpoint.Weights:
+    """The weights of a checkpoint, or of the one that ships with the package. InputError where it is none."""
+    return checkpoint.read(path if path is not None else checkpoint.shipped(KIND), KIND, SHAPES)

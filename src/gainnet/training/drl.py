@@ -1,0 +1,232 @@
+"""Training of the `drl` matcher: proximal policy optimisation (arXiv 1707.06347) over whole runs.
+
+Each kind of resource, each resource and the threshold is an agent of one team: all share the advantage, and each has a
+clipped ratio of its own, so that a step's many actions don't multiply into one meaningless ratio (arXiv 2103.01955). The
+reward of a step is less what the same episode gave at that moment without a policy: arrivals and channels are the same
+in both, so what remains is what the policy did (input-driven baselines, arXiv 1807.02264).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gainnet.orchestrator.matchers.drl import CONTEXT, FEATURES, HIDDEN, POOLED
+from gainnet.orchestrator.outlook import KINDS
+from gainnet.rng import stream
+from gainnet.scenario.scenario import Scenario
+from gainnet.training.episode import Episode, Trajectory, play, variation
+from gainnet.training.training import Arrays, Figures, Training
+from gainnet.workers.workers import Workers
+
+TRAINING_STEPS = 100
+EPISODES, EPISODES_A_STEP = 48, 8
+TRIALS, TRIAL_STEPS = 8, 10
+"""Held-out episodes, and steps between trials of the policy on them; the best policy is the one that is kept."""
+DISCOUNT, TRACE = 0.96, 0.9
+CLIP = 0.2
+EPOCHS = 6
+RATE = 1e-3
+GRADIENT_MAX = 0.5
+VALUE_WEIGHT = 0.5
+DEVIATION = (0.25, 0.15, 0.05)
+DEVIATION_MIN = 0.03
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Steps of several episodes, flat; ``step`` and ``kind`` say whose each resource is."""
+
+    pooled: torch.Tensor
+    resource: torch.Tensor
+    step: torch.Tensor
+    kind: torch.Tensor
+    kind_action: torch.Tensor
+    own_action: torch.Tensor
+    threshold_action: torch.Tensor
+    advantage: torch.Tensor
+    target: torch.Tensor
+
+
+class Learner(torch.nn.Module):
+    """Actor (as in `gainnet.orchestrator.matchers.drl`), critic, and the deviations of the exploration."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kind_in = torch.nn.Linear(len(KINDS) + POOLED, HIDDEN)
+        self.kind_out = torch.nn.Linear(HIDDEN, 1 + CONTEXT)
+        self.own_in = torch.nn.Linear(FEATURES + CONTEXT, HIDDEN)
+        self.own_out = torch.nn.Linear(HIDDEN, 1)
+        self.threshold_in = torch.nn.Linear(POOLED, HIDDEN)
+        self.threshold_out = torch.nn.Linear(HIDDEN, 1)
+        self.critic = torch.nn.Sequential(torch.nn.Linear(POOLED, HIDDEN), torch.nn.Tanh(), torch.nn.Linear(HIDDEN, 1))
+        self.log_deviation = torch.nn.Parameter(torch.tensor([math.log(d) for d in DEVIATION]))
+        with torch.no_grad():  # nothing is steered at first
+            for layer in (self.kind_out, self.own_out, self.threshold_out):
+                layer.weight[:1].zero_()
+                layer.bias[:1].zero_()
+
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Means of the actions: (step, kind), (resource of a step,), (step,)."""
+        steps = len(batch.pooled)
+        one_hot = torch.eye(len(KINDS)).expand(steps, -1, -1)
+        given = torch.cat([one_hot, batch.pooled[:, None].expand(-1, len(KINDS), -1)], 2)
+        out = self.kind_out(torch.tanh(self.kind_in(given)))
+        context = out[batch.step, batch.kind, 1:]
+        own = self.own_out(torch.tanh(self.own_in(torch.cat([batch.resource, context], 1))))
+        threshold = self.threshold_out(torch.tanh(self.threshold_in(batch.pooled)))
+        return out[:, :, 0], own[:, 0], threshold[:, 0]
+
+    def log_probabilities(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Of each agent's action, up to a constant."""
+        deviation = self.log_deviation.exp().clamp(min=DEVIATION_MIN)
+        given = (batch.kind_action, batch.own_action, batch.threshold_action)
+        kind, own, threshold = (
+            -0.5 * ((action - mean) / deviation[i]) ** 2 - deviation[i].log()
+            for i, (action, mean) in enumerate(zip(given, self(batch), strict=True))
+        )
+        return kind, own, threshold
+
+    def deviation(self) -> tuple[float, float, float]:
+        """Of the exploration: kinds, resources, threshold."""
+        kind, own, threshold = self.log_deviation.detach().exp().clamp(min=DEVIATION_MIN).tolist()
+        return kind, own, threshold
+
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        """What a checkpoint holds: the actor."""
+        named = {}
+        for name in ("kind_in", "kind_out", "own_in", "own_out", "threshold_in", "threshold_out"):
+            layer = getattr(self, name)
+            named[name], named[f"{name}_bias"] = layer.weight.detach().numpy(), layer.bias.detach().numpy()
+        return named
+
+
+def batch_of(learner: Learner, trajectories: Sequence[Trajectory], baselines: Sequence[Trajectory]) -> Batch:
+    """The steps of the episodes with their advantages (generalised, arXiv 1506.02438) over the critic's values."""
+    advantage, target = [], []
+    for trajectory, baseline in zip(trajectories, baselines, strict=True):
+        with torch.no_grad():
+            value = learner.critic(torch.as_tensor(trajectory.pooled))[:, 0].numpy()
+        reward, ahead, out = trajectory.reward - baseline.reward, 0.0, np.zeros(len(value), np.float32)
+        for t in reversed(range(len(value))):
+            following = value[t + 1] if t + 1 < len(value) else value[t]
+            ahead = reward[t] + DISCOUNT * following - value[t] + DISCOUNT * TRACE * ahead
+            out[t] = ahead
+        advantage.append(out)
+        target.append(out + value)
+    lengths = [len(t.reward) for t in trajectories]
+    first = np.cumsum([0, *lengths[:-1]])
+    every = np.concatenate(advantage)
+    pairs = list(zip(first, trajectories, strict=True))
+    joined = {
+        name: torch.as_tensor(np.concatenate([getattr(t, name).reshape(len(t.reward), -1) for t in trajectories]))
+        for name in ("pooled", "kind_action")
+    }
+    return Batch(
+        **joined,
+        resource=torch.as_tensor(np.concatenate([t.resource.reshape(-1, FEATURES) for t in trajectories])),
+        step=torch.as_tensor(
+            np.concatenate([np.repeat(start + np.arange(len(t.reward)), len(t.kind)) for start, t in pairs])
+        ),
+        kind=torch.as_tensor(np.concatenate([np.tile(t.kind, len(t.reward)) for t in trajectories])),
+        own_action=torch.as_tensor(np.concatenate([t.own_action.ravel() for t in trajectories])),
+        threshold_action=torch.as_tensor(np.concatenate([t.threshold_action for t in trajectories])),
+        advantage=torch.as_tensor((every - every.mean()) / (every.std() + 1e-8)),
+        target=torch.as_tensor(np.concatenate(target)),
+    )
+
+
+def improve(learner: Learner, optimiser: torch.optim.Optimizer, batch: Batch) -> Mapping[str, float]:
+    """Some epochs of the clipped objective on a batch; returns figures of the last."""
+    with torch.no_grad():
+        before = learner.log_probabilities(batch)
+    advantages = (batch.advantage[:, None], batch.advantage[batch.step], batch.advantage)
+    objective = torch.zeros(())
+    for _ in range(EPOCHS):
+        objective = torch.zeros(())
+        for old, new, advantage in zip(before, learner.log_probabilities(batch), advantages, strict=True):
+            ratio = (new - old).exp()
+            clipped = ratio.clamp(1.0 - CLIP, 1.0 + CLIP)
+            objective = objective + torch.minimum(ratio * advantage, clipped * advantage).mean()
+        error = ((learner.critic(batch.pooled)[:, 0] - batch.target) ** 2).mean() / (batch.target.var() + 1e-6)
+        optimiser.zero_grad()
+        (-objective + VALUE_WEIGHT * error).backward()
+        torch.nn.utils.clip_grad_norm_(learner.parameters(), GRADIENT_MAX)
+        optimiser.step()
+    return {"objective": float(objective.detach()), "critic_error": float(error.detach())}
+
+
+class DrlTraining(Training):
+    """Plays some of the training episodes with exploration, improves the policy, and now and then tries it out."""
+
+    kind = "drl"
+
+    def __init__(self, scenario: Scenario, steps: int = TRAINING_STEPS) -> None:
+        self.steps = steps
+        self._seed = scenario.seed
+        torch.manual_seed(scenario.seed)
+        self.module: Learner = Learner()
+        self.optimiser = torch.optim.Adam(self.module.parameters(), RATE)
+        self._scenarios = [variation(scenario, index) for index in range(EPISODES + TRIALS)]
+        self._alone: list[Trajectory] = []
+        self._best: dict[str, NDArray[np.floating]] = {}
+        self._best_gain = np.zeros(1)
+
+    def prepare(self, workers: Workers) -> None:
+        """See Training: play every episode without a policy."""
+        self._alone = self._play([Episode(s, None, None, i) for i, s in enumerate(self._scenarios)], workers)
+        self._best = self._best or dict(self.module.weights())
+
+    def step(self, number: int, workers: Workers) -> Figures:
+        """See Training."""
+        rng = stream(self._seed, f"training.step{number}")
+        drawn = [int(i) for i in rng.choice(EPISODES, EPISODES_A_STEP, replace=False)]
+        jobs = [
+            Episode(self._scenarios[i], self._actor(), self.module.deviation(), number * EPISODES + i) for i in drawn
+        ]
+        played, alone = self._play(jobs, workers), [self._alone[i] for i in drawn]
+        batch = batch_of(self.module, played, alone)
+        figures = {"gain": _gain(played, alone), **improve(self.module, self.optimiser, batch)}
+        if (number + 1) % TRIAL_STEPS == 0 or number == self.steps - 1:
+            figures["trial_gain"] = self._try(workers)
+        return figures
+
+    def _try(self, workers: Workers) -> float:
+        """Gain of the policy without exploration on the held-out episodes; keeps it where it is the best so far."""
+        jobs = [Episode(s, self._actor(), None, i) for i, s in enumerate(self._scenarios[EPISODES:])]
+        gain = _gain(self._play(jobs, workers), self._alone[EPISODES:])
+        if gain > self._best_gain[0]:
+            self._best_gain, self._best = np.array([gain]), {n: w.copy() for n, w in self.module.weights().items()}
+        return gain
+
+    def _actor(self) -> dict[str, NDArray[np.float64]]:
+        return {name: weight.astype(np.float64) for name, weight in self.module.weights().items()}
+
+    def _play(self, jobs: Sequence[Episode], workers: Workers) -> list[Trajectory]:
+        found = {job.seed: played for job, played in workers.map(play, jobs, lambda job: f"episode {job.seed}")}
+        return [found[job.seed] for job in jobs]
+
+    def weights(self) -> Arrays:
+        """See Training: the best policy so far, not the last."""
+        return self._best
+
+    def state(self) -> dict[str, NDArray[np.floating]]:
+        """See Training."""
+        return super().state() | {f"best.{n}": w for n, w in self._best.items()} | {"best_gain": self._best_gain}
+
+    def restore(self, state: Arrays) -> None:
+        """See Training."""
+        super().restore(state)
+        self._best = {n.removeprefix("best."): np.asarray(w) for n, w in state.items() if n.startswith("best.")}
+        self._best_gain = np.asarray(state["best_gain"], np.float64)
+
+
+def _gain(played: Sequence[Trajectory], alone: Sequence[Trajectory]) -> float:
+    """Mean reward of episodes over that of the same without a policy."""
+    pairs = zip(played, alone, strict=True)
+    return float(np.mean([p.reward.astype(np.float64).mean() - a.reward.mean() for p, a in pairs]))

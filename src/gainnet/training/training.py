@@ -1,0 +1,67 @@
+"""How a learned matcher is trained: steps that can be stopped, saved, and gone on with, bit for bit.
+
+A training draws everything random in a step from the scenario's seed and the number of the step, so its state is its
+weights and its optimiser's moments. They are kept as safetensors beside the curve; the finished weights are a checkpoint
+for the scenario's ``orchestrator.matcher.checkpoint`` (or ``policy``).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gainnet.workers.workers import Workers
+
+Arrays = Mapping[str, NDArray[np.floating]]
+Figures = Mapping[str, float]
+
+
+class Training(ABC):
+    """One learned matcher in training.
+
+    Attributes:
+        kind: of the checkpoint.
+        steps: how many steps it takes.
+        module: what learns.
+        optimiser: what moves it.
+    """
+
+    kind: str
+    steps: int
+    module: torch.nn.Module
+    optimiser: torch.optim.Optimizer
+
+    @abstractmethod
+    def prepare(self, workers: Workers) -> None:
+        """Make what it learns from; called once, also before a training goes on."""
+
+    @abstractmethod
+    def step(self, number: int, workers: Workers) -> Figures:
+        """The step of this number, from 0; returns the figures of the curve."""
+
+    @abstractmethod
+    def weights(self) -> Arrays:
+        """The weights of the checkpoint, as of now."""
+
+    def state(self) -> dict[str, NDArray[np.floating]]:
+        """Everything that the next steps depend on."""
+        found = {f"module.{name}": tensor.numpy().copy() for name, tensor in self.module.state_dict().items()}
+        for index, moments in self.optimiser.state_dict()["state"].items():
+            found |= {f"optimiser.{index}.{name}": np.asarray(value) for name, value in moments.items()}
+        return found
+
+    def restore(self, state: Arrays) -> None:
+        """Go on from a state."""
+        tensors = {name: torch.as_tensor(array.copy()) for name, array in state.items()}
+        prefix = "module."
+        self.module.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("optimiser."):
+                _, index, moment = name.split(".")
+                moments.setdefault(int(index), {})[moment] = tensor
+        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
