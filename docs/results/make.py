@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
+ALONE = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
 ABLATIONS = [
     *("--arm", "siloed=orchestrator.pools=siloed"),
     *("--arm", "serial=orchestrator.frame=serial"),
@@ -28,6 +29,9 @@ KEPT = ("satisfaction", "latency p50", "energy a task", "cost", "gap")
 ALL = "end,nearest,cloud,greedy,price"
 NARROW = ["--set", "network.sensing.blocks=[4, 8, 12]"]
 SWEPT = ["--matchers", "cloud,greedy,price", "--seeds", "3", "--set", "duration_s=20"]
+STALE = [x for s in (0.1, 0.2, 0.5, 1, 2) for x in ("--arm", f"local {s} s=orchestrator.matcher.staleness_s={s}")]
+TIMED = ["--seeds", "5", "--workers", "1"]
+OUTAGE = "[{kind: controller_outage, begin_s: 10, end_s: 20}]"
 STUDIES: dict[str, tuple[str, list[str]]] = {
     "vehicular": (
         "Matchers on `vehicular`, with the ablations",
@@ -61,6 +65,23 @@ STUDIES: dict[str, tuple[str, list[str]]] = {
         "What sensing buys: the share of the band that may go to sounding",
         ["vehicular", *SWEPT, "--sweep", "network.sensing.sounding_share=0.0005,0.002,0.01,0.04,0.2"],
     ),
+    "staleness": (
+        "Local decisions: the loss of QoS when broadcasts are heard late, in overload",
+        ["vehicular-dense", "--matchers", "price,local", *STALE, *TIMED, "--set", "duration_s=20"],
+    ),
+    "outage": (
+        "No controller for 10 s of 30 s, in overload: every edge answers by itself at the last broadcast",
+        [
+            "vehicular-dense",
+            "--matchers",
+            "greedy,price",
+            "--sweep",
+            f"execution.faults=[],{OUTAGE}",
+            *TIMED,
+            "--set",
+            "duration_s=30",
+        ],
+    ),
 }
 
 
@@ -84,7 +105,7 @@ def make(name: str) -> None:
             continue
         file = HERE / f"{name}-{what.replace(' ', '-')}.svg"
         alone = re.sub(r"var\(--(\w+)\)", lambda match: colours.get(match[1], "#000"), picture)
-        file.write_text(alone.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" width="560" ', 1) + "\n")
+        file.write_text(alone.replace("<svg ", f'<svg {ALONE} width="560" ', 1) + "\n")
         links.append(f"![{what}]({file.name})")
     shown = shlex.join(["gainnet", "compare", *arguments])
     parts = [f"# {title}", f"```\n{shown}\n```", f"```\n{table.strip()}\n```", *links]

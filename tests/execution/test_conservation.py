@@ -30,6 +30,7 @@ FAULTS = (
     "{kind: sensing_outage, %s}",
     "{kind: demand_surge, factor: 8.0, %s}",
     "{kind: link_degradation, factor: 0.0, %s}",
+    "{kind: controller_outage, %s}",
 )
 CROWD = ["network.ends=60", "execution.faults=[{kind: demand_surge, factor: 20.0, begin_s: 0.0, end_s: 9.0}]"]
 

@@ -10,8 +10,18 @@ import pytest
 import tiny
 from gainnet.execution.fault import Schedule
 from gainnet.network import topology
+from gainnet.orchestrator.matcher import Matcher
+from gainnet.orchestrator.plan import Plan
+from gainnet.orchestrator.problem import Problem
 from gainnet.run import Run
-from gainnet.scenario.execution import CellOutage, DemandSurge, EdgeDown, LinkDegradation, SensingOutage
+from gainnet.scenario.execution import (
+    CellOutage,
+    ControllerOutage,
+    DemandSurge,
+    EdgeDown,
+    LinkDegradation,
+    SensingOutage,
+)
 from gainnet.scenario.load import load
 from tiny import CLOUD, EDGE, Driven
 
@@ -143,3 +153,77 @@ def test_a_surge_multiplies_what_arrives_during_its_span() -> None:
     expected = 6.0 * usual[10:20].sum()
     assert abs(surging[10:20].sum() - expected) < 4.0 * np.sqrt(expected + 36.0 * usual[10:20].sum())
     assert surging[10:20].sum() > 3.0 * usual[10:20].sum()
+
+
+def _without_controller(matcher: str, frames: int, fault: str = "begin_s: 0.5, end_s: 1.0") -> list[dict[str, Any]]:
+    """Of each frame of a crowded campus: its plan, whether the matcher made it, and what the edges had been told."""
+    overrides = ["network.ends=1500", "network.cloud.count=1", f"orchestrator.matcher={matcher}"]
+    overrides += [f"execution.faults=[{{kind: controller_outage, {fault}}}]"]
+    run = Run(load("campus", overrides, duration_s=3.0))
+    found, asked = [], []
+    mine = run.orchestrator
+    mine.matcher = _Counted(mine.matcher, asked)
+    for _ in range(frames):
+        problem = run.observe()
+        before = len(asked)
+        told = mine._told
+        known = told.price.copy(), told.bid.copy(), told.spare.copy()
+        plan = run.match()
+        alone = mine._local.answer(problem, told.price[problem.row_id], told.price[problem.row_id])
+        run.commit(plan)
+        found.append({"plan": plan, "asked": len(asked) > before, "known": known, "alone": alone})
+    return found
+
+
+class _Counted:
+    """A matcher that notes each problem it is given."""
+
+    def __init__(self, inner: Matcher, asked: list[Problem]) -> None:
+        self._inner, self._asked = inner, asked
+
+    def match(self, problem: Problem, warm: np.ndarray, rng: np.random.Generator) -> Plan:
+        self._asked.append(problem)
+        return self._inner.match(problem, warm, rng)
+
+
+def test_a_schedule_says_when_the_controller_is_out() -> None:
+    schedule = Schedule([ControllerOutage(begin_s=0.3, end_s=0.6)], FRAMES)
+    assert [schedule.health(frame * 0.1).controller_up for frame in range(8)] == [True] * 3 + [False] * 3 + [True] * 2
+
+
+@pytest.mark.parametrize("matcher", ["random", "greedy", "price"])
+def test_without_a_controller_edges_answer_at_the_last_prices_and_then_the_matcher_goes_on(matcher: str) -> None:
+    frames = _without_controller(matcher, 15)
+    assert [frame["asked"] for frame in frames] == [True] * 5 + [False] * 5 + [True] * 5
+    for frame in frames[5:10]:
+        np.testing.assert_array_equal(frame["plan"].choice, frame["alone"].choice)
+        for now, then in zip(frame["known"], frames[5]["known"], strict=True):
+            np.testing.assert_array_equal(now, then)
+    assert any((frame["plan"].choice >= 0).any() for frame in frames[5:10])
+    last = frames[9]["known"]
+    np.testing.assert_array_equal(frames[10]["known"][0], last[0])
+    assert not np.array_equal(frames[14]["known"][0], last[0])
+    assert not np.array_equal(frames[14]["known"][1], last[1])
+
+
+def test_an_outage_changes_nothing_before_it_begins() -> None:
+    out, usual = _without_controller("price", 8), _without_controller("price", 8, "begin_s: 90, end_s: 91")
+    for one, other in zip(out[:5], usual[:5], strict=True):
+        np.testing.assert_array_equal(one["plan"].choice, other["plan"].choice)
+    assert any(not np.array_equal(a["plan"].choice, b["plan"].choice) for a, b in zip(out[5:], usual[5:], strict=True))
+
+
+def test_a_controller_that_never_came_up_leaves_edges_without_prices() -> None:
+    frames = _without_controller("price", 6, "begin_s: 0, end_s: 9")
+    assert not any(frame["asked"] for frame in frames)
+    assert all((frame["known"][0] == 0.0).all() and (frame["known"][1] == 0.0).all() for frame in frames)
+    assert any((frame["plan"].choice >= 0).any() for frame in frames)
+
+
+def test_what_is_under_way_when_the_controller_fails_still_arrives() -> None:
+    frames = _without_controller("{kind: local, staleness_s: 0.3}", 12)
+    bid = [frame["known"][1] for frame in frames]
+    changed = [not np.array_equal(bid[i], bid[i - 1]) for i in range(1, 12)]
+    # Sent at 0.4 s, the last before the outage, heard at 0.7 s; the next, sent at 1 s, would be heard at 1.3 s.
+    assert changed[5:7] == [True, True]
+    assert changed[7:] == [False] * 4

@@ -223,5 +223,5 @@ def test_configurations_are_strict() -> None:
     with pytest.raises(ValidationError, match="Extra inputs"):
         ADAPTER.validate_python({"kind": "price", "speed": 1})
     assert set(MATCHER_KINDS) == {
-        "random", "end", "nearest", "edge", "cloud", "greedy", "price", "neural", "drl", "diffusion", "exact",
+        "random", "end", "nearest", "edge", "cloud", "greedy", "local", "price", "neural", "drl", "diffusion", "exact",
     }  # fmt: skip

@@ -114,6 +114,8 @@ def test_schema_is_a_json_schema() -> None:
         ("network.topology.kind=hexgonal", ["unknown topology 'hexgonal'", "did you mean 'hexagonal'?"]),
         ("orchestrator.matcher=pirce", ["orchestrator.matcher", "unknown matcher 'pirce'", "did you mean 'price'?"]),
         ("orchestrator.matcher.kind=pirce", ["unknown matcher 'pirce'", "did you mean 'price'?"]),
+        ("orchestrator.matcher={kind: local, staleness_s: -0.1}", ["matcher.staleness_s = -0.1", "at least 0"]),
+        ("orchestrator.matcher={kind: price, staleness_s: 1}", ["matcher.staleness_s is not a field"]),
         ("orchestrator.matcher=5", ["orchestrator.matcher = 5", "kind = one of"]),
         ("network.edge.hardware=edge-acc", ["network.edge", "hardware 'edge-acc'", "did you mean 'edge-accelerator'?"]),
         ("demand.services.assistant.models=[lama]", ["demand.services.assistant.models", "'lama'", "did you mean"]),
@@ -124,6 +126,10 @@ def test_schema_is_a_json_schema() -> None:
             ["execution.faults.0", "unknown fault 'edge_dwn'", "did you mean 'edge_down'?"],
         ),
         ("execution.faults.0.begin_s=1", ["execution.faults.0.kind is missing", "edge_down"]),
+        (
+            "execution.faults=[{kind: controller_outage, begin_s: 2, end_s: 1}]",
+            ["execution.faults.0", "end_s must be after begin_s"],
+        ),
         ("execution.faults.3={}", ["execution.faults.3", "no entries"]),
         (
             "execution.faults.0={kind: edge_down, edge: 99, begin_s: 1, end_s: 2}",

@@ -8,7 +8,15 @@ import numpy as np
 
 from gainnet.network.state import Health
 from gainnet.network.topology import Topology
-from gainnet.scenario.execution import CellOutage, DemandSurge, EdgeDown, Fault, LinkDegradation, SensingOutage
+from gainnet.scenario.execution import (
+    CellOutage,
+    ControllerOutage,
+    DemandSurge,
+    EdgeDown,
+    Fault,
+    LinkDegradation,
+    SensingOutage,
+)
 
 
 class Schedule:
@@ -34,7 +42,7 @@ class Schedule:
         cell_up = np.ones(len(topology.cell_edge), np.bool_)
         node_up = np.ones(topology.fixed, np.bool_)
         link_factor = np.ones(len(topology.link_a))
-        sensing_up, demand_factor = True, 1.0
+        sensing_up, controller_up, demand_factor = True, True, 1.0
         for fault in self._faults:
             if not fault.begin_s <= time_s < fault.end_s:
                 continue
@@ -45,10 +53,12 @@ class Schedule:
                     cell_up[fault.cell] = False
                 case SensingOutage():
                     sensing_up = False
+                case ControllerOutage():
+                    controller_up = False
                 case DemandSurge():
                     demand_factor *= fault.factor
                 case LinkDegradation():
                     node = None if fault.edge is None else topology.clouds + fault.edge
                     touched = (topology.link_a == node) | (topology.link_b == node)
                     link_factor[touched if node is not None else slice(None)] *= fault.factor
-        return Health(cell_up, node_up, link_factor, sensing_up, demand_factor)
+        return Health(cell_up, node_up, link_factor, sensing_up, demand_factor, controller_up)

@@ -32,6 +32,7 @@ class Health:
         link_factor: fraction of each backhaul link's rate that is left, in [0, 1].
         sensing_up: whether channel sounding and radar work.
         demand_factor: multiplies every arrival rate.
+        controller_up: whether the controller matches and broadcasts.
     """
 
     cell_up: Bool[np.ndarray, " cell"]
@@ -39,6 +40,7 @@ class Health:
     link_factor: Float[np.ndarray, " link"]
     sensing_up: bool = True
     demand_factor: float = 1.0
+    controller_up: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from gainnet.orchestrator.matchers.diffusion import Diffusion
 from gainnet.orchestrator.matchers.drl import Actor
 from gainnet.orchestrator.matchers.exact import Exact
 from gainnet.orchestrator.matchers.greedy import Greedy
+from gainnet.orchestrator.matchers.local import Local
 from gainnet.orchestrator.matchers.neural import Neural
 from gainnet.orchestrator.matchers.price import Price
 from gainnet.orchestrator.matchers.random import Random
@@ -44,6 +45,8 @@ def build(config: scenario.MatcherConfig) -> Matcher:
             return FixedTier(config.kind, config.iterations)
         case scenario.Greedy():
             return Greedy(config.iterations)
+        case scenario.Local():
+            return Local(config.iterations)
         case scenario.Price():
             return Price(config.iterations, config.perturbations, config.effort, config.relative_gap)
         case scenario.Neural() | scenario.Drl():
@@ -60,3 +63,8 @@ def build(config: scenario.MatcherConfig) -> Matcher:
 def policy(config: scenario.MatcherConfig) -> Policy | None:
     """What steers the problems of the matcher that a scenario asks for, if anything does."""
     return Actor(drl.load(config.policy)) if isinstance(config, scenario.Drl) else None
+
+
+def staleness_s(config: scenario.MatcherConfig) -> float:
+    """How long a broadcast is under way to whoever decides; the controller itself need not wait."""
+    return config.staleness_s if isinstance(config, scenario.Local) else 0.0

@@ -16,6 +16,8 @@ from gainnet.demand.task import Tasks
 from gainnet.network.sensing import SYMBOLS_PER_SLOT
 from gainnet.network.state import Health, Load, NetworkState, Tier
 from gainnet.orchestrator import matcher as matchers
+from gainnet.orchestrator.broadcast import Broadcast, Message
+from gainnet.orchestrator.matchers.local import Local
 from gainnet.orchestrator.orchestrator_kernel import (
     choose_sounded,
     move_bids,
@@ -29,6 +31,7 @@ from gainnet.orchestrator.pattern import Enumerator, Posed
 from gainnet.orchestrator.plan import Plan
 from gainnet.orchestrator.pool import POOL_KINDS, Pool
 from gainnet.orchestrator.tables import Tables
+from gainnet.scenario.matcher import Local as LocalConfig
 from gainnet.scenario.network import Sensing
 from gainnet.scenario.orchestrator import Orchestrator as Config
 
@@ -93,6 +96,10 @@ class Orchestrator:
         self._outlook: Outlook | None = None
         self._outlook_load: Load | None = None
         self._extra = np.zeros(pool.resources)
+        self._local = self.matcher if isinstance(self.matcher, Local) else Local(LocalConfig().iterations)
+        self._told = Message(np.zeros(pool.rows), np.zeros(pool.resources), self._edges)
+        self._broadcast = Broadcast(matchers.staleness_s(config.matcher), self._told)
+        self._up = True
         self._health: Health | None = None
         self._capacity = self._timed = np.empty(0)
         self.sounding = np.zeros(pool.users)
@@ -102,20 +109,35 @@ class Orchestrator:
         """The matching problem of a frame: sounding is set aside first, then every pattern of every task is priced."""
         self._sound(state)
         free = self._free(state)
-        posed = self._enumerator.pose(state, tasks, free, self._spare_edges(free), self._bid)
+        self._up = state.load.health.controller_up
+        own = Message(self._price, self._bid, self._spare_edges(free))
+        if self._up:
+            self._broadcast.send(own, state.time_s)
+        told = self._told = self._broadcast.heard(state.time_s)
+        posed = self._enumerator.pose(state, tasks, free, told.spare, told.bid)
+        if not self._up:
+            return posed
         steering = self.policy.steer(self.outlook(state.load, state.time_s)) if self.policy is not None else None
         if self._foresight > 0.0:
-            self._look_ahead(posed, state.time_s)
+            # Bids are learned at the controller's own bids, however late the edges hear of them.
+            fresh = posed if told is own else self._enumerator.pose(state, tasks, free, own.spare, own.bid)
+            self._look_ahead(fresh, state.time_s)
         if steering is not None:
             self._steer(posed, steering)
         return posed
 
     def match(self, posed: Posed) -> Plan:
-        """Match a problem, warm-started from the last prices of its rows."""
-        return self.matcher.match(posed.problem, self._price[posed.problem.row_id], self._rng)
+        """Match a problem, warm-started from the last prices of its rows; locally where the controller has no say."""
+        problem = posed.problem
+        known = self._price[problem.row_id]
+        if self._up and self.matcher is not self._local:
+            return self.matcher.match(problem, known, self._rng)
+        return self._local.answer(problem, self._told.price[problem.row_id], known)
 
     def remember(self, posed: Posed, plan: Plan, arrived: int) -> None:
-        """Keep a plan's prices and refusals for the next frame, whoever made it."""
+        """Keep a plan's prices and refusals for the next frame, whoever made it, unless the controller is out."""
+        if not self._up:
+            return
         self._price[posed.problem.row_id] = plan.price
         self._lookout.saw(arrived, posed.problem.tasks, int(np.count_nonzero(plan.choice < 0)))
 

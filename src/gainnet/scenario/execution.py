@@ -57,7 +57,16 @@ class LinkDegradation(Span):
     edge: Annotated[int, Field(ge=0)] | None = None
 
 
-Fault = Annotated[EdgeDown | CellOutage | SensingOutage | DemandSurge | LinkDegradation, Field(discriminator="kind")]
+class ControllerOutage(Span):
+    """The controller is out: nothing new is broadcast, and every edge answers by itself at the last prices."""
+
+    kind: Literal["controller_outage"] = "controller_outage"
+
+
+Fault = Annotated[
+    EdgeDown | CellOutage | SensingOutage | DemandSurge | LinkDegradation | ControllerOutage,
+    Field(discriminator="kind"),
+]
 
 
 class Execution(Section):

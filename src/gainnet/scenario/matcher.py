@@ -52,6 +52,13 @@ class Greedy(_Certified):
     kind: Literal["greedy"] = "greedy"
 
 
+class Local(_Certified):
+    """In order of arrival, each task alone: the best pattern at broadcast prices that fits, without the controller."""
+
+    kind: Literal["local"] = "local"
+    staleness_s: NonNegative = Field(0.0, description="time until what the controller broadcasts is heard")
+
+
 class Price(Section):
     """Row prices by dual ascent, decodings at perturbed prices, local search."""
 
@@ -103,7 +110,7 @@ class Exact(Section):
 
 
 MatcherConfig = Annotated[
-    Random | End | Nearest | Edge | Cloud | Greedy | Price | Neural | Drl | Diffusion | Exact,
+    Random | End | Nearest | Edge | Cloud | Greedy | Local | Price | Neural | Drl | Diffusion | Exact,
     Field(discriminator="kind"),
 ]
 
