@@ -56,7 +56,7 @@ MEANING = {
     "hindsight": "no matcher can exceed these: dual bound of a relaxed offline optimum, all arrivals known",
     "ppo": "PPO of Stable-Baselines3 steering price; absent without stable-baselines3 or the environment",
     "drl": "absent, with its differences, where this version has no such matcher; so are other unknown matchers",
-    "traces": "vehicular-dense fed by the recorded traces sped up to its load; absent without --data",
+    "traces": "vehicular-dense fed by the recorded traces, the same requests at every seed, sped up to its load; needs --data",
 }
 
 Sample = dict[str, list[float | None]]
@@ -73,12 +73,19 @@ def settings(data: Path | None, quick: bool) -> dict[str, Scenario]:
 
 
 def _replay(base: Scenario, service: str, path: Path) -> str:
-    """The override that replays a trace for a service, at the service's own mean rate."""
+    """The override that replays a trace for a service, sped up to the service's own mean rate over the whole trace.
+
+    It begins where the run's window of the trace has about that rate: some windows have a tenth of it, some twice.
+    """
     trace = read(path)
     arrivals: Any = base.demand.services[service].arrivals  # type: ignore[union-attr]
     rate_per_s = arrivals.rate_per_end_per_s * base.network.ends
     speed = rate_per_s * trace.length_s / len(trace)
-    return f"demand.services.{service}.arrivals={{kind: trace, path: {path.resolve()}, speed: {speed:.6g}}}"
+    begins = np.arange(0.0, trace.length_s, base.duration_s * speed)
+    rates = np.histogram(trace.time_s, begins)[0] / base.duration_s
+    start_s = begins[np.abs(rates - rate_per_s).argmin()]
+    replay = f"{{kind: trace, path: {path.resolve()}, speed: {speed:.6g}, start_s: {start_s:.6g}}}"
+    return f"demand.services.{service}.arrivals={replay}"
 
 
 def figures(data: Path | None = None, quick: bool = False) -> dict[str, float]:
