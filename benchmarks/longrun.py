@@ -53,9 +53,10 @@ MEANING = {
     "satisfaction_ci95": "half-width of its 95 % interval; of drl_minus_X, of the difference paired by seed",
     "return_mean": "mean of the value of satisfied tasks less weighed cost, over the value of the tasks due",
     "return_ci95": "half-width of its 95 % interval; of drl_minus_X, of the difference paired by seed",
-    "hindsight": "no matcher can exceed these: dual bound of a relaxed offline optimum, all arrivals known",
-    "ppo": "PPO of Stable-Baselines3 steering price; absent without stable-baselines3 or the environment",
-    "drl": "absent, with its differences, where this version has no such matcher; so are other unknown matchers",
+    "hindsight.satisfaction_mean": "no matcher can exceed this: dual bound of a relaxed offline optimum, all arrivals known",
+    "hindsight.return_mean": "the same for the return",
+    "ppo.satisfaction_mean": "PPO of Stable-Baselines3 steering price; needs stable-baselines3 and the environment",
+    "drl.satisfaction_mean": "the learned matcher; absent, with its differences, where this version has none",
     "traces": "vehicular-dense fed by the recorded traces, the same requests at every seed, sped up to its load; needs --data",
 }
 
