@@ -177,7 +177,7 @@ def test_compare_sweeps(call: Call) -> None:
     assert code == 0
     assert "network.ends" in out
     page = Path("swept/compare.html").read_text()
-    assert page.count("<svg") == 8
+    assert page.count("<svg") == 9
     assert "network.ends = 400" in page
     assert {row["value"] for row in json.loads(Path("swept/compare.json").read_text())["rows"]} == {10, 20, 400}
 

@@ -44,6 +44,23 @@ def test_satisfaction_counts_every_task_that_was_due() -> None:
     assert found["qos"]["satisfaction"] == pytest.approx(1 / 4)  # the deadlines at 1.5 and 9 are after the run
 
 
+def test_the_return_weighs_tasks_by_value_and_charges_the_whole_cost() -> None:
+    result = np.array([Result.SERVED, Result.LATE, Result.REJECTED, Result.SERVED])
+    record = _record(result=result, deadline_s=np.array([0.5, 0.6, 1.0, 1.5]), value=np.array([4.0, 2.0, 2.0, 100.0]))
+    assert report(record)["cost"] == 5.0
+    assert report(record)["qos"]["return"] == pytest.approx((4.0 - 5.0) / 8.0)  # the deadline at 1.5 is after the run
+    assert metrics.value_return(record.tasks, 2.0, 1.0) == pytest.approx(0.25)
+    assert metrics.value_return(record.tasks, 2.0, 0.1) is None
+
+
+def test_the_return_follows_the_weight_of_cost() -> None:
+    found = [report(fabricated.run(load("campus", [f"orchestrator.objective.cost_weight={w}"])).record) for w in (0, 3)]  # type: ignore[arg-type]
+    record = fabricated.run(CAMPUS).record
+    assert record is not None
+    value = float(record.tasks["value"][metrics.due(record.tasks, record.run_s)].sum())
+    assert found[0]["qos"]["return"] - found[1]["qos"]["return"] == pytest.approx(3.0 * found[0]["cost"] / value)
+
+
 def test_latency_and_quality_are_of_answers() -> None:
     result = np.array([Result.SERVED, Result.LATE, Result.REJECTED])
     found = report(_record(result=result, end_s=np.array([1.0, 3.0, 99.0]), quality=np.array([0.6, 0.8, 0.0])))
@@ -84,6 +101,7 @@ def test_figures_without_data_are_null() -> None:
     found = report(Recorder(CAMPUS).close(fabricated.outcomes(0)))
     assert found["qos"] == {
         "satisfaction": None,
+        "return": None,
         "latency_s": {"p50": None, "p95": None, "p99": None},
         "quality": {"mean": None},
     }
@@ -96,7 +114,7 @@ def test_figures_without_data_are_null() -> None:
 def test_the_keys_are_those_of_the_design() -> None:
     found = report(_record(result=0))
     assert [key for key in found if key in KEYS] == KEYS
-    assert set(found["qos"]) == {"satisfaction", "latency_s", "quality"}
+    assert set(found["qos"]) == {"satisfaction", "return", "latency_s", "quality"}
     assert set(found["energy_j"]) == {"radio", "compute", "total", "per_task"}
     assert {"decision_s", "gap"} <= set(found["orchestration"])
     assert list(found["services"]) == list(CAMPUS.demand.services)

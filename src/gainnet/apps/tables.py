@@ -35,6 +35,7 @@ def summary(report: Report) -> list[Table]:
     head = _table("", report["scenario"])
     for name, text in (
         ("satisfaction", figure_text(qos["satisfaction"], "%")),
+        ("return", figure_text(qos["return"], "%")),
         (
             "latency p50 / p95",
             f"{figure_text(qos['latency_s']['p50'], 's')} / {figure_text(qos['latency_s']['p95'], 's')}",

@@ -14,6 +14,7 @@ from gainnet.measurement.metrics import Report
 # name -> (title, unit, path in report.json); in the order of the tables
 METRICS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
     "satisfaction": ("satisfaction", "%", ("qos", "satisfaction")),
+    "return": ("return", "%", ("qos", "return")),
     "latency_p50_s": ("latency p50", "s", ("qos", "latency_s", "p50")),
     "latency_p95_s": ("latency p95", "s", ("qos", "latency_s", "p95")),
     "quality": ("quality", "", ("qos", "quality", "mean")),

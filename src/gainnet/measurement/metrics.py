@@ -38,6 +38,7 @@ def report(record: Record) -> Report:
         "tasks": counts(tasks["result"]),
         "qos": {
             "satisfaction": satisfaction(tasks, record.run_s),
+            "return": value_return(tasks, scenario.orchestrator.objective.cost_weight * cost, record.run_s),
             "latency_s": latency(tasks),
             "quality": {"mean": quality(tasks)},
         },
@@ -89,6 +90,18 @@ def satisfaction(tasks: Columns, run_s: float) -> float | None:
     counted = due(tasks, run_s)
     number = int(np.count_nonzero(counted))
     return int(np.count_nonzero(counted & (tasks["result"] == Result.SERVED))) / number if number else None
+
+
+def value_return(tasks: Columns, charge: float, run_s: float) -> float | None:
+    """Value of the satisfied tasks less ``charge``, over the value of all tasks, whose deadline falls inside the run.
+
+    ``charge`` is what the whole run cost, weighed as the objective weighs cost. 1 would be everything satisfied for
+    nothing; a run whose cost exceeds what it satisfied returns less than 0.
+    """
+    counted = due(tasks, run_s)
+    asked = float(tasks["value"][counted].sum())
+    satisfied = float(tasks["value"][counted & (tasks["result"] == Result.SERVED)].sum())
+    return (satisfied - charge) / asked if asked > 0.0 else None
 
 
 def answered(tasks: Columns) -> Bool[np.ndarray, " task"]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 from gainnet.network import channel, link, near, topology
 from gainnet.network.channel_kernel import radiate
-from gainnet.network.columns import AZIMUTH, EAST, NONE, NORTH, RIVAL, RULES, SERVING, SLOPE, TILE
+from gainnet.network.columns import AZIMUTH, CLEAR, EAST, LOG_GAIN, NONE, NORTH, RIVAL, RULES, SERVING, SLOPE, TILE, UP
 from gainnet.network.draws import Normals
 from gainnet.network.link_kernel import connect
 from gainnet.network.mobility import mobility
@@ -185,6 +185,21 @@ class Network:
             cell_distance_m=out[7],
             load=load,
         )
+
+    def alone(
+        self,
+    ) -> tuple[Float[np.ndarray, "user slot"], Float[np.ndarray, "user slot"], Bool[np.ndarray, "user slot"]]:
+        """Each tracked link as it is in this frame if nobody else sends and nothing fades.
+
+        Returns the natural logarithms of its SINR down and up, -inf where its cell is down, and whether it is in line of
+        sight.
+        """
+        rule, gain = self._rules[0], self._field[:, :, LOG_GAIN]
+        up = self._cells[self._near, UP] > 0.0
+        sent = np.minimum(np.log(rule["limit_w"]), np.log(rule["p0_w"]) - rule["alpha"] * gain)
+        down = np.log(rule["block_w"] / rule["end_noise_w"]) + gain
+        rise = sent - np.log(rule["cell_noise_w"]) + gain
+        return np.where(up, down, -np.inf), np.where(up, rise, -np.inf), self._field[:, :, CLEAR] > 0.5
 
     def _settle(self, position: Float[np.ndarray, "user 2"]) -> None:
         """Track the cells near each user that came into another tile; at frame 0 those near every user."""

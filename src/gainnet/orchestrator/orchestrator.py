@@ -26,7 +26,7 @@ from gainnet.orchestrator.orchestrator_kernel import (
     set_aside,
     surcharge,
 )
-from gainnet.orchestrator.outlook import RESIDUAL_MAX, Lookout, Outlook, Policy, Steering
+from gainnet.orchestrator.outlook import MARGIN_MAX, RESIDUAL_MAX, Lookout, Outlook, Policy, Steering
 from gainnet.orchestrator.pattern import Enumerator, Posed
 from gainnet.orchestrator.plan import Plan
 from gainnet.orchestrator.pool import POOL_KINDS, Pool
@@ -92,6 +92,7 @@ class Orchestrator:
         self._bid = np.zeros(pool.resources)
         self._offered = np.zeros(pool.resources)
         self._worth = 0.0
+        self._looked = 0
         self._lookout = Lookout(pool, self._kind[: pool.resources * pool.slots : pool.slots], self._frame_s)
         self._outlook: Outlook | None = None
         self._outlook_load: Load | None = None
@@ -108,8 +109,11 @@ class Orchestrator:
     def pose(self, state: NetworkState, tasks: Tasks) -> Posed:
         """The matching problem of a frame: sounding is set aside first, then every pattern of every task is priced."""
         self._sound(state)
-        free = self._free(state)
         self._up = state.load.health.controller_up
+        steering = None
+        if self.policy is not None and self._up:
+            steering = self.policy.steer(self.outlook(state.load, state.time_s))
+        free = self._free(state, steering.margin if steering is not None else None)
         own = Message(self._price, self._bid, self._spare_edges(free))
         if self._up:
             self._broadcast.send(own, state.time_s)
@@ -117,7 +121,6 @@ class Orchestrator:
         posed = self._enumerator.pose(state, tasks, free, told.spare, told.bid)
         if not self._up:
             return posed
-        steering = self.policy.steer(self.outlook(state.load, state.time_s)) if self.policy is not None else None
         if self._foresight > 0.0:
             # Bids are learned at the controller's own bids, however late the edges hear of them.
             fresh = posed if told is own else self._enumerator.pose(state, tasks, free, own.spare, own.bid)
@@ -176,7 +179,9 @@ class Orchestrator:
             problem.task_ptr, problem.value, problem.demand_ptr, problem.demand_row, problem.demand_amount,
             problem.row_id, posed.columns.arrival_s, now_s - self._frame_s, pool.slots, self._offered,
         )  # fmt: skip
-        self._worth += FORESIGHT_MEMORY * (worth - self._worth)
+        # The first frames' mean, not a decayed zero: bids that start too low let long tasks in that block the rest for long.
+        self._looked += worth > 0.0
+        self._worth += max(FORESIGHT_MEMORY, 1.0 / max(self._looked, 1)) * (worth - self._worth)
         move_bids(
             self._offered, self._capacity, self._frame_s, self._foresight, BID_FLOOR * self._worth, pool.end_start,
             pool.link_start, self._bid,
@@ -203,13 +208,18 @@ class Orchestrator:
         sounded = serving[self.sounding > 0.0]
         self.sounding_block_s = np.bincount(sounded, minlength=self.pool.cells) * self._pilot_block_s
 
-    def _free(self, state: NetworkState) -> Float[np.ndarray, " pool_row"]:
+    def _free(self, state: NetworkState, margin: Float[np.ndarray, " shared"] | None) -> Float[np.ndarray, " pool_row"]:
         """What is left of every row after faults, sounding, running tasks, and the reserve for what was not foreseen."""
         pool, load = self.pool, state.load
         self.capacity(load.health)
+        timed = self._timed
+        if margin is not None:
+            factor = np.ones(pool.resources)
+            factor[self._lookout.shared] = np.exp(np.clip(margin, -MARGIN_MAX, MARGIN_MAX))
+            timed = timed * np.repeat(factor, pool.slots)
         free = np.empty(pool.rows)
         set_aside(
-            self._timed, load.committed, self.sounding_block_s, pool.memory_byte, load.memory_used_byte, load.pinned,
+            timed, load.committed, self.sounding_block_s, pool.memory_byte, load.memory_used_byte, load.pinned,
             self._size_byte, pool.power_block_s, pool.radio_parts, pool.slots, free,
         )  # fmt: skip
         return free

@@ -26,7 +26,8 @@ RESOURCE_FEATURES = ("radio", "edge", "cloud", "backhaul", "healthy", *(f"commit
                      "offered", "bid", "batch")  # fmt: skip
 OVERALL_FEATURES = ("arrived", "waiting", "refused", "sensing", "begun")
 RESIDUAL_MAX = 3.0
-"""Greatest absolute log factor of a steering."""
+"""Greatest absolute log factor of a steering on a bid."""
+MARGIN_MAX = 1.0
 _RATE = 0.1
 _BEGUN_S = 5.0
 _BATCH_MAX = 64.0
@@ -59,10 +60,13 @@ class Steering:
     Attributes:
         residual: log factor on the bid of each shared resource, clipped to +-RESIDUAL_MAX; zeros change nothing.
         threshold: a pattern must be worth more than this many times the mean worth of a new task; 0 changes nothing.
+        margin: log factor on what each shared resource is taken to give, clipped to +-MARGIN_MAX: below 0 it keeps a
+            reserve, above 0 it overbooks; zeros, or None, change nothing.
     """
 
     residual: Float[np.ndarray, " shared"]
     threshold: float
+    margin: Float[np.ndarray, " shared"] | None = None
 
 
 @runtime_checkable

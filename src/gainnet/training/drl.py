@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gainnet.orchestrator.matchers.drl import CONTEXT, FEATURES, HIDDEN, POOLED
+from gainnet.orchestrator.matchers.drl import ACTIONS, CONTEXT, FEATURES, HIDDEN, POOLED
 from gainnet.orchestrator.outlook import KINDS
 from gainnet.rng import stream
 from gainnet.scenario.scenario import Scenario
@@ -30,12 +30,12 @@ TRIALS, TRIAL_STEPS = 8, 10
 """Held-out episodes, and steps between trials of the policy on them; the best policy is the one that is kept."""
 DISCOUNT, TRACE = 0.96, 0.9
 CLIP = 0.2
-EPOCHS = 6
+EPOCHS = 12
 RATE = 1e-3
 GRADIENT_MAX = 0.5
 VALUE_WEIGHT = 0.5
-DEVIATION = (0.25, 0.15, 0.05)
-DEVIATION_MIN = 0.03
+DEVIATION = (0.08, 0.1, 0.08, 0.1, 0.01)
+DEVIATION_MIN = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,43 +59,43 @@ class Learner(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.kind_in = torch.nn.Linear(len(KINDS) + POOLED, HIDDEN)
-        self.kind_out = torch.nn.Linear(HIDDEN, 1 + CONTEXT)
+        self.kind_out = torch.nn.Linear(HIDDEN, ACTIONS + CONTEXT)
         self.own_in = torch.nn.Linear(FEATURES + CONTEXT, HIDDEN)
-        self.own_out = torch.nn.Linear(HIDDEN, 1)
+        self.own_out = torch.nn.Linear(HIDDEN, ACTIONS)
         self.threshold_in = torch.nn.Linear(POOLED, HIDDEN)
         self.threshold_out = torch.nn.Linear(HIDDEN, 1)
         self.critic = torch.nn.Sequential(torch.nn.Linear(POOLED, HIDDEN), torch.nn.Tanh(), torch.nn.Linear(HIDDEN, 1))
         self.log_deviation = torch.nn.Parameter(torch.tensor([math.log(d) for d in DEVIATION]))
         with torch.no_grad():  # nothing is steered at first
             for layer in (self.kind_out, self.own_out, self.threshold_out):
-                layer.weight[:1].zero_()
-                layer.bias[:1].zero_()
+                layer.weight[:ACTIONS].zero_()
+                layer.bias[:ACTIONS].zero_()
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Means of the actions: (step, kind), (resource of a step,), (step,)."""
+        """Means of the actions: (step, kind, action), (resource of a step, action), (step, 1)."""
         steps = len(batch.pooled)
         one_hot = torch.eye(len(KINDS)).expand(steps, -1, -1)
         given = torch.cat([one_hot, batch.pooled[:, None].expand(-1, len(KINDS), -1)], 2)
         out = self.kind_out(torch.tanh(self.kind_in(given)))
-        context = out[batch.step, batch.kind, 1:]
+        context = out[batch.step, batch.kind, ACTIONS:]
         own = self.own_out(torch.tanh(self.own_in(torch.cat([batch.resource, context], 1))))
         threshold = self.threshold_out(torch.tanh(self.threshold_in(batch.pooled)))
-        return out[:, :, 0], own[:, 0], threshold[:, 0]
+        return out[:, :, :ACTIONS], own, threshold
 
     def log_probabilities(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Of each agent's action, up to a constant."""
-        deviation = self.log_deviation.exp().clamp(min=DEVIATION_MIN)
+        """Of each agent's actions, up to a constant; shapes as those of the means."""
+        every = self.log_deviation.exp().clamp(min=DEVIATION_MIN)
+        deviation = (every[:ACTIONS], every[ACTIONS : 2 * ACTIONS], every[2 * ACTIONS :])
         given = (batch.kind_action, batch.own_action, batch.threshold_action)
         kind, own, threshold = (
-            -0.5 * ((action - mean) / deviation[i]) ** 2 - deviation[i].log()
-            for i, (action, mean) in enumerate(zip(given, self(batch), strict=True))
+            -0.5 * ((action - mean) / spread) ** 2 - spread.log()
+            for action, mean, spread in zip(given, self(batch), deviation, strict=True)
         )
         return kind, own, threshold
 
-    def deviation(self) -> tuple[float, float, float]:
-        """Of the exploration: kinds, resources, threshold."""
-        kind, own, threshold = self.log_deviation.detach().exp().clamp(min=DEVIATION_MIN).tolist()
-        return kind, own, threshold
+    def deviation(self) -> tuple[float, ...]:
+        """Of the exploration (see `gainnet.training.rollout.Episode`)."""
+        return tuple(self.log_deviation.detach().exp().clamp(min=DEVIATION_MIN).tolist())
 
     def weights(self) -> dict[str, NDArray[np.float32]]:
         """What a checkpoint holds: the actor."""
@@ -125,17 +125,17 @@ def batch_of(learner: Learner, trajectories: Sequence[Trajectory], baselines: Se
     pairs = list(zip(first, trajectories, strict=True))
     joined = {
         name: torch.as_tensor(np.concatenate([getattr(t, name).reshape(len(t.reward), -1) for t in trajectories]))
-        for name in ("pooled", "kind_action")
+        for name in ("pooled", "threshold_action")
     }
     return Batch(
         **joined,
+        kind_action=torch.as_tensor(np.concatenate([t.kind_action for t in trajectories])),
         resource=torch.as_tensor(np.concatenate([t.resource.reshape(-1, FEATURES) for t in trajectories])),
         step=torch.as_tensor(
             np.concatenate([np.repeat(start + np.arange(len(t.reward)), len(t.kind)) for start, t in pairs])
         ),
         kind=torch.as_tensor(np.concatenate([np.tile(t.kind, len(t.reward)) for t in trajectories])),
-        own_action=torch.as_tensor(np.concatenate([t.own_action.ravel() for t in trajectories])),
-        threshold_action=torch.as_tensor(np.concatenate([t.threshold_action for t in trajectories])),
+        own_action=torch.as_tensor(np.concatenate([t.own_action.reshape(-1, ACTIONS) for t in trajectories])),
         advantage=torch.as_tensor((every - every.mean()) / (every.std() + 1e-8)),
         target=torch.as_tensor(np.concatenate(target)),
     )
@@ -145,7 +145,7 @@ def improve(learner: Learner, optimiser: torch.optim.Optimizer, batch: Batch) ->
     """Some epochs of the clipped objective on a batch; returns figures of the last."""
     with torch.no_grad():
         before = learner.log_probabilities(batch)
-    advantages = (batch.advantage[:, None], batch.advantage[batch.step], batch.advantage)
+    advantages = (batch.advantage[:, None, None], batch.advantage[batch.step, None], batch.advantage[:, None])
     objective = torch.zeros(())
     for _ in range(EPOCHS):
         objective = torch.zeros(())

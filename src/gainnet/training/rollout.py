@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from gainnet.orchestrator.checkpoint import Weights
-from gainnet.orchestrator.matchers.drl import Actor, pool
+from gainnet.orchestrator.matchers.drl import ACTIONS, Actions, Actor, pool, steering
 from gainnet.orchestrator.outlook import KINDS, Outlook, Steering
 from gainnet.rng import stream
 from gainnet.run import Run
@@ -34,13 +34,14 @@ class Episode:
     Attributes:
         scenario: of the episode.
         weights: of the policy; None for the matcher alone.
-        deviation: standard deviations of the exploration: kinds, resources, threshold; None for none.
+        deviation: standard deviations of the exploration: of the actions of kinds, of resources, and of the threshold;
+            None for none.
         seed: of the exploration.
     """
 
     scenario: Scenario
     weights: Weights | None
-    deviation: tuple[float, float, float] | None
+    deviation: tuple[float, ...] | None
     seed: int
 
 
@@ -58,8 +59,8 @@ class Trajectory:
     kind: Int[np.ndarray, " shared"]
     resource: Float[np.ndarray, "step shared feature"]
     pooled: Float[np.ndarray, "step pooled"]
-    kind_action: Float[np.ndarray, "step kind"]
-    own_action: Float[np.ndarray, "step shared"]
+    kind_action: Float[np.ndarray, "step kind action"]
+    own_action: Float[np.ndarray, "step shared action"]
     threshold_action: Float[np.ndarray, " step"]
     reward: Float[np.ndarray, " step"]
 
@@ -111,18 +112,19 @@ def play(episode: Episode) -> Trajectory:
         outlook = run.orchestrator.outlook(run.execution.load, first * episode.scenario.frame_s)
         kind, own, threshold = actor.means(outlook) if actor is not None else _nothing(outlook)
         if episode.deviation is not None:
-            kind = kind + episode.deviation[0] * rng.standard_normal(len(kind))
-            own = own + episode.deviation[1] * rng.standard_normal(len(own))
-            threshold = threshold + episode.deviation[2] * float(rng.standard_normal())
-        held.steering = Steering(kind[outlook.kind] + own, max(threshold, 0.0))
+            deviation = np.array(episode.deviation)
+            kind = kind + deviation[:ACTIONS] * rng.standard_normal(kind.shape)
+            own = own + deviation[ACTIONS : 2 * ACTIONS] * rng.standard_normal(own.shape)
+            threshold = threshold + deviation[-1] * float(rng.standard_normal())
+        held.steering = steering(outlook, kind, own, threshold)
         got = np.mean([reward.of(run, run.step()) for _ in range(HOLD_FRAMES)])
         rows.append((outlook.resource, pool(outlook), kind, own, np.float64(threshold), got))
     columns = [np.stack(column).astype(np.float32) for column in zip(*rows, strict=True)]
     return Trajectory(outlook.kind, *columns)
 
 
-def _nothing(outlook: Outlook) -> tuple[Float[np.ndarray, " kind"], Float[np.ndarray, " shared"], float]:
-    return np.zeros(len(KINDS)), np.zeros(len(outlook.kind)), 0.0
+def _nothing(outlook: Outlook) -> tuple[Actions, Actions, float]:
+    return np.zeros((len(KINDS), ACTIONS)), np.zeros((len(outlook.kind), ACTIONS)), 0.0
 
 
 def alone(episode: Episode) -> Episode:

@@ -1,4 +1,4 @@
-"""The policy of the `drl` matcher: log factors on the bids and an admission threshold, on top of `neural`.
+"""The policy of the `drl` matcher: log factors on bids and capacities, and an admission threshold, on top of `neural`.
 
 A frame's optimum takes what later frames would need more; the policy sees what is coming (queues, batches, faults, how
 far bids are from where they were headed) and makes resources dearer or cheaper before the frame is matched. It acts on
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float
@@ -18,22 +19,26 @@ from gainnet.orchestrator import checkpoint
 from gainnet.orchestrator.outlook import KINDS, OVERALL_FEATURES, RESOURCE_FEATURES, Outlook, Steering
 
 KIND = "drl"
+ACTIONS = 2
+"""Of a kind and of a resource: log factors on the bid and on what the resource is taken to give."""
 FEATURES, OVERALL, HIDDEN, CONTEXT = len(RESOURCE_FEATURES), len(OVERALL_FEATURES), 32, 8
 POOLED = len(KINDS) * FEATURES + OVERALL
 SHAPES = {
     "kind_in": (HIDDEN, len(KINDS) + POOLED),
     "kind_in_bias": (HIDDEN,),
-    "kind_out": (1 + CONTEXT, HIDDEN),
-    "kind_out_bias": (1 + CONTEXT,),
+    "kind_out": (ACTIONS + CONTEXT, HIDDEN),
+    "kind_out_bias": (ACTIONS + CONTEXT,),
     "own_in": (HIDDEN, FEATURES + CONTEXT),
     "own_in_bias": (HIDDEN,),
-    "own_out": (1, HIDDEN),
-    "own_out_bias": (1,),
+    "own_out": (ACTIONS, HIDDEN),
+    "own_out_bias": (ACTIONS,),
     "threshold_in": (HIDDEN, POOLED),
     "threshold_in_bias": (HIDDEN,),
     "threshold_out": (1, HIDDEN),
     "threshold_out_bias": (1,),
 }
+
+Actions: TypeAlias = Float[np.ndarray, "agent action"]
 
 
 @dataclass(frozen=True)
@@ -56,13 +61,19 @@ class Actor:
         pooled = pool(outlook)
         kinds = np.concatenate([np.eye(len(KINDS)), np.tile(pooled, (len(KINDS), 1))], 1)
         out = self._perceive("kind", kinds)
-        own = self._perceive("own", np.concatenate([outlook.resource, out[outlook.kind, 1:]], 1))
-        return out[:, 0], own[:, 0], float(self._perceive("threshold", pooled[None])[0, 0])
+        own = self._perceive("own", np.concatenate([outlook.resource, out[outlook.kind, ACTIONS:]], 1))
+        return out[:, :ACTIONS], own, float(self._perceive("threshold", pooled[None])[0, 0])
 
     def _perceive(self, name: str, given: Float[np.ndarray, "sample input"]) -> Float[np.ndarray, "sample output"]:
         w = self.weights
         hidden = np.tanh(given @ w[f"{name}_in"].T + w[f"{name}_in_bias"])
         return np.asarray(hidden @ w[f"{name}_out"].T + w[f"{name}_out_bias"])
+
+
+def steering(outlook: Outlook, kind: Actions, own: Actions, threshold: float) -> Steering:
+    """What the actions of kinds and of resources come to."""
+    both = kind[outlook.kind] + own
+    return Steering(both[:, 0], max(threshold, 0.0), both[:, 1])
 
 
 def pool(outlook: Outlook) -> Float[np.ndarray, " pooled"]:
