@@ -31,6 +31,8 @@ from gainnet.scenario.scenario import Scenario
 
 MATCHERS = ("greedy", "price", "neural", "drl")
 LEARNED, PPO, HINDSIGHT = "drl", "ppo", "hindsight"
+TRAINED_ON = "dense"
+"""The setting that PPO is trained on, as drl was; it is tried on all."""
 METRICS = ("satisfaction", "return")
 FIRST_SEED, SEEDS, QUICK_SEEDS = 9001, 10, 2
 QUICK_S = 20.0
@@ -55,7 +57,7 @@ MEANING = {
     "return_ci95": "half-width of its 95 % interval; of drl_minus_X, of the difference paired by seed",
     "hindsight.satisfaction_mean": "no matcher can exceed this: dual bound of a relaxed offline optimum, all arrivals known",
     "hindsight.return_mean": "the same for the return",
-    "ppo.satisfaction_mean": "PPO of Stable-Baselines3 steering price; needs stable-baselines3 and the environment",
+    "ppo.satisfaction_mean": "Stable-Baselines3's PPO steering price, trained on dense; needs stable-baselines3",
     "drl.satisfaction_mean": "the learned matcher; absent, with its differences, where this version has none",
     "traces": "vehicular-dense fed by the recorded traces, the same requests at every seed, sped up to its load; needs --data",
 }
@@ -98,10 +100,12 @@ def figures(data: Path | None = None, quick: bool = False) -> dict[str, float]:
     """
     seeds = QUICK_SEEDS if quick else SEEDS
     found: dict[str, float] = {}
-    for name, scenario in settings(data, quick).items():
+    given = settings(data, quick)
+    model = _trained(given[TRAINED_ON], QUICK_PPO_STEPS if quick else PPO_STEPS) if _can_train() else None
+    for name, scenario in given.items():
         samples = _matchers(scenario, seeds) | {HINDSIGHT: _bounds(scenario, seeds)}
-        if _can_train():
-            samples[PPO] = _off_the_shelf(name, scenario, seeds, QUICK_PPO_STEPS if quick else PPO_STEPS)
+        if model is not None:
+            samples[PPO] = _off_the_shelf(model, scenario, seeds)
         for kind, sample in samples.items():
             found |= _named(f"{name}.{kind}", {metric: interval(sample[metric]) for metric in METRICS})
         if LEARNED not in samples:
@@ -170,9 +174,8 @@ class _Agent:
         return self._steering
 
 
-def _off_the_shelf(name: str, scenario: Scenario, seeds: int, steps: int) -> Sample:
-    """PPO, trained on other seeds of the same setting, by seed."""
-    model = _trained(name, change(scenario, ["orchestrator.matcher=price"]), steps)
+def _off_the_shelf(model: Any, scenario: Scenario, seeds: int) -> Sample:
+    """PPO on a setting with as many resources as that which it was trained on, by seed."""
     sample: Sample = {metric: [] for metric in METRICS}
     for given in _seeded(change(scenario, ["orchestrator.matcher=price"]), seeds):
         recorder, run = Recorder(given), Run(given)
@@ -185,7 +188,7 @@ def _off_the_shelf(name: str, scenario: Scenario, seeds: int, steps: int) -> Sam
     return sample
 
 
-def _trained(name: str, scenario: Scenario, steps: int) -> Any:
+def _trained(scenario: Scenario, steps: int) -> Any:
     """The model that ``runs/longrun`` keeps, or a new one; episodes have seeds of the environment's own drawing."""
     import gymnasium
     import torch
@@ -195,12 +198,15 @@ def _trained(name: str, scenario: Scenario, steps: int) -> Any:
 
     assert gainnet.training.env is not None
     torch.set_num_threads(1)
-    kept = KEPT / f"{name}-{scenario.duration_s:g}s-{steps}.zip"
+    kept = KEPT / f"{TRAINED_ON}-{scenario.duration_s:g}s-{steps}.zip"
     if kept.exists():
         return Ppo.load(kept, device="cpu")
     env = gymnasium.make(
-        "GainNet/ISCC-v0", scenario=scenario, action="steering", frames_per_step=PPO_FRAMES_A_STEP
-    )  # fmt: skip
+        "GainNet/ISCC-v0",
+        scenario=change(scenario, ["orchestrator.matcher=price"]),
+        action="steering",
+        frames_per_step=PPO_FRAMES_A_STEP,
+    )
     model = Ppo(
         "MultiInputPolicy", env, n_steps=PPO_ROLLOUT, batch_size=PPO_ROLLOUT // 4, gamma=0.98, seed=PPO_SEED,
         policy_kwargs={"log_std_init": -1.5}, device="cpu",

@@ -48,10 +48,12 @@ def read_state(path: Path, kind: str | None) -> tuple[dict[str, NDArray[Any]], d
     where = f"checkpoint {path}"
     try:
         with path.open("rb") as file:
-            head = file.read(4)
+            head = file.read(9)
         if path.stat().st_size > _BYTE_MAX:
             raise InputError(f"{where}: larger than {_BYTE_MAX // 2**20} MiB: no checkpoint of {kind}")
-        if head.startswith(_PICKLES):
+        if (
+            head.startswith(_PICKLES) and head[8:] != b"{"
+        ):  # a safetensors file begins with 8 bytes of length, then JSON
             raise InputError(f"{where}: holds pickled code, which is never run: give a safetensors file")
         with safe_open(path, framework="numpy") as opened:
             found = opened.metadata() or {}

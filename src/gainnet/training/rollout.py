@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from gainnet.orchestrator.checkpoint import Weights
-from gainnet.orchestrator.matchers.drl import ACTIONS, Actions, Actor, pool, steering
+from gainnet.orchestrator.matchers.drl import ACTIONS, Actor, KindActions, OwnActions, pool, steering
 from gainnet.orchestrator.outlook import KINDS, Outlook, Steering
 from gainnet.rng import stream
 from gainnet.run import Run
@@ -123,7 +123,7 @@ def play(episode: Episode) -> Trajectory:
     return Trajectory(outlook.kind, *columns)
 
 
-def _nothing(outlook: Outlook) -> tuple[Actions, Actions, float]:
+def _nothing(outlook: Outlook) -> tuple[KindActions, OwnActions, float]:
     return np.zeros((len(KINDS), ACTIONS)), np.zeros((len(outlook.kind), ACTIONS)), 0.0
 
 

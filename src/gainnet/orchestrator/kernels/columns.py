@@ -101,8 +101,9 @@ def _shares(capacity: Floats, row: Ints, amount: Floats) -> Floats:
     """Amounts over the capacity of their row: inf where the capacity is 0, 0 where there is no row or amount."""
     out = np.zeros(len(row))
     for k in range(len(row)):
-        if row[k] >= 0 and amount[k] > 0.0:
-            out[k] = amount[k] / capacity[row[k]] if capacity[row[k]] > 0.0 else np.inf
+        if row[k] >= 0 and not amount[k] <= 0.0:
+            part = amount[k] / capacity[row[k]] if capacity[row[k]] > 0.0 else np.inf
+            out[k] = part if part >= 0.0 else np.inf  # what is not a number fits nowhere
     return out
 
 
@@ -145,7 +146,7 @@ def columnise(
             setup[kept, 0] = needs[p, 0]
             setup[kept, 1] = needs[p, 1] if needs[p, 1] != needs[p, 0] else -1
             short = lacking(start, end, demand_row, demand_share, setup[kept], setup_row, setup_share, left, uses)
-            if worth[p] <= 0.0 or short >= 0:
+            if not 0.0 < worth[p] < np.inf or short >= 0:  # not a number is not worth having either
                 continue
             at = _entries(start, end, demand_row, demand_share, row, share, ptr[kept])
             origin[kept], value[kept], stop[kept] = p, worth[p], at

@@ -38,7 +38,8 @@ SHAPES = {
     "threshold_out_bias": (1,),
 }
 
-Actions: TypeAlias = Float[np.ndarray, "agent action"]
+KindActions: TypeAlias = Float[np.ndarray, "kind action"]
+OwnActions: TypeAlias = Float[np.ndarray, "shared action"]
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,10 @@ class Actor:
 
     def steer(self, outlook: Outlook) -> Steering:
         """See Policy: the most likely action."""
-        kind, own, threshold = self.means(outlook)
-        return Steering(kind[outlook.kind] + own, max(threshold, 0.0))
+        return steering(outlook, *self.means(outlook))
 
-    def means(self, outlook: Outlook) -> tuple[Float[np.ndarray, " kind"], Float[np.ndarray, " shared"], float]:
-        """Log factor of each kind of resource, what each resource adds to it, and the threshold (below 0: none)."""
+    def means(self, outlook: Outlook) -> tuple[KindActions, OwnActions, float]:
+        """Log factors of each kind of resource, what each resource adds to them, and the threshold (below 0: none)."""
         pooled = pool(outlook)
         kinds = np.concatenate([np.eye(len(KINDS)), np.tile(pooled, (len(KINDS), 1))], 1)
         out = self._perceive("kind", kinds)
@@ -70,7 +70,7 @@ class Actor:
         return np.asarray(hidden @ w[f"{name}_out"].T + w[f"{name}_out_bias"])
 
 
-def steering(outlook: Outlook, kind: Actions, own: Actions, threshold: float) -> Steering:
+def steering(outlook: Outlook, kind: KindActions, own: OwnActions, threshold: float) -> Steering:
     """What the actions of kinds and of resources come to."""
     both = kind[outlook.kind] + own
     return Steering(both[:, 0], max(threshold, 0.0), both[:, 1])
