@@ -78,6 +78,8 @@ def trees_for(bandwidth: Floats, places: int) -> Trees:
     for e in range(links):
         rank[e] = (links - 1 - e) * CLASSES // links
         level[rank[e]] = bandwidth[e]
+    for k in range(1, CLASSES):
+        level[k] = max(level[k], level[k - 1])
     kept = min(2 * CLASSES * places, max(2, KEPT // max(1, places)))
     return Trees(
         level, rank, np.full((2, CLASSES, places), -1), np.full((kept, 3), -1), np.zeros(1, np.int64),
