@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from typing import Any
 
 import networkx as nx
@@ -129,6 +130,34 @@ def test_links_go_around_what_is_full() -> None:
     answer = embed(task, substrate, allowed={0: {0}, 1: {1}})
     assert isinstance(answer, Embedding)
     assert answer.paths == {(0, 1): (0, 3, 2, 1)}
+
+
+def test_links_go_around_what_the_same_task_uses_up() -> None:
+    pins = {"a": {0}, "b": {2}, "c": {3}}
+    for kind in (nx.Graph, nx.DiGraph):
+        task = _with(kind([("a", "b"), ("a", "c")]), "demand", 1.0, 3.0)
+        ring = _with(kind(nx.cycle_graph(7)), "capacity", 1.0, 5.0)  # both ways in a DiGraph
+        answer = embed(task, ring, allowed=pins)
+        assert isinstance(answer, Embedding)
+        assert answer.paths["a", "b"] == (0, 1, 2)
+        assert answer.paths["a", "c"] == (0, 6, 5, 4, 3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6))
+def test_a_link_between_pinned_nodes_takes_the_fewest_hops_with_room(seed: int) -> None:
+    rng = random.Random(seed)
+    substrate = _with(nx.gnp_random_graph(30, 0.15, seed=seed), "capacity", 100.0)
+    for edge in substrate.edges:
+        substrate.edges[edge]["capacity"] = float(rng.randint(1, 9))
+    task, demand = _with(nx.path_graph(2), "demand", 1.0, 4.0), 4.0
+    roomy = nx.Graph([edge for edge in substrate.edges if substrate.edges[edge]["capacity"] >= demand])
+    answer = embed(task, substrate, allowed={0: {0}, 1: {29}}, effort=QUICK)
+    if roomy.has_node(0) and roomy.has_node(29) and nx.has_path(roomy, 0, 29):
+        assert isinstance(answer, Embedding)
+        assert len(answer.paths[0, 1]) == len(nx.shortest_path(roomy, 0, 29))
+    else:
+        assert isinstance(answer, Refusal)
 
 
 def test_directed_paths_follow_the_links() -> None:

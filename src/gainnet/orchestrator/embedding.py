@@ -23,14 +23,15 @@ import numpy as np
 from gainnet.errors import InputError
 from gainnet.orchestrator import refusal
 from gainnet.orchestrator.kernels.columns import Floats, Ints
-from gainnet.orchestrator.kernels.embedding import MISSING, Ground, search
+from gainnet.orchestrator.kernels.embedding import MISSING, search
+from gainnet.orchestrator.kernels.paths import Ground
 from gainnet.orchestrator.task_graph import Link, Substrate, TaskGraph, substrate_of, task_graph_of
 
 MEMORY = 0.99
 LINK_SCARCITY = 0.2
 NODE_SCARCITY = 0.4
 ROOMY = 3.0
-STEEP = np.array([1.0, 0.0])
+STEEP = 1.0
 
 
 class Reason(StrEnum):
@@ -89,8 +90,8 @@ Answer: TypeAlias = Embedding | Refusal
 class Effort:
     """How long to search: greedy starts, then repairs of the best of them."""
 
-    starts: int = 60
-    rounds: int = 240
+    starts: int = 300
+    rounds: int = 1200
 
 
 SECOND_LOOK = Effort(4, 0)
@@ -108,7 +109,7 @@ class Admission:
         step: how much one more task without room raises it.
     """
 
-    least: float = 0.4
+    least: float = 0.5
     most: float = 0.7
     target: float = 0.1
     step: float = 0.02
@@ -179,24 +180,25 @@ class Embedder:
             return Embedding({}, {}, worth, 0.0, _nothing())
         self._learn(graph)
         self._seed += 1
-        limit, ground = self._limit(graph, worth), self._ground()
-        charge, place, path, hops = self._search(graph, ground, limit, self._effort)
+        limit = self._limit(graph, worth)
+        ground, fee = self._ground(graph)
+        charge, place, path, hops = self._search(graph, ground, fee, limit, self._effort)
         self._move_price(blocked=charge >= MISSING)
         if charge >= MISSING and limit < math.inf:
-            charge, place, path, hops = self._search(graph, ground, math.inf, SECOND_LOOK)
+            charge, place, path, hops = self._search(graph, ground, fee, math.inf, SECOND_LOOK)
         if charge >= MISSING:
             return self._without_room(graph, place)
         found = self._embedding(graph, place, path, hops, worth)
-        if found.value < self.price * found.cost:
-            detail = f"it is worth {found.value:g} and takes {found.cost:g} at a price of {self.price:.3g}"
+        if worth < self.price * found.cost:
+            detail = f"it is worth {worth:g} and takes {found.cost:g} at a price of {self.price:.3g}"
             return Refusal(Reason.PRICE, None, False, detail)
         return found
 
-    def _search(self, graph: TaskGraph, ground: Ground, limit: float, effort: Effort) -> tuple[float, Ints, Ints, Ints]:
+    def _search(
+        self, graph: TaskGraph, ground: Ground, fee: Floats, limit: float, effort: Effort
+    ) -> tuple[float, Ints, Ints, Ints]:
         """The embedding of least charge that is found, as ``search`` returns it."""
-        return search(
-            ground, graph.wish, self._node_left, self._link_left, limit, effort.starts, effort.rounds, self._seed
-        )
+        return search(ground, graph.wish, fee, limit, effort.starts, effort.rounds, self._seed)
 
     def commit(self, embedding: Embedding) -> None:
         """Take what an embedding needs.
@@ -251,7 +253,7 @@ class Embedder:
         """A charge that no embedding worth its cost at the least price exceeds: only use makes more of it than the cost."""
         if self._admission is None or self._admission.least <= 0.0:
             return math.inf
-        return worth / self._admission.least + float(graph.wish.demand.sum()) * float(STEEP[0])
+        return worth / self._admission.least + float(graph.wish.demand.sum()) * STEEP
 
     def _move_price(self, *, blocked: bool) -> None:
         rule = self._admission
@@ -259,8 +261,8 @@ class Embedder:
             moved = self.price + rule.step * (float(blocked) - rule.target)
             self.price = min(max(moved, rule.least), rule.most)
 
-    def _ground(self) -> Ground:
-        """The substrate at prices that say what is scarce around each node and link."""
+    def _ground(self, graph: TaskGraph) -> tuple[Ground, Floats]:
+        """The substrate at prices that say what is scarce around each node and link; what task nodes cost where."""
         substrate, (nodes, demand, bandwidth) = self.substrate, self._seen
         usual = demand / nodes
         alive = np.minimum(1.0, self._node_left / (ROOMY * usual)) if usual > 0.0 else np.ones(len(substrate.nodes))
@@ -272,10 +274,21 @@ class Embedder:
             around += np.bincount(substrate.head, useful, len(node_price))
             wanted = np.maximum(self._node_left, usual / ROOMY) * 2.0 * bandwidth / demand
             node_price += NODE_SCARCITY * (np.minimum(1.0, around / wanted) - 1.0)
-        return Ground(
-            substrate.ahead, substrate.back, _positive(substrate.node_capacity), _positive(substrate.link_capacity),
-            node_price, 1.0 + LINK_SCARCITY * (served - 1.0), STEEP,
-        )  # fmt: skip
+        ground = Ground(
+            substrate.ahead, substrate.back, self._node_left, self._link_left, 1.0 + LINK_SCARCITY * (served - 1.0)
+        )
+        return ground, self._fees(graph, node_price)
+
+    def _fees(self, graph: TaskGraph, price: Floats) -> Floats:
+        """The charge of each task node at each place, (node, place): infinite where it has no room or may not go.
+
+        A unit costs the price times ``1 + STEEP * use ** 3``, integrated over what is taken.
+        """
+        amount, capacity = graph.wish.demand[:, None], _positive(self.substrate.node_capacity)
+        before = 1.0 - self._node_left / capacity
+        after = before + amount / capacity
+        fee = price * (amount + 0.25 * STEEP * capacity * (after**4 - before**4))
+        return np.where(graph.allowed & (self._node_left >= amount), fee, np.inf)
 
     def _embedding(self, graph: TaskGraph, place: Ints, path: Ints, hops: Ints, value: float) -> Embedding:
         substrate, wish = self.substrate, graph.wish

@@ -26,7 +26,7 @@ def proven(substrate: Substrate, graph: TaskGraph, node_left: Floats, link_left:
         link_left: what is left of each substrate link.
     """
     wish = graph.wish
-    fits = wish.allowed & (node_left >= wish.demand[:, None])
+    fits = graph.allowed & (node_left >= wish.demand[:, None])
     return (
         _without_place(graph, fits)
         or _too_much_around(substrate, graph, fits, link_left)

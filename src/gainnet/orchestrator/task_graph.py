@@ -12,7 +12,8 @@ import numpy as np
 
 from gainnet.errors import InputError
 from gainnet.orchestrator.kernels.columns import Floats, Ints
-from gainnet.orchestrator.kernels.embedding import Arcs, Wish
+from gainnet.orchestrator.kernels.embedding import Wish
+from gainnet.orchestrator.kernels.paths import Arcs
 
 Link: TypeAlias = tuple[Hashable, Hashable]
 
@@ -48,11 +49,15 @@ class Substrate:
 
 @dataclass(frozen=True, slots=True)
 class TaskGraph:
-    """What is embedded: nodes and links (the largest demand first) and the arrays of both."""
+    """What is embedded: nodes and links (the largest demand first), the arrays of both, and who may go where.
+
+    ``allowed`` is (node, place) of bool.
+    """
 
     nodes: tuple[Hashable, ...]
     links: tuple[Link, ...]
     wish: Wish
+    allowed: np.ndarray
 
     @property
     def demand(self) -> float:
@@ -122,11 +127,12 @@ def task_graph_of(
     each = np.arange(len(links))
     slots = _arcs(len(nodes), np.concatenate([tail, head]), np.concatenate([head, tail]), np.concatenate([each, each]))
     leaves = tail[slots.link] == np.repeat(np.arange(len(nodes)), np.diff(slots.ptr))
+    leaves |= not substrate.directed
     wish = Wish(
         _amounts(graph.nodes, nodes, node_demand, "task node"), bandwidth[order], slots.ptr, slots.head, slots.link,
-        leaves, _allowed(index, substrate, allowed),
+        leaves,
     )  # fmt: skip
-    return TaskGraph(nodes, links, wish)
+    return TaskGraph(nodes, links, wish, _allowed(index, substrate, allowed))
 
 
 def _parts(graph: Any, what: str) -> tuple[tuple[Hashable, ...], tuple[Link, ...]]:

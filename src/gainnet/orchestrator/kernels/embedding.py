@@ -2,12 +2,9 @@
 
 A task graph is placed node by node. A node goes where the charge for its place plus those for the shortest paths to
 its placed peers, each at the prices of the links with room for it, is least; its links are then routed one by one on
-what the earlier ones left. The search then takes out a node and some of its peers and places them again, and keeps what
-is not much worse (a threshold that falls to zero). Whatever cannot get below the best charge known, even if all that is
-still open came at the least charge there is, is cut off.
-
-A unit of a node or link costs its price times ``1 + steepness * use ** 3`` of that resource, integrated over what is
-taken. A negative steepness fills what is in use already and keeps whole links for large demands.
+what the earlier ones left. The search then takes out a few nodes that hang together and places them again, and keeps
+what is not much worse (a threshold that falls to zero). Whatever cannot get below the best charge known, even if all
+that is still open came at the least charge there is, is cut off. Distances come from kept trees (see ``paths.py``).
 """
 
 from __future__ import annotations
@@ -18,45 +15,34 @@ import numpy as np
 
 from gainnet.compiled import inner, njit
 from gainnet.orchestrator.kernels.columns import Floats, Ints, Words
+from gainnet.orchestrator.kernels.paths import Ground, Maze, Trees, detour, maze_for, tree, trees_for
 
 Flags = np.ndarray
 MISSING = 1e9
 """Charge for each unit of demand that is not placed: far above what any path costs."""
-TRIES = 3
-USABLE = 0.7
-CLOSE = 0.7
-SHAKE_START = np.array([0.3, 0.5])
-SHAKE_REPAIR = np.array([0.15, 0.5])
+TINY = 1e-12
+"""Bandwidth of a link that demands none: it has no charge, and still no path where nothing leads."""
+SHAKE_START = np.array([0.5, 1.0])
+"""By how much the scores of places and the order of nodes are shaken in a start, and in a repair."""
+SHAKE_REPAIR = np.array([0.15, 1.0])
 CALM = np.array([0.0, 0.0])
-HEAT = 0.03
-RUINED = 3
-
-
-class Arcs(NamedTuple):
-    """Arcs in order of the node they leave: those of v are ``ptr[v]:ptr[v + 1]``, each to ``head`` over ``link``."""
-
-    ptr: Ints
-    head: Ints
-    link: Ints
-
-
-class Ground(NamedTuple):
-    """The substrate: arcs along and against the direction of the links, capacities, prices, steepness (node, link)."""
-
-    ahead: Arcs
-    back: Arcs
-    node_capacity: Floats
-    link_capacity: Floats
-    node_price: Floats
-    link_price: Floats
-    steep: Floats
+TRIES = 6
+"""Places tried for a node, in order of their scores, while the paths to the best cost more than its score said."""
+USABLE = 0.9
+"""Open links that a neighbour with room can serve; each beyond that is expected to take one hop more."""
+HEAT = 0.06
+"""Share of the least charge by which a repair may be worse at first."""
+RUINED = 6
+"""Nodes taken out at most before a repair."""
+CLOSE = 0.9
+"""How often the next one is a peer of the last."""
 
 
 class Wish(NamedTuple):
     """The task graph: node demands, link demands (largest first), and at each node its links.
 
-    Those of node i are ``ptr[i]:ptr[i + 1]``, each to ``peer`` by ``link``; ``out`` where the link leaves i, which only
-    matters on a directed substrate. ``allowed`` is (node, place).
+    Those of node i are ``ptr[i]:ptr[i + 1]``, each to ``peer`` by ``link``; ``out`` where the link leaves i, true for
+    all on an undirected substrate.
     """
 
     demand: Floats
@@ -65,13 +51,11 @@ class Wish(NamedTuple):
     peer: Ints
     link: Ints
     out: Flags
-    allowed: Flags
 
 
 class Draft(NamedTuple):
     """An embedding in the making: what is left, the place of each node (-1: none), paths as links from one end, charge."""
 
-    node_left: Floats
     link_left: Floats
     place: Ints
     taken: Flags
@@ -81,17 +65,21 @@ class Draft(NamedTuple):
 
 
 class Desk(NamedTuple):
-    """Working memory of the search; ``least`` is the least charge of a unit (node, link), ``open`` that of what is open."""
+    """Working memory of the search.
 
-    distance: Floats
-    settled: Flags
-    via_link: Ints
-    via_node: Ints
-    key: Floats
-    item: Ints
-    score: Floats
+    ``fee`` is the charge of each node at each place, ``least`` the least charge of each node and, last, of a unit of
+    bandwidth, and ``open`` that of all that is open. ``room`` counts the useful neighbours of places, (class, place).
+    """
+
+    trees: Trees
+    maze: Maze
+    fee: Floats
+    room: Floats
     least: Floats
     open: Floats
+    bare: Floats
+    score: Floats
+    known: Flags
     skipped: Flags
     state: Words
 
@@ -108,193 +96,142 @@ def uniform(state: Words) -> float:
 
 
 @inner
-def charge(price: float, capacity: float, left: float, amount: float, steep: float) -> float:
-    """What ``amount`` costs on a resource of which ``left`` is free: the integral of the unit charge."""
-    before = 1.0 - left / capacity
-    after = before + amount / capacity
-    before *= before
-    after *= after
-    return price * (amount + 0.25 * steep * capacity * (after * after - before * before))
-
-
-@inner
-def push(key: Floats, item: Ints, size: int, value: float, node: int) -> int:
-    """Put a node on the binary heap of ``size`` entries; returns the new size."""
-    at = size
-    while at > 0 and key[(at - 1) // 2] > value:
-        key[at], item[at] = key[(at - 1) // 2], item[(at - 1) // 2]
-        at = (at - 1) // 2
-    key[at], item[at] = value, node
-    return size + 1
-
-
-@inner
-def pop(key: Floats, item: Ints, size: int) -> int:
-    """Take the least entry off the binary heap of ``size`` entries; returns the new size."""
-    size -= 1
-    value, node, at = key[size], item[size], 0
-    while 2 * at + 1 < size:
-        child = 2 * at + 1
-        if child + 1 < size and key[child + 1] < key[child]:
-            child += 1
-        if key[child] >= value:
-            break
-        key[at], item[at] = key[child], item[child]
-        at = child
-    key[at], item[at] = value, node
-    return size
-
-
-@inner
-def shortest(ground: Ground, arcs: Arcs, left: Floats, source: int, target: int, amount: float, limit: float, desk: Desk) -> float:  # fmt: skip # noqa: E501
-    """Dijkstra over the links with room for ``amount``: all distances up to ``limit``, or that of ``target`` >= 0."""
-    distance, settled, key, item = desk.distance, desk.settled, desk.key, desk.item
-    for v in range(len(distance)):
-        distance[v] = np.inf
-        settled[v] = False
-    distance[source] = 0.0
-    size = push(key, item, 0, 0.0, source)
-    while size > 0:
-        near, v = key[0], item[0]
-        size = pop(key, item, size)
-        if settled[v]:
-            continue
-        settled[v] = True
-        if v == target:
-            return near
-        for a in range(arcs.ptr[v], arcs.ptr[v + 1]):
-            u, link = arcs.head[a], arcs.link[a]
-            if settled[u] or left[link] < amount:
-                continue
-            far = near + charge(
-                ground.link_price[link], ground.link_capacity[link], left[link], amount, ground.steep[1]
-            )
-            if far < distance[u] and far <= limit:
-                distance[u], desk.via_link[u], desk.via_node[u] = far, link, v
-                size = push(key, item, size, far, u)
-    return np.inf
-
-
-@inner
-def take_out(ground: Ground, wish: Wish, draft: Draft, i: int) -> None:
+def take_out(ground: Ground, wish: Wish, draft: Draft, i: int, desk: Desk) -> None:
     """Free the place of node i and the paths of its links."""
+    v = draft.place[i]
+    if v < 0:
+        return
     for a in range(wish.ptr[i], wish.ptr[i + 1]):
         e = wish.link[a]
         for k in range(draft.hops[e]):
             link = draft.path[e, k]
             draft.link_left[link] += wish.bandwidth[e]
-            draft.charge[0] -= charge(
-                ground.link_price[link], ground.link_capacity[link], draft.link_left[link], wish.bandwidth[e],
-                ground.steep[1],
-            )  # fmt: skip
+            draft.charge[0] -= ground.link_price[link] * wish.bandwidth[e]
         draft.hops[e] = 0
-    v = draft.place[i]
-    if v >= 0:
-        draft.node_left[v] += wish.demand[i]
-        draft.taken[v] = False
-        draft.place[i] = -1
-        draft.charge[0] -= charge(
-            ground.node_price[v], ground.node_capacity[v], draft.node_left[v], wish.demand[i], ground.steep[0]
-        )
+    draft.taken[v] = False
+    draft.place[i] = -1
+    draft.charge[0] -= desk.fee[i, v]
 
 
 @inner
-def route(ground: Ground, wish: Wish, draft: Draft, i: int, a: int, limit: float, desk: Desk) -> bool:
-    """Route link ``a`` of the placed node i to its placed peer, if there is a path of charge up to ``limit``."""
-    e = wish.link[a]
-    source, v = draft.place[i], draft.place[wish.peer[a]]
-    arcs = ground.ahead if wish.out[a] else ground.back
-    found = shortest(ground, arcs, draft.link_left, source, v, wish.bandwidth[e], limit, desk)
-    if found == np.inf:
-        return False
-    hops = 0
-    while v != source:
-        draft.path[e, hops] = desk.via_link[v]
-        draft.link_left[desk.via_link[v]] -= wish.bandwidth[e]
-        v = desk.via_node[v]
+def route(ground: Ground, wish: Wish, draft: Draft, i: int, a: int, spare: float, desk: Desk) -> float:
+    """Route link ``a`` of the placed node i to its placed peer at up to ``spare`` above the kept distance.
+
+    Returns what it costs above it, infinite where there is no such path.
+    """
+    e, v, end = wish.link[a], draft.place[i], draft.place[wish.peer[a]]
+    way, amount = (0 if wish.out[a] else 1), wish.bandwidth[e]
+    row = tree(ground, desk.trees, way, desk.trees.rank[e], end)
+    distance, via_link, via_node = desk.trees.distance[row], desk.trees.via_link[row], desk.trees.via_node[row]
+    usual, unit, start, whole = distance[v], distance[v], v, True
+    while v != end and whole:
+        whole = draft.link_left[via_link[v]] >= amount
+        v = via_node[v]
+    if not whole:
+        limit = usual + spare / amount if amount > 0.0 else np.inf
+        arcs = ground.ahead if way == 0 else ground.back
+        unit = detour(arcs, desk.maze, ground.link_price, draft.link_left, distance, (start, end), amount, limit)
+        if unit == np.inf:
+            return np.inf
+        via_link, via_node, start, end = desk.maze.via_link, desk.maze.via_node, end, start
+    v, hops = start, 0
+    while v != end:
+        draft.path[e, hops] = via_link[v]
+        draft.link_left[via_link[v]] -= amount
+        v = via_node[v]
         hops += 1
     draft.hops[e] = hops
-    draft.charge[0] += found
-    return True
+    draft.charge[0] += unit * amount
+    return (unit - usual) * amount
 
 
 @inner
-def put(ground: Ground, wish: Wish, draft: Draft, i: int, v: int, budget: float, desk: Desk) -> bool:
-    """Place node i on v and route its links to placed peers; False, and nothing changed, if one finds no path."""
-    opened = desk.open[0]
+def put(ground: Ground, wish: Wish, draft: Draft, i: int, v: int, spare: float, desk: Desk) -> float:
+    """Place node i on v and route its links to placed peers at up to ``spare`` above their kept distances.
+
+    Returns what they cost above these; infinite, and nothing changed, if one finds no such path.
+    """
     draft.place[i] = v
     draft.taken[v] = True
-    draft.charge[0] += charge(
-        ground.node_price[v], ground.node_capacity[v], draft.node_left[v], wish.demand[i], ground.steep[0]
-    )
-    draft.node_left[v] -= wish.demand[i]
-    desk.open[0] -= desk.least[0] * wish.demand[i]
+    draft.charge[0] += desk.fee[i, v]
+    more = 0.0
     for a in range(wish.ptr[i], wish.ptr[i + 1]):
-        if draft.place[wish.peer[a]] < 0:
-            continue
-        least = desk.least[1] * wish.bandwidth[wish.link[a]]
-        if not route(ground, wish, draft, i, a, budget - draft.charge[0] - desk.open[0] + least, desk):
-            take_out(ground, wish, draft, i)
-            desk.open[0] = opened
-            return False
-        desk.open[0] -= least
-    return True
+        if draft.place[wish.peer[a]] >= 0:
+            more += route(ground, wish, draft, i, a, spare - more, desk)
+            if more == np.inf:
+                take_out(ground, wish, draft, i, desk)
+                break
+    return more
 
 
 @inner
-def detour(ground: Ground, wish: Wish, draft: Draft, i: int, v: int, usual: float) -> float:
-    """What links of node i to unplaced peers would cost more on place v because too few neighbours have room.
+def appraise(ground: Ground, wish: Wish, draft: Draft, i: int, slack: float, shake: float, desk: Desk) -> float:
+    """Score all places for node i: charges on kept distances (``bare``), what its other links may lack, a shake.
 
-    ``usual`` is the node demand that a neighbour should have room for.
+    None may cost more than ``slack`` above the least charges of the node and its links to placed peers, which it returns.
     """
-    links, amount = 0, 0.0
+    bare, score, fee, places = desk.bare, desk.score, desk.fee[i], len(desk.bare)
+    own, links, amount = desk.least[i], 0, 0.0
+    for v in range(places):
+        bare[v] = np.inf if draft.taken[v] else fee[v]
+        desk.known[v] = False
     for a in range(wish.ptr[i], wish.ptr[i + 1]):
-        if draft.place[wish.peer[a]] < 0:
+        e, peer = wish.link[a], draft.place[wish.peer[a]]
+        if peer < 0:
             links += 1
-            amount += wish.bandwidth[wish.link[a]]
-    if links == 0:
-        return 0.0
-    amount /= links
-    room = 0
-    for a in range(ground.ahead.ptr[v], ground.ahead.ptr[v + 1]):
-        u = ground.ahead.head[a]
-        if not draft.taken[u] and draft.link_left[ground.ahead.link[a]] >= amount and draft.node_left[u] >= usual:
-            room += 1
-    return 0.5 * amount * max(0.0, links - USABLE * room)
+            amount += wish.bandwidth[e]
+            continue
+        own += desk.least[-1] * wish.bandwidth[e]
+        load = max(wish.bandwidth[e], TINY)
+        row = desk.trees.distance[tree(ground, desk.trees, 0 if wish.out[a] else 1, desk.trees.rank[e], peer)]
+        for v in range(places):
+            bare[v] += row[v] * load
+    for v in range(places):
+        score[v] = bare[v] if bare[v] <= slack + own else np.inf
+    if links > 0:
+        rank = 0
+        while rank + 1 < len(desk.room) and desk.trees.level[rank + 1] * links <= amount:
+            rank += 1
+        room, mean = desk.room[rank], amount / links
+        for v in range(places):
+            score[v] += mean * max(0.0, links - USABLE * room[v])
+    if shake > 0.0:
+        for v in range(places):
+            if score[v] < np.inf:
+                score[v] *= 1.0 + shake * uniform(desk.state)
+    return own
 
 
 @inner
-def settle(ground: Ground, wish: Wish, draft: Draft, i: int, shake: float, budget: float, usual: float, desk: Desk) -> bool:  # fmt: skip # noqa: E501
+def cheapest(score: Floats) -> int:
+    """The place of the least score; -1 where all are infinite."""
+    best, arg = np.inf, -1
+    for v in range(len(score)):
+        if score[v] < best:
+            best, arg = score[v], v
+    return arg
+
+
+@inner
+def settle(ground: Ground, wish: Wish, draft: Draft, i: int, shake: float, budget: float, desk: Desk) -> bool:
     """Place node i where it costs least, scores shaken by up to ``shake``; False if it finds no place in the budget."""
     score, slack = desk.score, budget - draft.charge[0] - desk.open[0]
     if slack < 0.0:
         return False
-    for v in range(len(score)):
-        score[v] = np.inf
-        if not draft.taken[v] and draft.node_left[v] >= wish.demand[i] and wish.allowed[i, v]:
-            score[v] = detour(ground, wish, draft, i, v, usual) + charge(
-                ground.node_price[v], ground.node_capacity[v], draft.node_left[v], wish.demand[i], ground.steep[0]
-            )
-    for a in range(wish.ptr[i], wish.ptr[i + 1]):
-        peer = draft.place[wish.peer[a]]
-        if peer >= 0:
-            arcs, amount = (ground.back if wish.out[a] else ground.ahead), wish.bandwidth[wish.link[a]]
-            shortest(ground, arcs, draft.link_left, peer, -1, amount, slack + desk.least[1] * amount, desk)
-            for v in range(len(score)):
-                score[v] += desk.distance[v]
-    if shake > 0.0:
-        for v in range(len(score)):
-            score[v] *= 1.0 + shake * uniform(desk.state)
-    for _ in range(TRIES):
-        best, arg = np.inf, -1
-        for v in range(len(score)):
-            if score[v] < best:
-                best, arg = score[v], v
-        if arg < 0:
+    own = appraise(ground, wish, draft, i, slack, shake, desk)
+    for tried in range(TRIES):
+        v = cheapest(score)
+        if v < 0:
             return False
-        if put(ground, wish, draft, i, arg, budget, desk):
+        more = put(ground, wish, draft, i, v, slack + own - desk.bare[v], desk)
+        score[v] += 0.0 if desk.known[v] else more
+        desk.known[v] = True
+        if draft.place[i] < 0:
+            continue
+        if tried == TRIES - 1 or cheapest(score) == v:
+            desk.open[0] -= own
             return True
-        score[arg] = np.inf
+        take_out(ground, wish, draft, i, desk)
     return False
 
 
@@ -319,9 +256,7 @@ def foremost(wish: Wish, draft: Draft, shake: float, desk: Desk) -> int:
 
 
 @inner
-def complete(
-    ground: Ground, wish: Wish, draft: Draft, shake: Floats, budget: float, whole: bool, usual: float, desk: Desk
-) -> float:
+def complete(ground: Ground, wish: Wish, draft: Draft, shake: Floats, budget: float, whole: bool, desk: Desk) -> float:
     """Place all nodes that have no place. Returns the charge of the draft, MISSING a unit for what found none.
 
     No node is placed beyond the budget; where all must be (``whole``), the charge is infinite once one is not.
@@ -331,16 +266,16 @@ def complete(
     for i in range(len(draft.place)):
         desk.skipped[i] = False
         if draft.place[i] < 0:
-            desk.open[0] += desk.least[0] * wish.demand[i]
+            desk.open[0] += desk.least[i]
         for a in range(wish.ptr[i], wish.ptr[i + 1]):
             j = wish.peer[a]
             if i < j and (draft.place[i] < 0 or draft.place[j] < 0):
-                desk.open[0] += desk.least[1] * wish.bandwidth[wish.link[a]]
+                desk.open[0] += desk.least[-1] * wish.bandwidth[wish.link[a]]
     while True:
         i = foremost(wish, draft, shake[1], desk)
         if i < 0:
             return draft.charge[0] + MISSING * missing
-        if not settle(ground, wish, draft, i, shake[0], budget, usual, desk):
+        if not settle(ground, wish, draft, i, shake[0], budget, desk):
             if whole:
                 return np.inf
             desk.skipped[i] = True
@@ -351,23 +286,24 @@ def complete(
 
 @inner
 def ruin(ground: Ground, wish: Wish, draft: Draft, desk: Desk) -> None:
-    """Take out a random node and up to RUINED - 1 more, mostly peers of it."""
+    """Take out a random node and a few more, mostly each a peer of the one before."""
     nodes = len(draft.place)
     i = int(uniform(desk.state) * nodes)
-    take_out(ground, wish, draft, i)
+    take_out(ground, wish, draft, i, desk)
     for _ in range(int(uniform(desk.state) * min(RUINED, nodes))):
         degree, j = wish.ptr[i + 1] - wish.ptr[i], int(uniform(desk.state) * nodes)
         if degree > 0 and uniform(desk.state) < CLOSE:
             j = wish.peer[wish.ptr[i] + int(uniform(desk.state) * degree)]
-        take_out(ground, wish, draft, j)
+        take_out(ground, wish, draft, j, desk)
+        i = j
 
 
 @inner
 def transcribe(source: Draft, target: Draft) -> None:
     """Make ``target`` equal to ``source``."""
     target.charge[0] = source.charge[0]
-    for v in range(len(source.node_left)):
-        target.node_left[v], target.taken[v] = source.node_left[v], source.taken[v]
+    for v in range(len(source.taken)):
+        target.taken[v] = source.taken[v]
     for link in range(len(source.link_left)):
         target.link_left[link] = source.link_left[link]
     for i in range(len(source.place)):
@@ -379,40 +315,47 @@ def transcribe(source: Draft, target: Draft) -> None:
 
 
 @njit
-def blank(node_left: Floats, link_left: Floats, nodes: int, links: int) -> Draft:
+def blank(ground: Ground, wish: Wish) -> Draft:
     """A draft that places nothing yet."""
-    places = len(node_left)
+    places, nodes, links = len(ground.node_left), len(wish.demand), len(wish.bandwidth)
     return Draft(
-        node_left.copy(), link_left.copy(), np.full(nodes, -1), np.zeros(places, np.bool_),
+        ground.link_left.copy(), np.full(nodes, -1), np.zeros(places, np.bool_),
         np.zeros((links, places), np.int64), np.zeros(links, np.int64), np.zeros(1),
     )  # fmt: skip
 
 
 @njit
-def desk_for(ground: Ground, nodes: int, seed: int) -> Desk:
+def desk_for(ground: Ground, wish: Wish, fee: Floats, seed: int) -> Desk:
     """Working memory for one search."""
-    places, arcs = len(ground.node_capacity), len(ground.ahead.head)
-    least = np.zeros(2)
-    if places > 0:
-        least[0] = ground.node_price.min() * (1.0 + min(ground.steep[0], 0.0))
+    nodes, places = fee.shape
+    arcs, usual, least = len(ground.ahead.head), wish.demand.mean(), np.zeros(nodes + 1)
+    for i in range(nodes):
+        least[i] = fee[i].min() if places > 0 else np.inf
     if arcs > 0:
-        least[1] = ground.link_price.min() * (1.0 + min(ground.steep[1], 0.0))
+        least[nodes] = ground.link_price.min()
+    trees = trees_for(wish.bandwidth, places)
+    room = np.zeros((len(trees.level), places))
+    for rank in range(len(room)):
+        for v in range(places):
+            for a in range(ground.ahead.ptr[v], ground.ahead.ptr[v + 1]):
+                if ground.link_left[ground.ahead.link[a]] >= trees.level[rank]:
+                    room[rank, v] += 1.0 if ground.node_left[ground.ahead.head[a]] >= usual else 0.0
     return Desk(
-        np.zeros(places), np.zeros(places, np.bool_), np.zeros(places, np.int64), np.zeros(places, np.int64),
-        np.zeros(arcs + 2), np.zeros(arcs + 2, np.int64), np.zeros(places), least, np.zeros(1),
-        np.zeros(nodes, np.bool_), np.array([seed], np.uint64),
+        trees, maze_for(places, arcs), fee, room, least, np.zeros(1), np.zeros(places), np.zeros(places),
+        np.zeros(places, np.bool_), np.zeros(nodes, np.bool_), np.array([seed], np.uint64),
     )  # fmt: skip
 
 
 @njit
-def search(ground: Ground, wish: Wish, node_left: Floats, link_left: Floats, limit: float, starts: int, rounds: int, seed: int) -> tuple[float, Ints, Ints, Ints]:  # fmt: skip # noqa: E501
+def search(
+    ground: Ground, wish: Wish, fee: Floats, limit: float, starts: int, rounds: int, seed: int
+) -> tuple[float, Ints, Ints, Ints]:
     """The embedding of least charge found in ``starts`` greedy starts and ``rounds`` of ruin and recreate.
 
     Args:
-        ground: the substrate at its prices.
+        ground: the substrate, what is left of it, and its prices.
         wish: the task graph, with at least one node.
-        node_left: what is left of each node.
-        link_left: what is left of each link.
+        fee: what each node costs at each place, (node, place), infinite where it may not go.
         limit: the charge that it may have at most.
         starts: greedy passes, the first as it is, the others shaken.
         rounds: repairs of the best of them.
@@ -422,15 +365,13 @@ def search(ground: Ground, wish: Wish, node_left: Floats, link_left: Floats, lim
         Its charge (MISSING or more where nodes are left out), the place of each node or -1, the links of each path from
         one end, and how many these are.
     """
-    nodes, links = len(wish.demand), len(wish.bandwidth)
-    desk, usual = desk_for(ground, nodes, seed), wish.demand.mean()
-    empty, draft = blank(node_left, link_left, nodes, links), blank(node_left, link_left, nodes, links)
-    held, best = blank(node_left, link_left, nodes, links), blank(node_left, link_left, nodes, links)
+    desk = desk_for(ground, wish, fee, seed)
+    empty, draft, held, best = blank(ground, wish), blank(ground, wish), blank(ground, wish), blank(ground, wish)
     least = np.inf
     for start in range(starts):
         transcribe(empty, draft)
         whole, shake = least < MISSING, SHAKE_START if start > 0 else CALM
-        found = complete(ground, wish, draft, shake, least if whole else limit, whole, usual, desk)
+        found = complete(ground, wish, draft, shake, least if whole else limit, whole, desk)
         if found < least:
             least = found
             transcribe(draft, best)
@@ -442,7 +383,7 @@ def search(ground: Ground, wish: Wish, node_left: Floats, link_left: Floats, lim
         whole, bar = least < MISSING, now
         if whole:
             bar += HEAT * least * (1.0 - step / rounds) * uniform(desk.state) ** 2
-        found = complete(ground, wish, draft, SHAKE_REPAIR, bar if whole else limit, whole, usual, desk)
+        found = complete(ground, wish, draft, SHAKE_REPAIR, bar if whole else limit, whole, desk)
         if found <= bar:
             now = found
             transcribe(draft, held)
