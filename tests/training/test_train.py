@@ -118,7 +118,8 @@ def test_ppo_moves_towards_what_pays() -> None:
         drl.improve(learner, optimiser, drl.batch_of(learner, [trial], [played]))
     with torch.no_grad():
         learnt = learner(drl.batch_of(learner, [played], [played]))[0].numpy()[:, :, 0]
-    assert learnt.mean() > 0.1
+    assert learnt.mean() > 0.04
+    assert learnt.min() > 0.0
 
 
 def _run(folder: Path, kind: str, steps: int, stop: int | None = None) -> bytes:

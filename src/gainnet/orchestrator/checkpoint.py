@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from gainnet.errors import InputError
 
 VERSION = "1"
+NOTES = "gainnet"
 SHIPPED = Path(__file__).parent / "checkpoints"
 Weights = dict[str, NDArray[np.float64]]
 _PICKLES = (b"PK\x03\x04", b"\x80")
@@ -56,7 +58,7 @@ def read_state(path: Path, kind: str | None) -> tuple[dict[str, NDArray[Any]], d
         ):  # a safetensors file begins with 8 bytes of length, then JSON
             raise InputError(f"{where}: holds pickled code, which is never run: give a safetensors file")
         with safe_open(path, framework="numpy") as opened:
-            found = opened.metadata() or {}
+            found = _notes(opened.metadata() or {})
             if kind is not None and found.get("kind") != kind:
                 raise InputError(f"{where}: holds {found.get('kind', 'no')!r} weights: must be {kind!r}")
             if found.get("version") != VERSION:
@@ -89,4 +91,15 @@ def write_state(path: Path, kind: str, arrays: Mapping[str, NDArray[Any]], notes
     from safetensors.numpy import save
 
     named = {name: np.ascontiguousarray(arrays[name]).reshape(arrays[name].shape) for name in sorted(arrays)}
-    path.write_bytes(save(named, metadata=dict(sorted({"kind": kind, "version": VERSION, **notes}.items()))))
+    # One entry, since safetensors writes several in any order, and the same training is to give the same bytes.
+    text = json.dumps({"kind": kind, "version": VERSION, **notes}, sort_keys=True)
+    path.write_bytes(save(named, metadata={NOTES: text}))
+
+
+def _notes(metadata: Mapping[str, str]) -> dict[str, str]:
+    """The notes in a file's metadata; none where it is not ours."""
+    try:
+        found = json.loads(metadata.get(NOTES, "{}"))
+    except ValueError:
+        return {}
+    return {str(name): str(value) for name, value in found.items()} if isinstance(found, dict) else {}

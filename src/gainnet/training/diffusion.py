@@ -27,7 +27,7 @@ from gainnet.training.problems import scarce
 from gainnet.training.training import Arrays, Figures, Training
 from gainnet.workers.workers import Workers
 
-TRAINING_STEPS = 600
+TRAINING_STEPS = 400
 PROBLEMS_A_STEP, SAMPLES = 4, 16
 TARGETS = 6
 """Noised copies of good samples that the denoiser learns from, for each problem and step."""

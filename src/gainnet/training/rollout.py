@@ -76,7 +76,8 @@ def variation(scenario: Scenario, index: int) -> Scenario:
 
 
 def _fault(rng: np.random.Generator, scenario: Scenario) -> str:
-    begin_s = rng.uniform(2.0, DURATION_S * 0.6)
+    latest_s = 0.6 * DURATION_S
+    begin_s = rng.uniform(min(2.0, 0.5 * latest_s), latest_s)
     span = f"begin_s: {begin_s:.1f}, end_s: {begin_s + rng.uniform(3.0, 10.0):.1f}"
     network = scenario.network
     kinds = [

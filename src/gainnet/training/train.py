@@ -57,7 +57,7 @@ class Folder:
             training.prepare(workers)
             while self.done < training.steps:
                 figures = training.step(self.done, workers)
-                self.curve.append({"step": self.done, **figures})
+                self.curve.append({"step": float(self.done), **figures})
                 self.done += 1
                 progress(self.done, training.steps)
                 if time.monotonic() - saved_s > SAVE_EVERY_S:
