@@ -65,6 +65,10 @@ STUDIES: dict[str, tuple[str, list[str]]] = {
         "What sensing buys: the share of the band that may go to sounding",
         ["vehicular", *SWEPT, "--sweep", "network.sensing.sounding_share=0.0005,0.002,0.01,0.04,0.2"],
     ),
+    "learned": (
+        "Learned matchers in overload, on seeds that nothing was trained on",
+        ["vehicular-dense", "--matchers", "greedy,neural,diffusion,drl,price", "--seeds", "10", "--seed", "9001"],
+    ),
     "staleness": (
         "Local decisions: the loss of QoS when broadcasts are heard late, in overload",
         ["vehicular-dense", "--matchers", "price,local", *STALE, *TIMED, "--set", "duration_s=20"],

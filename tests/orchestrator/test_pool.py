@@ -71,7 +71,7 @@ def test_a_row_holds_what_its_resource_gives_until_the_end_of_its_slot() -> None
     run = _run(reserve=0.25, foresight=0.0)
     state = run.network.advance(run.execution.load)
     pool = run.orchestrator.pool
-    free = run.orchestrator._free(state)
+    free = run.orchestrator._free(state, None)
     rows = free[: pool.memory_start].reshape(pool.resources, pool.slots)
     np.testing.assert_allclose(rows, np.outer(pool.capacity_per_s, pool.slot_edge_s[1:]) * 0.75)
     np.testing.assert_allclose(free[pool.memory_start : pool.power_start], pool.memory_byte)
@@ -81,13 +81,13 @@ def test_what_was_sounded_and_committed_is_no_longer_free() -> None:
     run = _run(reserve=0.0)
     state = run.network.advance(run.execution.load)
     run.orchestrator._sound(state)
-    before = run.orchestrator._free(state)
+    before = run.orchestrator._free(state, None)
     pool, serving = run.orchestrator.pool, state.candidate[:, 0]
     pilot_block_s = 2 * 0.5e-3  # two resource blocks for a slot of 0.5 ms at 30 kHz
     first = before[: CELLS * pool.slots : pool.slots]
     np.testing.assert_allclose(first, BLOCKS * 0.1 - np.bincount(serving, minlength=CELLS) * pilot_block_s)
     state.load.committed[:] = 1e-3
-    after = run.orchestrator._free(state)
+    after = run.orchestrator._free(state, None)
     np.testing.assert_allclose((before - after)[: pool.memory_start], 1e-3, atol=1e-5)
 
 
