@@ -36,6 +36,8 @@ bench: $(VENV)/installed-bench
 	$(BIN)/gainnet bench matching
 	$(BIN)/gainnet bench simulator
 	$(BIN)/gainnet bench environment
+	$(BIN)/gainnet bench dag
+	$(BIN)/gainnet bench generative
 
 clean:
 	rm -rf $(VENV) runs
