@@ -1,0 +1,72 @@
+"""Low-rank adapters as plain arrays: what is sent, aggregated, judged and stored, without torch.
+
+An adapter changes the weight of each of its layers by ``scale * b @ a`` (LoRA, arXiv 2106.09685).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """One layer's change of weight, without the scale: ``b @ a``.
+
+    Attributes:
+        a: the projection down, drawn at random at first.
+        b: the projection up, zero at first.
+    """
+
+    a: Float[np.ndarray, "rank input"]
+    b: Float[np.ndarray, "output rank"]
+
+    @property
+    def rank(self) -> int:
+        """Its rank, at most."""
+        return len(self.a)
+
+
+@dataclass(frozen=True, slots=True)
+class LowRank:
+    """An adapter of a base model.
+
+    Attributes:
+        layers: factors (float32) by the name of the module they change, as the base model names it
+            (``model.layers.0.self_attn.q_proj``).
+        scale: PEFT's ``lora_alpha / r``.
+        base: digest of the base model's weights (see `gainnet.models.hub.digest`).
+    """
+
+    layers: Mapping[str, Factors]
+    scale: float
+    base: str
+
+    @property
+    def rank(self) -> int:
+        """The largest rank of its layers."""
+        return max(factors.rank for factors in self.layers.values())
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers it has."""
+        return sum(factors.a.size + factors.b.size for factors in self.layers.values())
+
+    def product(self, layer: str) -> Float[np.ndarray, "output input"]:
+        """The change of a layer's weight, scale included."""
+        factors = self.layers[layer]
+        return np.asarray(self.scale * (factors.b @ factors.a))
+
+    def digest(self) -> str:
+        """SHA-256 of everything it is: equal adapters have equal digests, whatever order their layers are in."""
+        found = hashlib.sha256(f"{self.base} {self.scale!r}".encode())
+        for name in sorted(self.layers):
+            factors = self.layers[name]
+            found.update(f"{name} {factors.a.shape} {factors.b.shape}".encode())
+            found.update(np.ascontiguousarray(factors.a, np.float32).tobytes())
+            found.update(np.ascontiguousarray(factors.b, np.float32).tobytes())
+        return found.hexdigest()

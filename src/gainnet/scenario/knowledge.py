@@ -1,0 +1,205 @@
+"""What a person writes about the knowledge loop: the models, their data, how they learn, and what they are judged by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from gainnet.scenario.quantity import Count, Fraction, NonNegative, Positive, PositiveFraction, Section
+
+
+class SmallModel(Section):
+    """A Llama-shaped model built here, with a byte-level BPE tokenizer trained on the public text.
+
+    ``steps`` batches of ``batch`` texts of ``context`` tokens pre-train it on that text.
+    """
+
+    kind: Literal["small"] = "small"
+    layers: Count = 4
+    width: Count = 128
+    heads: Count = 4
+    kv_heads: Count = 2
+    vocabulary: Annotated[int, Field(ge=300, le=65_536)] = 1024
+    context: Annotated[int, Field(ge=32)] = 256
+    steps: Annotated[int, Field(ge=0)] = 300
+    batch: Count = 16
+    learning_rate: Positive = 3e-3
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.width % self.heads or self.heads % self.kv_heads:
+            raise ValueError("width must be a multiple of heads, and heads of kv_heads")
+        return self
+
+
+class Pretrained(Section):
+    """A causal language model of Hugging Face's format: a folder or, where a hub can be reached, a name. Safetensors only."""
+
+    kind: Literal["pretrained"] = "pretrained"
+    name: str
+    context: Annotated[int, Field(ge=32)] = 512
+
+
+Foundation = Annotated[SmallModel | Pretrained, Field(discriminator="kind")]
+
+
+class Synthetic(Section):
+    """Doctor-patient dialogues and their notes, made up from facts that are drawn anew for each."""
+
+    kind: Literal["synthetic"] = "synthetic"
+    train: Count = 384
+    held: Count = 64
+    public: Count = 1024
+
+
+class Recorded(Section):
+    """Dialogues and notes from files, and public text; see `gainnet.knowledge.corpus` for the formats.
+
+    ``path`` is a folder with train, validation and test files (MTS-Dialog as published) or one CSV or JSONL file.
+    ``domains`` groups note sections into one domain for each edge; by default MTS-Dialog's own groups, or sections
+    dealt out by size.
+    """
+
+    kind: Literal["recorded"] = "recorded"
+    path: Path
+    public: Path | None = None
+    dialogue: str = "dialogue"
+    note: str = "section_text"
+    section: str = "section_header"
+    domains: dict[str, tuple[str, ...]] = Field(default={})
+
+
+Data = Annotated[Synthetic | Recorded, Field(discriminator="kind")]
+
+
+class Compression(Section):
+    """How what is sent is made small.
+
+    Updates are quantised to ``update_bits`` a number with stochastic rounding (what is lost is added to the next), and
+    activations of split training to ``activation_bits``; an activation is sent anew only when it moved by more than
+    ``activation_change`` of its norm.
+    """
+
+    update_bits: Literal[2, 4, 8, 16, 32] = 4
+    activation_bits: Literal[4, 8, 16, 32] = 8
+    activation_change: Fraction = 0.0
+
+
+class Distillation(Section):
+    """Data-free distillation: texts that models sample themselves, taught by whoever is better at them."""
+
+    samples: Annotated[int, Field(ge=0)] = 64
+    steps: Annotated[int, Field(ge=0)] = 16
+    learning_rate: Positive = 1e-3
+    top_k: Count = 16
+
+
+class Privacy(Section):
+    """Differential privacy of ends: of each update, or of each example of an end (DP-SGD through Opacus).
+
+    ``epsilon`` is what the whole run may spend at ``delta``; the clipping norm adapts to the quantile
+    ``clip_quantile`` of the norms that it sees.
+    """
+
+    kind: Literal["none", "update", "example"] = "none"
+    epsilon: Positive = 8.0
+    delta: Annotated[float, Field(gt=0.0, lt=0.1)] = 1e-3
+    clip: Positive = 1.0
+    clip_quantile: PositiveFraction = 0.5
+
+
+class Robust(Section):
+    """How the cloud joins what edges send: their mean, or a rule that survives some of them being hostile."""
+
+    kind: Literal["mean", "trimmed", "krum", "fltrust"] = "fltrust"
+    hostile_max: Annotated[int, Field(ge=0)] = 1
+
+
+class Poison(Section):
+    """An edge that sends what it learnt flipped in sign and scaled, from a round on."""
+
+    edge: Annotated[int, Field(ge=0)]
+    scale: Positive = 5.0
+    from_round: Annotated[int, Field(ge=0)] = 0
+
+
+class Gate(Section):
+    """What a candidate must hold to be promoted over the champion.
+
+    ``loss_max`` is the floor: the largest mean loss (nat a token) on held-out notes. A candidate may lose at most
+    ``domain_drop`` of perplexity on any domain's held-out data and ``public_drop`` on public text; and answer within
+    ``latency_s`` and ``memory_byte`` where they are given.
+    """
+
+    loss_max: Positive = 12.0
+    domain_drop: NonNegative = 0.02
+    public_drop: NonNegative = 0.01
+    latency_s: Positive | None = None
+    memory_byte: Positive | None = None
+
+
+class Incentive(Section):
+    """Payment of edges by what they contribute: ``budget`` a round; ``cost`` is what taking part costs an edge."""
+
+    budget: NonNegative = 1.0
+    cost: NonNegative = 0.01
+    permutations: Count = 8
+
+
+class Knowledge(Section):
+    """The knowledge loop.
+
+    Attributes:
+        arm: ``gainnet``: ends, edges and cloud; ``flat``: two tiers, FedIT; ``local``: no exchange; ``central``: all
+            data in one place.
+        service: name of the learning service of the demand, whose tasks the rounds are.
+        requests: name of the text service whose requests the models answer.
+        rounds: how many, ``period_s`` apart; a round's tasks are due ``deadline_s`` after it starts.
+        participation: part of each edge's ends that take part in a round.
+        loss: part of the participants that are lost in a round, besides what the network loses.
+        ranks: of the ends' adapters, dealt out in turn; ``edge_rank`` is what edges keep.
+        local_epochs: how often an end goes over its data in a round.
+    """
+
+    arm: Literal["gainnet", "flat", "local", "central"] = "gainnet"
+    service: str = "learning"
+    requests: str = "notes"
+    foundation: Foundation = SmallModel()
+    end_model: SmallModel = SmallModel(layers=2, width=64, heads=2, kv_heads=1, steps=200)
+    data: Data = Synthetic()
+    rounds: Count = 6
+    period_s: Positive = 10.0
+    deadline_s: Positive = 8.0
+    participation: PositiveFraction = 1.0
+    loss: Fraction = 0.0
+    ranks: Annotated[tuple[Count, ...], Field(min_length=1)] = (8,)
+    edge_rank: Count = 16
+    local_epochs: Count = 1
+    batch: Count = 8
+    learning_rate: Positive = 2e-3
+    aggregation: Literal["fedit", "ffa", "flexlora", "flora"] = "flexlora"
+    secure: bool = False
+    closed: bool = True
+    placement: Literal["matched", "fixed"] = "matched"
+    compression: Compression = Compression()
+    distillation: Distillation = Distillation()
+    privacy: Privacy = Privacy()
+    robust: Robust = Robust()
+    poison: Poison | None = None
+    gate: Gate = Gate()
+    incentive: Incentive = Incentive()
+    registry: str | None = None
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.deadline_s > self.period_s:
+            raise ValueError("deadline_s must be at most period_s: a round ends before the next begins")
+        if self.secure and self.aggregation != "ffa":
+            raise ValueError("secure: masked sums are linear, so aggregation must be ffa")
+        if self.secure and len(set(self.ranks)) > 1:
+            raise ValueError("secure: masked updates must have one shape, so ranks must be one number")
+        if max(self.ranks) > self.edge_rank:
+            raise ValueError("edge_rank must be at least the largest of ranks")
+        return self
