@@ -5,7 +5,7 @@ references, since building the wrappers is most of the compile time of a functio
 counting most of the run time of one that touches many. They can't allocate arrays.
 
 The compiler's cache looks at the time stamp of a function's own file, not at those of the functions and constants that
-were compiled into it. So the cache is thrown away here whenever any source file of the package has changed.
+were compiled into it. So the cache is thrown away here whenever a source file that a kernel could be made of has changed.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numba
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _PACKAGE = Path(__file__).parent
+WITHOUT_KERNELS = ("apps", "knowledge", "measurement")  # packages that no kernel is in or takes anything from
 
 
 def njit(function: Function) -> Function:
@@ -37,7 +38,8 @@ def inner(function: Function) -> Function:
 
 def _drop_stale_cache() -> None:
     """Delete cached machine code if the package is not the one it was compiled from; does nothing where it may not write."""
-    sources = sorted(_PACKAGE.rglob("*.py"))
+    apart = [_PACKAGE / name for name in WITHOUT_KERNELS]
+    sources = sorted(path for path in _PACKAGE.rglob("*.py") if not any(map(path.is_relative_to, apart)))
     stamps = "".join(f"{path.relative_to(_PACKAGE)}{path.stat().st_mtime_ns}{path.stat().st_size}" for path in sources)
     digest = hashlib.sha256(stamps.encode()).hexdigest()
     stamp = _PACKAGE / "__pycache__" / "compiled.stamp"
