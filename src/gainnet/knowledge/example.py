@@ -14,12 +14,14 @@ class Example:
         section: of the note (its header).
         dialogue: what was said.
         note: what is to be written.
+        seen: of a held-out example: its note or its dialogue stands in the training data too.
     """
 
     key: str
     section: str
     dialogue: str
     note: str
+    seen: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,99 @@
+"""Synthetic data: visits for as many domains as there are edges, and public text of the same words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gainnet.errors import InputError
+from gainnet.knowledge import general, visits
+from gainnet.knowledge.draw import Draw
+from gainnet.knowledge.example import Corpus, Domain, Example
+from gainnet.knowledge.shards import deal
+from gainnet.scenario.knowledge import Synthetic
+
+_ATTEMPTS = 50  # to write a note that is not there yet, before one that is there is taken
+
+
+@dataclass(frozen=True, slots=True)
+class _Style:
+    """A domain's name, and how the notes of its sections are written."""
+
+    name: str
+    sections: dict[str, visits.Write]
+
+
+_STYLES = (
+    _Style("history", {"HPI": visits.complaint, "FAMILY": visits.family}),
+    _Style("treatment", {"MEDICATIONS": visits.medications, "ALLERGIES": visits.allergies}),
+    _Style("examination", {"VITALS": visits.vitals, "EXAM": visits.exam}),
+    _Style("decision", {"ASSESSMENT": visits.assessment, "PLAN": visits.plan}),
+)
+
+
+def make(data: Synthetic, *, ends_of_edge: Sequence[int], rng: np.random.Generator) -> Corpus:
+    """A corpus with one domain for each edge, whose training examples lie on that many ends.
+
+    ``data.train`` examples are dealt to the domains as evenly as can be (at least one for each), and so are
+    ``data.held`` for validation and as many more for the test; ``data.public`` public texts and ``data.held`` held out.
+    The first four domains are history, treatment, examination and decision; those beyond are clinics, each with a
+    grammar of its own. No note and no public text is there twice, unless so many are asked for that they run out;
+    a test example whose note stands in train as well is marked as seen.
+
+    Errors: InputError without edges, or with an edge that has no end for its examples.
+    """
+    if not ends_of_edge or min(ends_of_edge) < 1:
+        raise InputError("knowledge.data: every edge needs at least one end, whose data its domain learns from")
+    draw, notes, edges = Draw(rng), set[str](), len(ends_of_edge)
+    domains = []
+    for edge, ends in enumerate(ends_of_edge):
+        style = _style(edge)
+        train = _write(style, "train", _part(data.train, edge, edges), draw, notes)
+        validation = _write(style, "validation", _part(data.held, edge, edges), draw, notes)
+        test = _write(style, "test", _part(data.held, edge, edges), draw, notes)
+        held = _marked(train, (*validation, *test))
+        domains.append(
+            Domain(
+                style.name,
+                tuple(style.sections),
+                deal(train, ends, rng),
+                held[: len(validation)],
+                held[len(validation) :],
+            )
+        )
+    public = general.texts(draw, data.public + data.held)
+    return Corpus(tuple(domains), tuple(public[: data.public]), tuple(public[data.public :]), ())
+
+
+def _style(edge: int) -> _Style:
+    if edge < len(_STYLES):
+        return _STYLES[edge]
+    index, name = 2 * (edge - len(_STYLES)), f"clinic {edge + 1}"
+    return _Style(name, {f"VISIT {edge + 1}": visits.clinic(index), f"REVIEW {edge + 1}": visits.clinic(index + 1)})
+
+
+def _part(number: int, edge: int, edges: int) -> int:
+    return max(1, number // edges + (edge < number % edges))
+
+
+def _write(style: _Style, name: str, number: int, draw: Draw, notes: set[str]) -> tuple[Example, ...]:
+    """That many examples, of each section in turn; their notes are added to those that are there."""
+    made = []
+    for index in range(number):
+        section = tuple(style.sections)[index % len(style.sections)]
+        for _ in range(_ATTEMPTS):
+            visit = style.sections[section](draw)
+            if visit.note not in notes:
+                break
+        notes.add(visit.note)
+        made.append(Example(f"{style.name}/{name}/{index}", section, visit.dialogue, visit.note))
+    return tuple(made)
+
+
+def _marked(train: Sequence[Example], held: Sequence[Example]) -> tuple[Example, ...]:
+    known = {example.note for example in train} | {example.dialogue for example in train}
+    return tuple(
+        Example(e.key, e.section, e.dialogue, e.note, seen=e.note in known or e.dialogue in known) for e in held
+    )
