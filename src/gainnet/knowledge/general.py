@@ -1,7 +1,7 @@
 """Public text of synthetic data: questions and answers on drugs, conditions, charts and visits in general.
 
-It has the words of `gainnet.knowledge.visits`, lines of other visits, and no dialogue with its note. Letters repeat in their answer what they
-asked about, so a model that learns this text learns to copy, which notes need.
+It has the words of `gainnet.knowledge.visits`, lines of other visits, and no dialogue with its note. Letters repeat in
+their answer what they asked about, so a model that learns this text learns to copy, which notes need.
 """
 
 from __future__ import annotations
