@@ -96,6 +96,13 @@ class Distillation(Section):
     top_k: Count = 16
 
 
+class Rehearsal(Section):
+    """What the cloud does so that the foundation model keeps what it knew: it goes over public text after each merge."""
+
+    texts: Annotated[int, Field(ge=0)] = 64
+    learning_rate: Positive = 5e-4
+
+
 class Privacy(Section):
     """Differential privacy of ends: of each update, or of each example of an end (DP-SGD through Opacus).
 
@@ -148,6 +155,14 @@ class Incentive(Section):
     permutations: Count = 8
 
 
+class Tiers(Section):
+    """The cards of the models that answer requests at each tier; their quality follows what the loop measures."""
+
+    end: str = "notes-end"
+    edge: str = "notes-edge"
+    cloud: str = "notes-cloud"
+
+
 class Knowledge(Section):
     """The knowledge loop.
 
@@ -156,22 +171,33 @@ class Knowledge(Section):
             data in one place.
         service: name of the learning service of the demand, whose tasks the rounds are.
         requests: name of the text service whose requests the models answer.
+        cards: the models that answer them.
+        closed: whether anything is learnt; False is the same network with the loop switched off.
         rounds: how many, ``period_s`` apart; a round's tasks are due ``deadline_s`` after it starts.
+        starts: a round starts at every period, or only where edges have new data or see their loss rise (drift).
+        arriving: part of each end's examples that arrive in the course of the run, evenly over the rounds.
         participation: part of each edge's ends that take part in a round.
         loss: part of the participants that are lost in a round, besides what the network loses.
-        ranks: of the ends' adapters, dealt out in turn; ``edge_rank`` is what edges keep.
+        ranks: of the ends' adapters, dealt out in turn; ``edge_rank`` is what edges and the cloud keep.
         local_epochs: how often an end goes over its data in a round.
+        split: whether an end leaves its middle layers to its edge: where that is what fits or is faster, never, or always.
+        kept: what an edge may keep of its own beside the cloud's knowledge; its held-out data choose among these.
+        test: notes that are written for each score at the end, 0 for all.
     """
 
     arm: Literal["gainnet", "flat", "local", "central"] = "gainnet"
     service: str = "learning"
     requests: str = "notes"
+    cards: Tiers = Tiers()
+    closed: bool = True
     foundation: Foundation = SmallModel()
     end_model: SmallModel = SmallModel(layers=2, width=64, heads=2, kv_heads=1, steps=200)
     data: Data = Synthetic()
     rounds: Count = 6
     period_s: Positive = 10.0
     deadline_s: Positive = 8.0
+    starts: Literal["period", "drift"] = "period"
+    arriving: Fraction = 0.0
     participation: PositiveFraction = 1.0
     loss: Fraction = 0.0
     ranks: Annotated[tuple[Count, ...], Field(min_length=1)] = (8,)
@@ -179,18 +205,20 @@ class Knowledge(Section):
     local_epochs: Count = 1
     batch: Count = 8
     learning_rate: Positive = 2e-3
+    split: Literal["auto", "never", "always"] = "auto"
     aggregation: Literal["fedit", "ffa", "flexlora", "flora"] = "flexlora"
     secure: bool = False
-    closed: bool = True
-    placement: Literal["matched", "fixed"] = "matched"
+    kept: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (0.0, 0.5, 1.0)
     compression: Compression = Compression()
     distillation: Distillation = Distillation()
+    rehearsal: Rehearsal = Rehearsal()
     privacy: Privacy = Privacy()
     robust: Robust = Robust()
     poison: Poison | None = None
     gate: Gate = Gate()
     incentive: Incentive = Incentive()
     registry: str | None = None
+    test: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -198,8 +226,8 @@ class Knowledge(Section):
             raise ValueError("deadline_s must be at most period_s: a round ends before the next begins")
         if self.secure and self.aggregation != "ffa":
             raise ValueError("secure: masked sums are linear, so aggregation must be ffa")
-        if self.secure and len(set(self.ranks)) > 1:
-            raise ValueError("secure: masked updates must have one shape, so ranks must be one number")
+        if (self.secure or self.aggregation in ("ffa", "fedit")) and len(set(self.ranks)) > 1:
+            raise ValueError(f"ranks: {self.aggregation} averages factors of one shape, so ranks must be one number")
         if max(self.ranks) > self.edge_rank:
             raise ValueError("edge_rank must be at least the largest of ranks")
         return self

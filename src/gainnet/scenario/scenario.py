@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from gainnet.scenario.demand import Demand, Image
 from gainnet.scenario.execution import CellOutage, EdgeDown, Execution, LinkDegradation
+from gainnet.scenario.knowledge import Knowledge
 from gainnet.scenario.models import Adapter, Card, card
 from gainnet.scenario.network import Network
 from gainnet.scenario.orchestrator import Orchestrator
@@ -28,6 +29,7 @@ class Scenario(Section):
     demand: Demand
     orchestrator: Orchestrator = Orchestrator()
     execution: Execution = Execution()
+    knowledge: Knowledge | None = None
 
     @property
     def frames(self) -> int:
@@ -82,4 +84,33 @@ class Scenario(Section):
                 raise ValueError(f"{where}.cell = {fault.cell}, but the network has cells 0 to {cells - 1}")
             if isinstance(fault, EdgeDown | LinkDegradation) and fault.edge is not None and fault.edge >= edges:
                 raise ValueError(f"{where}.edge = {fault.edge}, but the network has edges 0 to {edges - 1}")
+        return self
+
+    @model_validator(mode="after")
+    def _knowledge_names_what_exists(self) -> Self:
+        config = self.knowledge
+        if config is None:
+            return self
+        for field, kind in (("service", "learning"), ("requests", "text")):
+            name = getattr(config, field)
+            found = self.demand.services.get(name)
+            if found is None or found.kind != kind:
+                fitting = [n for n, s in self.demand.services.items() if s.kind == kind]
+                raise ValueError(
+                    f"knowledge.{field}: {name!r} is no service of kind {kind!r}: {', '.join(fitting) or 'none'}"
+                )
+        asked = self.demand.services[config.requests].models
+        for tier in ("end", "edge", "cloud"):
+            if (name := getattr(config.cards, tier)) not in asked:
+                raise ValueError(
+                    f"knowledge.cards.{tier}: {name!r} is not among demand.services.{config.requests}.models"
+                )
+        if config.poison is not None and config.poison.edge >= self.network.edges:
+            raise ValueError(
+                f"knowledge.poison.edge = {config.poison.edge}, but there are edges 0 to {self.network.edges - 1}"
+            )
+        if config.rounds * config.period_s > self.duration_s + 1e-9:
+            raise ValueError(
+                f"knowledge.rounds: {config.rounds} rounds of {config.period_s} s do not fit into {self.duration_s} s"
+            )
         return self
