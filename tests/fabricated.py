@@ -49,7 +49,7 @@ def state(frame: int, frame_s: float, position_m: np.ndarray, cell: np.ndarray) 
     users = len(position_m)
     zeros = np.zeros((users, 1))
     links = LinkView(zeros, zeros, zeros)
-    health = Health(np.ones(1, bool), np.ones(1, bool), np.ones(1))
+    health = Health(np.ones(1, bool), np.ones(1, bool), np.ones(1), np.ones(users, bool))
     none = np.zeros((1, 1))
     load = Load(
         np.zeros(1), np.zeros(users), np.zeros(users, np.int64), np.zeros(users), none, none > 0, none,

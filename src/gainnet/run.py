@@ -10,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
 
 from gainnet.demand.demand import Demand
 from gainnet.demand.task import Tasks
+from gainnet.errors import InputError
 from gainnet.execution.fault import Schedule
 from gainnet.execution.outcome import Outcomes, Usage
 from gainnet.execution.simulated import Execution
@@ -109,14 +110,16 @@ class Run:
             self.orchestrator,
             nodes,
             base_station(config.radio.base_station),
-            Schedule(scenario.execution.faults, topology),
-            resident=_resident(scenario, topology.clouds, topology.edges),
+            Schedule(scenario.execution.faults, topology, ends=config.ends, seed=seed),
+            resident=_resident(scenario, topology.clouds, topology.edges, nodes.memory_byte, cards.size_byte),
             frame_s=scenario.frame_s,
             pace=scenario.orchestrator.pace,
             patience_s=scenario.orchestrator.patience_s,
             rng=stream(seed, "execution"),
             load_initial=config.load_initial,
         )
+        self._seen: NetworkState | None = None
+        self._link_use = np.zeros(len(topology.link_a))
         self._state: NetworkState | None = None
         self._posed: Posed | None = None
         self._arrived = 0
@@ -126,7 +129,7 @@ class Run:
         state = self.network.advance(self.execution.load)
         arrived: Tasks = self.demand.arrive(state)
         self._arrived = len(arrived)
-        self._state = state
+        self._state = self._seen = state
         self._posed = self.orchestrator.pose(state, self.execution.pending(arrived))
         return self._posed.problem
 
@@ -148,6 +151,7 @@ class Run:
                 outcomes,
                 usage,
             )
+        self._link_use = usage.link_use
         self._state = self._posed = None
         return Frame(state, posed, plan, outcomes, usage)
 
@@ -165,6 +169,61 @@ class Run:
         """One frame with the scenario's own matcher."""
         self.observe()
         return self.commit(self.match(), recorder)
+
+    def set_quality(self, model: str, quality: float) -> None:
+        """Change the quality of a model of this run: tasks posed from the next `observe` on are judged by it.
+
+        Errors: InputError for a model that is not in use, an adapter, or a quality outside [0, 1].
+        """
+        artifacts = self.scenario.artifacts
+        if model not in artifacts:
+            raise InputError(f"models: {model!r} is not in use: {', '.join(artifacts)}")
+        artifact = self.orchestrator.tables.artifact
+        if artifact["kind"][artifacts.index(model)] == card.Kind.ADAPTER:
+            raise InputError(f"models.{model}: is an adapter, it has no quality of its own")
+        if not 0.0 <= quality <= 1.0:
+            raise InputError(f"models.{model}.quality = {quality:g}, must be at least 0 and at most 1")
+        artifact["quality"][artifacts.index(model)] = quality
+
+    def link_rates(self) -> tuple[Float[np.ndarray, " end"], Float[np.ndarray, " end"]]:
+        """Uplink and downlink of every end in bit/s, as last observed, were it alone on its serving cell's whole band.
+
+        0 where it has no service; before the first frame, what will be observed in it.
+        """
+        links = (self._seen or _first_state(self.scenario)).observed
+        band_hz = self.network.blocks * self.network.block_hz
+        return links.uplink_bit_per_s_hz[:, 0] * band_hz, links.downlink_bit_per_s_hz[:, 0] * band_hz
+
+    def transfer_s(self, source: int, sink: int, bit: float) -> float:
+        """Time that ``bit`` takes from a fixed node to another over the backhaul, store and forward; inf over a dead link.
+
+        Each link gives what running tasks did not use of it in the last frame. The transfer is weighed, not booked: what
+        edges and the cloud send each other in a round is small against their links, and slows nobody else.
+        """
+        topology, pool, load = self.network.topology, self.orchestrator.pool, self.execution.load
+        path = source * topology.fixed + sink
+        links = topology.path_link[topology.path_ptr[path] : topology.path_ptr[path + 1]]
+        given = self.orchestrator.capacity(load.health)[pool.link_start :][links]
+        free = given * np.maximum(1.0 - self._link_use[links], 0.0)
+        with np.errstate(divide="ignore"):
+            seconds = topology.link_latency_s[links] + (bit / free if bit > 0.0 else 0.0)
+        return float(seconds.sum())
+
+
+def _first_state(scenario: Scenario) -> NetworkState:
+    """The network at time 0, before anything was done."""
+    run = Run(scenario)
+    return run.network.advance(run.execution.load)
+
+
+def home_edges(scenario: Scenario) -> Int[np.ndarray, " end"]:
+    """The home of every end: the edge (0 is the first) of its serving cell at time 0, or of the nearest cell without one."""
+    run = Run(scenario)
+    state, topology = run.network.advance(run.execution.load), run.network.topology
+    serving = state.candidate[:, 0]
+    apart_m = np.linalg.norm(state.position_m[:, None] - topology.cell_xy_m, axis=-1)
+    cell = np.where(serving >= 0, serving, apart_m.argmin(axis=1))
+    return np.asarray(topology.cell_edge[cell] - topology.clouds)
 
 
 def simulate(
@@ -192,12 +251,19 @@ def simulate(
     return recorder
 
 
-def _resident(scenario: Scenario, clouds: int, edges: int) -> Bool[np.ndarray, "node artifact"]:
-    """Which artifacts each node holds at the start."""
+def _resident(
+    scenario: Scenario,
+    clouds: int,
+    edges: int,
+    memory_byte: Float[np.ndarray, " node"],
+    size_byte: Float[np.ndarray, " artifact"],
+) -> Bool[np.ndarray, "node artifact"]:
+    """Which artifacts each node holds at the start: those its tier names, in order, as far as they fit its memory."""
     config, artifacts = scenario.network, scenario.artifacts
     machines = [config.cloud] * clouds + [config.edge] * edges + [config.end]
     held = np.array([[name in machine.resident for name in artifacts] for machine in machines])
-    return np.concatenate([held[:-1], np.repeat(held[-1:], config.ends, axis=0)])
+    named = np.concatenate([held[:-1], np.repeat(held[-1:], config.ends, axis=0)])
+    return np.asarray(named & (np.cumsum(named * size_byte, axis=1) <= memory_byte[:, None]))
 
 
 def _longest_deadline_s(service: Service) -> float:

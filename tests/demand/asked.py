@@ -29,7 +29,7 @@ def written(folder: Path, content: str) -> Path:
 def state(time_s: float, factor: float = 1.0) -> NetworkState:
     """A network without ends at that time, under that demand factor."""
     none, table = np.zeros(0), np.zeros((0, 0))
-    health = Health(none > 0, none > 0, none, demand_factor=factor)
+    health = Health(none > 0, none > 0, none, none > 0, demand_factor=factor)
     whole = none.astype(np.int64)
     load = Load(none, none, whole, none, table, table > 0, table, table.astype(np.int64), table, none, none, health)
     links = LinkView(table, table, table)

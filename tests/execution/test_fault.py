@@ -34,19 +34,19 @@ def _during(kind: str, begin_s: float, end_s: float, **fields: Any) -> dict[str,
 
 
 def test_a_fault_holds_from_its_begin_up_to_its_end() -> None:
-    schedule = Schedule([CellOutage(begin_s=0.3, end_s=0.6, cell=1)], FRAMES)
+    schedule = Schedule([CellOutage(begin_s=0.3, end_s=0.6, cell=1)], FRAMES, ends=4, seed=1)
     up = [bool(schedule.health(frame * 0.1).cell_up[1]) for frame in range(9)]
     assert up == [True] * 3 + [False] * 3 + [True] * 3
     assert schedule.health(0.5).cell_up[0]
 
 
 def test_a_schedule_may_be_asked_backwards() -> None:
-    schedule = Schedule([SensingOutage(begin_s=1.0, end_s=2.0)], FRAMES)
+    schedule = Schedule([SensingOutage(begin_s=1.0, end_s=2.0)], FRAMES, ends=4, seed=1)
     assert [schedule.health(t).sensing_up for t in (2.0, 1.5, 0.0, 1.0)] == [True, False, True, False]
 
 
 def test_health_is_the_same_object_while_nothing_changes() -> None:
-    schedule = Schedule([EdgeDown(begin_s=1.0, end_s=2.0, edge=0)], FRAMES)
+    schedule = Schedule([EdgeDown(begin_s=1.0, end_s=2.0, edge=0)], FRAMES, ends=4, seed=1)
     assert schedule.health(1.1) is schedule.health(1.9)
     assert schedule.health(0.9) is not schedule.health(1.0)
 
@@ -59,7 +59,7 @@ def test_overlapping_faults_add_up() -> None:
         LinkDegradation(begin_s=1.0, end_s=3.0, factor=0.2, edge=0),
         EdgeDown(begin_s=1.0, end_s=2.0, edge=1),
     ]
-    schedule = Schedule(faults, FRAMES)
+    schedule = Schedule(faults, FRAMES, ends=4, seed=1)
     assert [schedule.health(t).demand_factor for t in (0.0, 1.0, 2.0, 3.0)] == [3.0, 6.0, 2.0, 1.0]
     at_edge_0 = (FRAMES.link_a == 1) | (FRAMES.link_b == 1)
     np.testing.assert_allclose(schedule.health(0.0).link_factor, 0.5)
@@ -187,7 +187,7 @@ class _Counted:
 
 
 def test_a_schedule_says_when_the_controller_is_out() -> None:
-    schedule = Schedule([ControllerOutage(begin_s=0.3, end_s=0.6)], FRAMES)
+    schedule = Schedule([ControllerOutage(begin_s=0.3, end_s=0.6)], FRAMES, ends=4, seed=1)
     assert [schedule.health(frame * 0.1).controller_up for frame in range(8)] == [True] * 3 + [False] * 3 + [True] * 2
 
 

@@ -65,6 +65,7 @@ def load(
             cell_up=np.ones(cells, dtype=bool) if up is None else np.asarray(up),
             node_up=np.ones(fixed, dtype=bool),
             link_factor=np.ones(len(net.topology.link_a)),
+            end_up=np.ones(users, dtype=bool),
             sensing_up=sensing_up,
         ),
     )

@@ -30,7 +30,8 @@ def _pool(**orchestrator: Any) -> Pool:
 
 def _health(pool: Pool, **changes: Any) -> Health:
     everything = {"cell_up": np.ones(pool.cells, bool), "node_up": np.ones(pool.fixed, bool)}
-    return Health(**{**everything, "link_factor": np.ones(pool.links), **changes})
+    everything |= {"link_factor": np.ones(pool.links), "end_up": np.ones(pool.users, bool)}
+    return Health(**{**everything, **changes})
 
 
 @settings(max_examples=50, deadline=None)

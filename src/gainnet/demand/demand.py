@@ -16,12 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from gainnet.demand.arrivals import Process, arrivals
 from gainnet.demand.learning import Rounds
 from gainnet.demand.service import Columns, Services, Size, services, sizes
-from gainnet.demand.task import Tasks
+from gainnet.demand.task import ServiceKind, Tasks
+from gainnet.errors import InputError
 from gainnet.network.state import NetworkState
 from gainnet.rng import stream
 from gainnet.scenario import demand as scenario
@@ -98,13 +99,20 @@ class Demand:
         self._block_s = max(frame_s, _BLOCK_TASKS / max(rate_per_s, _BLOCK_TASKS / _BLOCK_MAX_S))
         self._given_s = 0.0
         self._given = 0
+        self._frame_s = frame_s
+        self._frames = 0
+        self._names = tuple(config.services)
+        self._drawn = [source.process.rate_per_s > 0.0 for source in self._sources]
+        self._ends = ends
+        self._asked: list[Columns] = []
         self._open(0, 1)
 
     def arrive(self, state: NetworkState) -> Tasks:
         """The tasks that arrived since the last call and before ``state.time_s``, in the order of their arrival.
 
         Called once a frame, these are the arrivals in [time_s - frame_s, time_s); none have arrived at time 0. The
-        demand factor of the state's health applies to all of them.
+        demand factor of the state's health applies to all of them, except to those that `ask` put in, which come
+        last.
         """
         factor = state.load.health.demand_factor
         parts = []
@@ -118,11 +126,84 @@ class Demand:
                 break
             self._open(self._block + 1, max(1, math.ceil(factor)))
         self._given_s = max(self._given_s, state.time_s)
+        self._frames = round(state.time_s / self._frame_s) + 1
+        parts += self._asked
+        self._asked = []
         if not parts:
             return _NONE
         columns = parts[0] if len(parts) == 1 else {name: np.concatenate([p[name] for p in parts]) for name in _TYPES}
         first, self._given = self._given, self._given + len(columns["arrival_s"])
         return Tasks(task_id=np.arange(first, self._given), **columns)
+
+    def ask(
+        self,
+        service: int,
+        user: Int[np.ndarray, " task"],
+        *,
+        deadline_s: float,
+        prompt_token: Float[np.ndarray, " task"] | float,
+        uplink_bit: Float[np.ndarray, " task"] | float,
+        output_token: Float[np.ndarray, " task"] | float = 0.0,
+        downlink_bit: Float[np.ndarray, " task"] | float = 0.0,
+        value: Float[np.ndarray, " task"] | float | None = None,
+    ) -> float:
+        """Put learning tasks into the demand; they arrive with the next call of `arrive`, at the start of its frame.
+
+        Returns that time: (service, user, arrival_s) tells each task from all others of the run.
+
+        Args:
+            service: index of a learning service that draws no rounds of its own.
+            user: the ends that take part, none twice.
+            deadline_s: when they must have ended (absolute), after they arrive.
+            prompt_token: tokens to train on at the end.
+            uplink_bit: bits to send to the node that aggregates.
+            output_token: tokens to train on at that node, above 0 in split training.
+            downlink_bit: bits to fetch from that node first.
+            value: what each is worth; the service's own value by default.
+
+        Errors: InputError names what is wrong; then nothing was put in.
+        """
+        arrival_s, count = self._frames * self._frame_s, len(user)
+        amounts = {
+            "prompt_token": prompt_token,
+            "output_token": output_token,
+            "uplink_bit": uplink_bit,
+            "downlink_bit": downlink_bit,
+            "value": self._sources[service].value if value is None else value,
+        }
+        given: Columns = {name: np.full(count, amount, np.float64) for name, amount in amounts.items()}
+        self._check(service, user, arrival_s, deadline_s, given)
+        columns: Columns = {name: np.zeros(count, dtype) for name, dtype in _TYPES.items()}
+        columns |= given | {"user": user.astype(np.int64), "service": np.full(count, service)}
+        columns |= {"adapter": np.full(count, -1), "arrival_s": np.full(count, arrival_s)}
+        columns["deadline_s"] = np.full(count, float(deadline_s))
+        if count:
+            self._asked.append(columns)
+        return arrival_s
+
+    def _check(
+        self, service: int, user: Int[np.ndarray, " task"], arrival_s: float, deadline_s: float, given: Columns
+    ) -> None:
+        """InputError where learning tasks that somebody asks for cannot be."""
+        where = f"demand.services.{self._names[service]}"
+        if self.services.kind[service] != ServiceKind.LEARNING:
+            raise InputError(f"{where}.kind: rounds are asked of a learning service")
+        if self._drawn[service]:
+            raise InputError(f"{where}.participation: must be 0 where rounds are asked for, or some come twice")
+        if len(user) and not 0 <= user.min() <= user.max() < self._ends:
+            raise InputError(f"{where}: asked of ends {user.min()} to {user.max()}, there are 0 to {self._ends - 1}")
+        present = [columns["user"] for columns in self._asked if columns["service"][0] == service]
+        everyone = np.concatenate([user, *present])
+        if len(np.unique(everyone)) < len(everyone):
+            raise InputError(f"{where}: an end is asked twice at {arrival_s:g} s")
+        if not arrival_s < deadline_s < np.inf:
+            raise InputError(f"{where}: deadline_s = {deadline_s:g}, must be finite and after the arrival, {arrival_s:g} s")
+        for name, amount in given.items():
+            if not (np.isfinite(amount) & (amount >= 0.0)).all():
+                raise InputError(f"{where}: {name} must be finite and at least 0")
+        nothing = sum(amount for name, amount in given.items() if name != "value") == 0.0
+        if np.any(nothing):
+            raise InputError(f"{where}: a task needs something to do, and these have neither tokens nor bits")
 
     def _open(self, block: int, layers: int) -> None:
         """Draw a block with as many layers, and go to the first task in it that was not handed out yet."""

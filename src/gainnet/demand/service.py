@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
 from gainnet.demand.arrivals import Drawn
@@ -33,12 +33,14 @@ class Services:
         kind: its ServiceKind.
         model_ptr: the models that may serve service s are ``model_index[model_ptr[s]:model_ptr[s + 1]]``.
         model_index: artifact indices of the model variants allowed.
+        nearest: whether its tasks go to the nearest edge without being matched (learning services may say so).
     """
 
     names: tuple[str, ...]
     kind: Int[np.ndarray, " service"]
     model_ptr: Int[np.ndarray, " service_edge"]
     model_index: Int[np.ndarray, " allowed"]
+    nearest: Bool[np.ndarray, " service"]
 
 
 def services(config: scenario.Demand, artifacts: Sequence[str]) -> Services:
@@ -52,6 +54,12 @@ def services(config: scenario.Demand, artifacts: Sequence[str]) -> Services:
         kind=np.array([_KINDS[service.kind] for service in config.services.values()], dtype=np.int64),
         model_ptr=np.cumsum([0, *(len(models) for models in allowed)]),
         model_index=np.concatenate(allowed),
+        nearest=np.array(
+            [
+                isinstance(service, scenario.Learning) and service.placement == "nearest"
+                for service in config.services.values()
+            ]
+        ),
     )
 
 

@@ -27,6 +27,7 @@ class Stage(IntEnum):
     UPLOAD = 7
     AGGREGATE = 8
     TRANSFER = 9  # over one backhaul link; a pattern adds it where consecutive stages lie apart
+    SPLIT = 10  # training of the layers that an end leaves to the node that aggregates
 
 
 class ServiceKind(IntEnum):
@@ -42,8 +43,10 @@ GRAPHS: Mapping[ServiceKind, tuple[Stage, ...]] = {
     ServiceKind.TEXT: (Stage.UPLINK, Stage.PREFILL, Stage.DECODE, Stage.DOWNLINK),
     ServiceKind.IMAGE: (Stage.UPLINK, Stage.DENOISE, Stage.DOWNLINK),
     ServiceKind.PERCEPTION: (Stage.SENSE, Stage.UPLINK, Stage.PREFILL, Stage.DECODE, Stage.DOWNLINK),
-    ServiceKind.LEARNING: (Stage.TRAIN, Stage.UPLOAD, Stage.AGGREGATE),
+    ServiceKind.LEARNING: (Stage.DOWNLINK, Stage.TRAIN, Stage.UPLOAD, Stage.SPLIT, Stage.AGGREGATE),
 }
+"""The stages of each kind, in order. A learning task leaves out those that have nothing to do: a round that fetches no
+adapter its downlink, one that trains on the end alone its split part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +61,13 @@ class Tasks:
         deadline_s: when it must have ended (absolute time).
         quality_min: least quality that satisfies it.
         value: what it is worth when satisfied.
-        prompt_token: tokens to prefill (text: prompt; perception: scene tokens; learning: tokens to train on).
-        output_token: tokens to decode.
+        prompt_token: tokens to prefill (text: prompt; perception: scene tokens; learning: tokens to train on at the end).
+        output_token: tokens to decode (learning: tokens to train on at the node that aggregates, > 0 in split training;
+            ``prompt_token / (prompt_token + output_token)`` is then the part of the model that the end trains).
         step: denoising steps asked for.
         image: images asked for.
-        uplink_bit: bits from the end up (prompt, features, or the adapter of a learning round).
-        downlink_bit: bits back to the end.
+        uplink_bit: bits from the end up (prompt, features, or what a learning round sends: update and activations).
+        downlink_bit: bits back to the end (of a learning round before it trains: the adapter, and gradients).
         adapter: artifact index of the adapter asked for, -1 for none.
         target_range_m: range of the target to sense from the end.
     """

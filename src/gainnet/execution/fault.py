@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Int
 
 from gainnet.network.state import Health
 from gainnet.network.topology import Topology
+from gainnet.rng import stream
 from gainnet.scenario.execution import (
     CellOutage,
     ControllerOutage,
     DemandSurge,
     EdgeDown,
+    EndDown,
     Fault,
     LinkDegradation,
     SensingOutage,
@@ -20,11 +23,21 @@ from gainnet.scenario.execution import (
 
 
 class Schedule:
-    """The health of a network at any time of the run."""
+    """The health of a network at any time of the run.
 
-    def __init__(self, faults: Sequence[Fault], topology: Topology) -> None:
+    Args:
+        faults: what fails, and when.
+        topology: cells, fixed machines and links.
+        ends: how many ends there are.
+        seed: of the run; ends that fail are drawn from its stream ``faults``.
+    """
+
+    def __init__(self, faults: Sequence[Fault], topology: Topology, *, ends: int, seed: int) -> None:
         self._faults = faults
         self._topology = topology
+        self._ends = ends
+        rng = stream(seed, "faults")
+        self._down = [_ends_of(fault, ends, rng) for fault in faults]
         self._changes = np.unique([time for fault in faults for time in (fault.begin_s, fault.end_s)])
         self._interval = -1
         self._health = self._at(-1.0)
@@ -42,13 +55,16 @@ class Schedule:
         cell_up = np.ones(len(topology.cell_edge), np.bool_)
         node_up = np.ones(topology.fixed, np.bool_)
         link_factor = np.ones(len(topology.link_a))
+        end_up = np.ones(self._ends, np.bool_)
         sensing_up, controller_up, demand_factor = True, True, 1.0
-        for fault in self._faults:
+        for fault, down in zip(self._faults, self._down, strict=True):
             if not fault.begin_s <= time_s < fault.end_s:
                 continue
             match fault:
                 case EdgeDown():
                     node_up[topology.clouds + fault.edge] = False
+                case EndDown():
+                    end_up[down] = False
                 case CellOutage():
                     cell_up[fault.cell] = False
                 case SensingOutage():
@@ -61,4 +77,14 @@ class Schedule:
                     node = None if fault.edge is None else topology.clouds + fault.edge
                     touched = (topology.link_a == node) | (topology.link_b == node)
                     link_factor[touched if node is not None else slice(None)] *= fault.factor
-        return Health(cell_up, node_up, link_factor, sensing_up, demand_factor, controller_up)
+        return Health(cell_up, node_up, link_factor, end_up, sensing_up, demand_factor, controller_up)
+
+
+def _ends_of(fault: Fault, ends: int, rng: np.random.Generator) -> Int[np.ndarray, " down"]:
+    """The ends that a fault takes down; a fraction is of all, rounded, and at least one."""
+    if not isinstance(fault, EndDown):
+        return np.empty(0, np.int64)
+    if fault.ends is not None:
+        return np.array(fault.ends, np.int64)
+    assert fault.fraction is not None
+    return np.sort(rng.permutation(ends)[: max(1, round(fault.fraction * ends))])

@@ -17,24 +17,27 @@ from gainnet.orchestrator.stage_kernel import (
     CELL,
     DENOISE,
     KIND,
-    LEARNING,
     LEVEL,
     MODEL,
     NODE,
     PREFILL,
     SENSING,
+    SPLIT,
     TRAIN,
     WAIT,
     TaskColumns,
     View,
     expand,
+    holder_of,
+    reserved_byte,
+    reserver_of,
 )
 from gainnet.orchestrator.tables import Tables
 from gainnet.orchestrator.worth_kernel import windows
 
 R_TASK, R_USER, R_SERVICE, R_CELL, R_NODE, R_MODEL, R_ADAPTER, R_SENSING, R_LEVEL, R_STAGE, R_STAGES = range(11)
-R_HANDOVER, R_LOOKS, R_STATUS, R_RESULT = range(11, 15)
-RUNNING_INTS = 15
+R_HANDOVER, R_LOOKS, R_STATUS, R_RESULT, R_HOLDER, R_RESERVER = range(11, 17)
+RUNNING_INTS = 17
 R_ARRIVAL, R_DEADLINE, R_QUALITY, R_QUALITY_MIN, R_VALUE, R_ACCURACY, R_READY, R_ENERGY, R_COST, R_START = range(10)
 R_END, R_CACHE = range(10, 12)
 RUNNING_FLOATS = 12
@@ -65,12 +68,6 @@ class Residency(NamedTuple):
     used_s: NDArray[np.float64]
     cache_byte: NDArray[np.float64]
     load_free_s: NDArray[np.float64]
-
-
-@inner
-def holder_of(tables: Tables, kind: int, user: int, node: int) -> int:
-    """The node that must hold the model: the end itself for a learning task, else the node that computes."""
-    return tables.run[0].fixed + user if kind == LEARNING else node
 
 
 @inner
@@ -121,15 +118,25 @@ def hold(tables: Tables, residency: Residency, node: int, artifact: int, now_s: 
 
 @inner
 def hold_all(
-    tables: Tables, residency: Residency, node: int, model: int, adapter: int, cache_byte: float, now_s: float
+    tables: Tables,
+    residency: Residency,
+    node: int,
+    model: int,
+    adapter: int,
+    reserver: int,
+    reserve_byte: float,
+    now_s: float,
 ) -> int:
-    """Pin a task's model and adapter and reserve its KV cache, all or nothing. Returns loads begun, or -1."""
+    """Pin a task's model and adapter at a node and reserve memory (KV cache) at another or the same, all or nothing.
+
+    Returns loads begun, or -1.
+    """
     first = hold(tables, residency, node, model, now_s)
     if first < 0:
         return -1
     second = hold(tables, residency, node, adapter, now_s) if adapter >= 0 else 0
-    if second >= 0 and make_room(tables, residency, node, cache_byte):
-        residency.cache_byte[node] += cache_byte
+    if second >= 0 and make_room(tables, residency, reserver, reserve_byte):
+        residency.cache_byte[reserver] += reserve_byte
         return first + second
     residency.pinned[node, model] -= 1
     if second >= 0 and adapter >= 0:
@@ -138,21 +145,21 @@ def hold_all(
 
 
 @inner
-def release(tables: Tables, running: Running, residency: Residency, row: int, now_s: float) -> None:
+def release(running: Running, residency: Residency, row: int, now_s: float) -> None:
     """Unpin what a task held."""
     ints = running.ints[row]
-    kind = tables.service_kind[ints[R_SERVICE]]
-    node = holder_of(tables, kind, ints[R_USER], ints[R_NODE])
+    node, reserver = ints[R_HOLDER], ints[R_RESERVER]
     for artifact in (ints[R_MODEL], ints[R_ADAPTER]):
         if artifact >= 0 and residency.pinned[node, artifact] > 0:
             residency.pinned[node, artifact] -= 1
             residency.used_s[node, artifact] = now_s
-    residency.cache_byte[node] = max(0.0, residency.cache_byte[node] - running.floats[row, R_CACHE])
+    residency.cache_byte[reserver] = max(0.0, residency.cache_byte[reserver] - running.floats[row, R_CACHE])
 
 
 @inner
-def artifact_ready_s(residency: Residency, ints: NDArray[np.int64], holder: int) -> float:
+def artifact_ready_s(residency: Residency, ints: NDArray[np.int64]) -> float:
     """When both a task's model and its adapter may be used."""
+    holder = ints[R_HOLDER]
     ready = residency.ready_s[holder, ints[R_MODEL]]
     if ints[R_ADAPTER] >= 0:
         ready = max(ready, residency.ready_s[holder, ints[R_ADAPTER]])
@@ -160,14 +167,16 @@ def artifact_ready_s(residency: Residency, ints: NDArray[np.int64], holder: int)
 
 
 @inner
-def enter_stage(tables: Tables, running: Running, residency: Residency, row: int, at_s: float) -> None:
-    """Set when the current stage may begin: after its link's latency, and not before its model is there."""
+def enter_stage(running: Running, residency: Residency, row: int, at_s: float) -> None:
+    """Set when the current stage may begin: after its link's latency, and not before its model is there.
+
+    An end that trains a part of a model that another node holds reads that part from its own storage.
+    """
     ints = running.ints[row]
     stage = ints[R_STAGE]
     kind = running.stage_ints[row, stage, KIND]
-    if kind in (PREFILL, DENOISE, TRAIN):
-        holder = holder_of(tables, tables.service_kind[ints[R_SERVICE]], ints[R_USER], ints[R_NODE])
-        running.floats[row, R_READY] = max(at_s, artifact_ready_s(residency, ints, holder))
+    if kind in (PREFILL, DENOISE, SPLIT) or (kind == TRAIN and ints[R_HOLDER] != ints[R_NODE]):
+        running.floats[row, R_READY] = max(at_s, artifact_ready_s(residency, ints))
     else:
         running.floats[row, R_READY] = at_s + running.stage_floats[row, stage, WAIT]
 
@@ -198,13 +207,10 @@ def admit(
             continue
         p = pattern_ints[choice[i]]
         number = pattern_floats[choice[i]]
-        user, kind = tasks.user[i], tables.service_kind[tasks.service[i]]
         node, model, adapter = p[NODE], p[MODEL], p[ADAPTER]
-        holder = holder_of(tables, kind, user, node)
-        cache = 0.0
-        if kind != LEARNING:
-            cache = (tasks.prompt_token[i] + tasks.output_token[i]) * tables.artifact[model].kv_byte_per_token
-        begun = hold_all(tables, residency, holder, model, adapter, cache, view.now_s)
+        holder, reserver = holder_of(tables, tasks, i, node), reserver_of(tables, tasks, i, node)
+        cache = reserved_byte(tables, tasks, i, model)
+        begun = hold_all(tables, residency, holder, model, adapter, reserver, cache, view.now_s)
         if begun < 0:
             continue
         loads += begun
@@ -213,10 +219,12 @@ def admit(
         entered[i] = row
         stage_ints, stage_floats = running.stage_ints[row], running.stage_floats[row]
         n = expand(tables, tasks, view, p, number[STEP], number[BATCH], number[WAIT_S], stage_ints, stage_floats)
-        windows(stage_floats, n, tasks.deadline_s[i] - view.now_s, pace, running.stage_end_s[row])
+        planned = 0.0 if tables.service_nearest[tasks.service[i]] > 0 else pace
+        windows(stage_floats, n, tasks.deadline_s[i] - view.now_s, planned, running.stage_end_s[row])
         running.stage_end_s[row, :n] += view.now_s
         ints, floats = running.ints[row], running.floats[row]
-        ints[R_USER], ints[R_SERVICE], ints[R_CELL], ints[R_NODE] = user, tasks.service[i], p[CELL], node
+        ints[R_USER], ints[R_SERVICE], ints[R_CELL], ints[R_NODE] = tasks.user[i], tasks.service[i], p[CELL], node
+        ints[R_HOLDER], ints[R_RESERVER] = holder, reserver
         ints[R_MODEL], ints[R_ADAPTER], ints[R_SENSING], ints[R_LEVEL] = model, adapter, p[SENSING], p[LEVEL]
         ints[R_STAGE], ints[R_STAGES], ints[R_HANDOVER], ints[R_LOOKS], ints[R_STATUS] = 0, n, 0, 0, ACTIVE
         ints[R_TASK], floats[R_ARRIVAL] = tasks.task_id[i], tasks.arrival_s[i]
@@ -225,13 +233,12 @@ def admit(
         floats[R_QUALITY] = number[QUALITY] / number[ACCURACY]
         floats[R_ENERGY] = floats[R_COST] = 0.0
         floats[R_START], floats[R_END] = view.now_s, math.nan
-        enter_stage(tables, running, residency, row, view.now_s)
+        enter_stage(running, residency, row, view.now_s)
     return loads
 
 
 @inner
 def collect(
-    tables: Tables,
     running: Running,
     residency: Residency,
     active: NDArray[np.int64],
@@ -251,7 +258,7 @@ def collect(
             active[stay] = row
             stay += 1
             continue
-        release(tables, running, residency, row, now_s)
+        release(running, residency, row, now_s)
         left[leave] = row
         leave += 1
         if ints[R_STATUS] == LOST and now_s < floats[R_DEADLINE]:

@@ -22,7 +22,7 @@ from gainnet.execution.step_kernel import run_frame
 from gainnet.execution.table import Ledger, Table, concatenate, empty_residency, new_meters, new_work, take
 from gainnet.network.compute import Nodes
 from gainnet.network.energy import END_CIRCUIT_W, radio_energy_j
-from gainnet.network.state import Load, NetworkState
+from gainnet.network.state import Health, Load, NetworkState
 from gainnet.orchestrator.orchestrator import Orchestrator
 from gainnet.orchestrator.pattern import Posed, view_of
 from gainnet.orchestrator.plan import Plan
@@ -113,7 +113,7 @@ class Execution:
         tables, pool = self._tables, self._pool
         health = state.load.health
         end_s = state.time_s + self._frame_s
-        self._forget_failed(health.node_up)
+        self._forget_failed(health)
         loads, refused = self._admit(posed, plan, state)
         rejected = self._refuse(posed.tasks, refused, state.time_s)
         meters = new_meters(pool, tables)
@@ -159,7 +159,8 @@ class Execution:
 
     def _admit(self, posed: Posed, plan: Plan, state: NetworkState) -> tuple[int, Int[np.ndarray, " refused"]]:
         """Enter the chosen patterns; returns loads begun and the tasks that were not admitted."""
-        chosen = int(np.count_nonzero(plan.choice >= 0))
+        choice = posed.choice(plan)
+        chosen = int(np.count_nonzero(choice >= 0))
         everyone = np.arange(len(posed.tasks))
         if chosen == 0:
             return 0, everyone
@@ -174,7 +175,7 @@ class Execution:
             self._pace,
             posed.ints,
             posed.floats,
-            plan.choice,
+            choice,
             self._table.running,
             self._residency,
             self._table.free[:chosen],
@@ -294,9 +295,9 @@ class Execution:
             retry=earlier.retry,
         )
 
-    def _forget_failed(self, node_up: Bool[np.ndarray, " fixed"]) -> None:
+    def _forget_failed(self, health: Health) -> None:
         """A machine that is down has nothing in memory."""
-        down = np.flatnonzero(~node_up)
+        down = np.flatnonzero(~np.concatenate([health.node_up, health.end_up]))
         if len(down):
             residency = self._residency
             residency.resident[down] = False

@@ -140,7 +140,7 @@ def finish_stage(
         ints[R_STATUS] = DONE
         floats[R_END] = at_s
     else:
-        enter_stage(tables, running, residency, row, at_s)
+        enter_stage(running, residency, row, at_s)
 
 
 @inner
@@ -244,12 +244,21 @@ def progress(
 
 @inner
 def lose_failed(
-    tables: Tables, running: Running, node_up: NDArray[np.bool_], active: NDArray[np.int64], now_s: float
+    tables: Tables,
+    running: Running,
+    node_up: NDArray[np.bool_],
+    end_up: NDArray[np.bool_],
+    active: NDArray[np.int64],
+    now_s: float,
 ) -> None:
-    """Mark the tasks whose machine is down and that still need it as lost."""
+    """Mark as lost the tasks whose machine is down and that still need it, and those of ends that are down."""
     for row in active:
         ints = running.ints[row]
         node = ints[R_NODE]
+        if not end_up[ints[R_USER]]:
+            ints[R_STATUS] = LOST
+            running.floats[row, R_END] = now_s
+            continue
         if node >= tables.run[0].fixed or node_up[node]:
             continue
         for s in range(ints[R_STAGE], ints[R_STAGES]):
@@ -313,7 +322,7 @@ def run_frame(
     gives the numbers returned; ``committed`` is what those that stay still need of every pool row.
     """
     pending = np.zeros(running.ints.shape[0], np.bool_)
-    lose_failed(tables, running, view.node_up, active, view.now_s)
+    lose_failed(tables, running, view.node_up, view.end_up, active, view.now_s)
     for row in active:
         follow_radio(tables, view, running, row, view.now_s, pending)
     step_s = frame_s / steps
@@ -323,6 +332,6 @@ def run_frame(
             view.sensing_up, work, meters, rng,
         )  # fmt: skip
     end_s = view.now_s + frame_s
-    stay, leave = collect(tables, running, residency, active, end_s, abandon_s, left)
+    stay, leave = collect(running, residency, active, end_s, abandon_s, left)
     commit_rows(tables, running, active[:stay], end_s, committed)
     return stay, leave

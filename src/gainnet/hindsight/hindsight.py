@@ -122,7 +122,9 @@ def _watch(run: Run) -> _Seen:
     scenario, network = run.scenario, run.network
     radio, frames, frame_s = scenario.network.radio, scenario.frames, scenario.frame_s
     fading = Fading(scenario.network, seed=scenario.seed, frame_s=frame_s)
-    schedule = Schedule(scenario.execution.faults, network.topology)
+    schedule = Schedule(
+        scenario.execution.faults, network.topology, ends=scenario.network.ends, seed=scenario.seed
+    )
     flat = link.ladder(radio)[:, 0]
     up, down, nearest_m = np.zeros((3, frames, scenario.network.ends))
     sensing_up = np.zeros(frames, np.bool_)
@@ -196,9 +198,8 @@ def _relax(run: Run, seen: _Seen) -> Relaxation:
     fixed = seen.given[:, pool.compute_start : pool.end_start].reshape(frames, pool.fixed, -1).sum(axis=2)
     given = np.stack([fixed[:, tiers == tier].sum(axis=1) for tier in Tier], axis=1)
     given[:, 0] = seen.given[:, : pool.compute_start].sum(axis=1)
-    return Relaxation(
-        ptr, tier, options, tasks.user, first, last, given, end_given=float(seen.given[0, pool.end_start])
-    )
+    ends = seen.given[:, pool.end_start : pool.link_start]
+    return Relaxation(ptr, tier, options, tasks.user, first, last, given, end_given=float(ends.max()))
 
 
 def _sensing_from(up: Bool[np.ndarray, " frame"]) -> Int[np.ndarray, " frame"]:
@@ -231,7 +232,8 @@ def _view(users: int, tables: Tables) -> stages.View:
     one, none = np.ones((users, 1)), np.ones((0, 0))
     return stages.View(
         now_s=0.0, candidate=np.zeros((users, 1), np.int64), uplink=one, downlink=one, uplink_power_w=one,
-        cell_distance_m=one, sensing_up=True, node_up=np.ones(int(tables.run[0]["fixed"]), np.bool_), batch=none,
+        cell_distance_m=one, sensing_up=True, node_up=np.ones(int(tables.run[0]["fixed"]), np.bool_),
+        end_up=np.ones(users, np.bool_), batch=none,
         resident=np.ones((0, 0), np.bool_), ready_s=none, pinned=np.zeros((0, 0), np.int64), spare_edge=NO_EDGES,
         bid=NO_BIDS,
     )  # fmt: skip

@@ -30,6 +30,7 @@ from gainnet.orchestrator.stage_kernel import (
     RATE,
     SENSE,
     SENSING,
+    SPLIT,
     TASK,
     TOKEN_CACHE,
     TOKEN_WEIGHT,
@@ -42,6 +43,8 @@ from gainnet.orchestrator.stage_kernel import (
     View,
     accuracy_of,
     expand,
+    holder_of,
+    reserved_byte,
 )
 from gainnet.orchestrator.tables import Tables
 from gainnet.orchestrator.worth_kernel import quality_of, stage_cost
@@ -84,7 +87,7 @@ def weigh(
             option[BLOCK_S] += work
             at += work / floats[s, RATE]
             continue
-        if kind in (PREFILL, DENOISE, TRAIN):
+        if kind in (PREFILL, DENOISE, SPLIT) or (kind == TRAIN and holder_of(tables, tasks, i, node) != node):
             at = max(at, ready_s)
         if kind == DECODE:
             alone = floats[s, TOKEN_WEIGHT] + floats[s, TOKEN_CACHE]
@@ -177,7 +180,7 @@ def options_of(
         for place in range(-1 if kind != LEARNING else 0, len(places)):
             home = fixed + tasks.user[i]
             node = home if place < 0 else places[place]
-            holder = home if kind == LEARNING else node
+            holder = holder_of(tables, tasks, i, node)
             for m in range(tables.model_ptr[service], tables.model_ptr[service + 1]):
                 model = tables.model_index[m]
                 adapter = tasks.adapter[i] if kind == IMAGE else -1
@@ -190,6 +193,8 @@ def options_of(
                 pick[NODE], pick[MODEL], pick[ADAPTER], pick[SENSING], pick[LEVEL] = node, model, adapter, NO_SENSING, 0
                 step = least_step(tables, tasks, kind, pick)
                 if step < 0.0 or size > tables.node[holder].memory_byte:
+                    continue
+                if kind == LEARNING and reserved_byte(tables, tasks, i, model) > tables.node[home].memory_byte:
                     continue
                 senses = kind == PERCEPTION
                 for sensing in range(END_SENSES if senses else NO_SENSING, (CELL_SENSES if senses else NO_SENSING) + 1):

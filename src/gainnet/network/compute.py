@@ -49,7 +49,8 @@ class Nodes:
 def build(config: Network, *, clouds: int, edges: int) -> Nodes:
     """The nodes of a scenario's network: ``clouds`` clouds, ``edges`` edges and ``config.ends`` ends.
 
-    ``config.<tier>.count`` is the number of accelerators of each node of that tier.
+    ``config.<tier>.count`` is the number of accelerators of each node of that tier; ``config.end_scale`` multiplies speed,
+    memory bandwidth and memory of the ends, in turn.
 
     Raises:
         ValueError: a hardware preset that is not known (a validated scenario has none).
@@ -61,12 +62,15 @@ def build(config: Network, *, clouds: int, edges: int) -> Nodes:
     def spread(values: list[float]) -> Float[np.ndarray, " node"]:
         return np.repeat(np.array(values, dtype=np.float64), repeats)
 
+    scale = np.ones(sum(repeats))
+    scale[clouds + edges :] = np.resize(np.array(config.end_scale, dtype=np.float64), config.ends)
     return Nodes(
         tier=np.repeat(np.array([Tier.CLOUD, Tier.EDGE, Tier.END], dtype=np.int64), repeats),
         count=spread([float(machine.count) for machine in machines]),
-        flop_per_s=spread([kind.flop_per_s * kind.efficiency for kind in kinds]),
-        byte_per_s=spread([kind.memory_bandwidth_byte_per_s * kind.bandwidth_efficiency for kind in kinds]),
-        memory_byte=spread([kind.memory_byte * machine.count for kind, machine in zip(kinds, machines, strict=True)]),
+        flop_per_s=scale * spread([kind.flop_per_s * kind.efficiency for kind in kinds]),
+        byte_per_s=scale * spread([kind.memory_bandwidth_byte_per_s * kind.bandwidth_efficiency for kind in kinds]),
+        memory_byte=scale
+        * spread([kind.memory_byte * machine.count for kind, machine in zip(kinds, machines, strict=True)]),
         load_byte_per_s=spread([kind.load_byte_per_s for kind in kinds]),
         load_overhead_s=spread([kind.load_overhead_s for kind in kinds]),
         idle_w=spread([kind.idle_w for kind in kinds]),

@@ -30,6 +30,7 @@ class Health:
         cell_up: whether each cell transmits.
         node_up: whether each fixed node (cloud, edge) runs.
         link_factor: fraction of each backhaul link's rate that is left, in [0, 1].
+        end_up: whether each end works.
         sensing_up: whether channel sounding and radar work.
         demand_factor: multiplies every arrival rate.
         controller_up: whether the controller matches and broadcasts.
@@ -38,6 +39,7 @@ class Health:
     cell_up: Bool[np.ndarray, " cell"]
     node_up: Bool[np.ndarray, " fixed"]
     link_factor: Float[np.ndarray, " link"]
+    end_up: Bool[np.ndarray, " user"]
     sensing_up: bool = True
     demand_factor: float = 1.0
     controller_up: bool = True

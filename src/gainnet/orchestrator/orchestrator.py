@@ -142,7 +142,7 @@ class Orchestrator:
         if not self._up:
             return
         self._price[posed.problem.row_id] = plan.price
-        self._lookout.saw(arrived, posed.problem.tasks, int(np.count_nonzero(plan.choice < 0)))
+        self._lookout.saw(arrived, posed.problem.tasks, int(np.count_nonzero(posed.choice(plan) < 0)))
 
     def outlook(self, load: Load, time_s: float) -> Outlook:
         """What a policy may read of the frame that begins at ``time_s``, made once for each ``load``; not to be written to."""
@@ -201,7 +201,7 @@ class Orchestrator:
 
     def _sound(self, state: NetworkState) -> None:
         """Choose the ends that get pilots in this frame."""
-        serving = state.candidate[:, 0]
+        serving = np.where(state.load.health.end_up, state.candidate[:, 0], -1)
         most = self._soundings if state.load.health.sensing_up else 0
         order = np.argsort(-state.observed_error_db, kind="stable")
         choose_sounded(order, serving, most, self.pool.cells, self._sounding_blocks, self.sounding)

@@ -8,16 +8,17 @@ windows that use ``pace`` of the time that is left, and each draws evenly on the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from gainnet.demand.task import Tasks
 from gainnet.network.state import LinkView, NetworkState
 from gainnet.orchestrator import pattern_kernel as kernel
 from gainnet.orchestrator import stage_kernel as stages
+from gainnet.orchestrator.plan import Plan
 from gainnet.orchestrator.pool import Pool
 from gainnet.orchestrator.problem import Problem
 from gainnet.orchestrator.tables import Tables
@@ -36,6 +37,8 @@ class Posed:
         columns: the same, flat, for the kernels.
         ints: description of each pattern: see the column names in `gainnet.orchestrator.pattern_kernel`.
         floats: its steps, quality, energy (J), cost, planned completion (s from now) and least latency (s).
+        placed: of tasks that are not matched, the pattern (a row of ints and floats past those of the problem), -1 for all
+            others; None where every service is matched.
     """
 
     problem: Problem
@@ -43,6 +46,11 @@ class Posed:
     columns: stages.TaskColumns
     ints: Int[np.ndarray, "pattern description"]
     floats: Float[np.ndarray, "pattern number"]
+    placed: Int[np.ndarray, " task"] | None = None
+
+    def choice(self, plan: Plan) -> Int[np.ndarray, " task"]:
+        """The pattern of every task, -1 for a refusal: what the plan chose, and that of tasks that are not matched."""
+        return plan.choice if self.placed is None else np.where(self.placed >= 0, self.placed, plan.choice)
 
 
 class Enumerator:
@@ -53,6 +61,7 @@ class Enumerator:
         self._pool = pool
         self._tables = tables
         self._artifacts = len(tables.artifact)
+        self._all_matched = not tables.service_nearest.any()
         self._setup_cost = _setup_cost(tables)
         self._size_byte = tables.artifact["size_byte"].copy()
         self._patterns_max, self._entries_max, self._tasks_max = 4096, 65_536, 256
@@ -120,7 +129,7 @@ class Enumerator:
             self._grow()
         posed = self._collect(state, tasks, columns, free)
         kernel.forget(scratch)
-        return posed
+        return posed if self._all_matched else set_apart(posed, self._tables.service_nearest[tasks.service] > 0)
 
     def _collect(
         self, state: NetworkState, tasks: Tasks, columns: stages.TaskColumns, free: Float[np.ndarray, " pool_row"]
@@ -155,6 +164,40 @@ class Enumerator:
         return Posed(problem, tasks, columns, scratch.ints[:patterns].copy(), scratch.floats[:patterns].copy())
 
 
+def set_apart(posed: Posed, apart: Bool[np.ndarray, " task"]) -> Posed:
+    """Take the patterns of some tasks out of the problem: each gets its best, and the rows keep what these leave."""
+    problem = posed.problem
+    counts, lengths = np.diff(problem.task_ptr), np.diff(problem.demand_ptr)
+    keep = ~np.repeat(apart, counts)
+    found = np.flatnonzero(apart & (counts > 0))
+    chosen = np.array(
+        [p + np.argmax(problem.value[p : p + n]) for p, n in zip(problem.task_ptr[found], counts[found], strict=True)],
+        np.int64,
+    )
+    entries = np.repeat(np.bincount(chosen, minlength=problem.patterns), lengths) > 0
+    setups = np.unique(problem.setup[chosen])
+    setups = setups[(setups >= 0) & (problem.setup_row[setups] >= 0)]
+    taken = np.bincount(problem.demand_row[entries], problem.demand_amount[entries], problem.rows)
+    taken += np.bincount(problem.setup_row[setups], problem.setup_size[setups], problem.rows)
+    placed = np.full(problem.tasks, -1)
+    placed[found] = np.count_nonzero(keep) + np.arange(len(found))
+    kept_entries = np.repeat(keep, lengths)
+    left = replace(
+        problem,
+        task_ptr=np.concatenate([[0], np.cumsum(np.where(apart, 0, counts))]),
+        value=problem.value[keep],
+        demand_ptr=np.concatenate([[0], np.cumsum(lengths[keep])]),
+        demand_row=problem.demand_row[kept_entries],
+        demand_amount=problem.demand_amount[kept_entries],
+        capacity=np.maximum(problem.capacity - taken, 0.0),
+        setup=problem.setup[keep],
+        tier=problem.tier[keep],
+        nearest=problem.nearest[keep],
+    )
+    rows = np.concatenate([np.flatnonzero(keep), chosen])
+    return Posed(left, posed.tasks, posed.columns, posed.ints[rows], posed.floats[rows], placed)
+
+
 def _setup_cost(tables: Tables) -> Float[np.ndarray, "node artifact"]:
     """What loading an artifact at a node costs: its time and energy meanwhile, weighed as the objective weighs cost."""
     node, artifact, run = tables.node[:, None], tables.artifact[None, :], tables.run[0]
@@ -183,6 +226,7 @@ def view_of(
         cell_distance_m=state.cell_distance_m,
         sensing_up=load.health.sensing_up,
         node_up=load.health.node_up,
+        end_up=load.health.end_up,
         batch=load.batch,
         resident=load.resident,
         ready_s=load.ready_s,

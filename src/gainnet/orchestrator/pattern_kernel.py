@@ -36,7 +36,10 @@ from gainnet.orchestrator.stage_kernel import (
     View,
     accuracy_of,
     expand,
+    holder_of,
     model_wait_s,
+    reserved_byte,
+    reserver_of,
 )
 from gainnet.orchestrator.tables import Tables
 from gainnet.orchestrator.worth_kernel import later_part, on_time, prudent_batch, quality_of, stage_cost, windows
@@ -136,7 +139,8 @@ def try_pattern(
     quality = quality_of(tables, kind, model, adapter, step, accuracy)
     if quality < tasks.quality_min[i]:
         return
-    holder = tables.run[0].fixed + user if kind == LEARNING else node
+    nearest = tables.service_nearest[tasks.service[i]] > 0
+    holder = holder_of(tables, tasks, i, node)
     size = tables.artifact[model].size_byte
     wait = model_wait_s(tables, view.resident, view.ready_s, holder, model, view.now_s)
     if adapter >= 0:
@@ -145,9 +149,11 @@ def try_pattern(
     budget = tasks.deadline_s[i] - view.now_s
     if size > tables.node[holder].memory_byte or wait > budget:
         return
+    if kind == LEARNING and reserved_byte(tables, tasks, i, model) > tables.node[tables.run[0].fixed + user].memory_byte:
+        return
     batch = prudent_batch(view.batch[node, model])
     n = expand(tables, tasks, view, pick, step, batch, wait, ints, floats)
-    least, planned = windows(floats, n, budget, pace, scratch.stage_end_s)
+    least, planned = windows(floats, n, budget, 0.0 if nearest else pace, scratch.stage_end_s)
     if least > budget:
         return
     energy, price, forgone, begin = 0.0, 0.0, 0.0, 0.0
@@ -162,7 +168,7 @@ def try_pattern(
     cost = price + energy * tables.run[0].energy_price_per_j
     early = tables.run[0].latency_weight * (1.0 - least / budget)
     worth = tasks.value[i] * (1.0 + early) * on_time(least, budget, pace) - tables.run[0].cost_weight * cost - forgone
-    if worth <= 0.0:
+    if worth <= 0.0 and not nearest:
         return
     p = scratch.counter[PATTERN_COUNT]
     for column in range(len(pick)):
@@ -183,7 +189,7 @@ def try_pattern(
 
 @inner
 def add_demand(tables: Tables, tasks: TaskColumns, scratch: Scratch, n: int) -> None:
-    """What a pattern draws on each pool row: its stages by their planned ends, transmit energy now, and its KV cache."""
+    """What a pattern draws on each pool row: its stages by their planned ends, transmit energy now, and what it reserves of memory."""
     pick, ints, floats, ends = scratch.pick, scratch.stage_ints, scratch.stage_floats, scratch.stage_end_s
     i, cell, node, model = pick[TASK], pick[CELL], pick[NODE], pick[MODEL]
     first = scratch.counter[ENTRY_COUNT]
@@ -202,9 +208,9 @@ def add_demand(tables: Tables, tasks: TaskColumns, scratch: Scratch, n: int) -> 
         begin = ends[s]
     if transmit > 0.0:
         add_entry(scratch, first, tables.run[0].power_start + cell, transmit)
-    cache = (tasks.prompt_token[i] + tasks.output_token[i]) * tables.artifact[model].kv_byte_per_token
-    if cache > 0.0 and tables.service_kind[tasks.service[i]] != LEARNING:
-        add_entry(scratch, first, tables.run[0].memory_start + node, cache)
+    byte = reserved_byte(tables, tasks, i, model)
+    if byte > 0.0:
+        add_entry(scratch, first, tables.run[0].memory_start + reserver_of(tables, tasks, i, node), byte)
 
 
 @inner
@@ -275,10 +281,16 @@ def try_task(
     tables: Tables, tasks: TaskColumns, view: View, pace: float, cells_considered: int, edges_considered: int,
     scratch: Scratch,
 ) -> None:  # fmt: skip
-    """Every place for the picked task: at home, then behind each candidate cell that is not much worse than the best."""
+    """Every place for the picked task: at home, then behind each candidate cell that is not much worse than the best.
+
+    A task of a service that is not matched has one: its strongest cell's own edge. One of an end that is down has none.
+    """
     pick = scratch.pick
     i = pick[TASK]
     user, kind = tasks.user[i], tables.service_kind[tasks.service[i]]
+    nearest = tables.service_nearest[tasks.service[i]] > 0
+    if not view.end_up[user]:
+        return
     best = min(view.uplink[user, 0], view.downlink[user, 0])
     if kind != LEARNING and (kind != PERCEPTION or view.candidate[user, 0] >= 0):
         pick[NODE] = tables.run[0].fixed + user
@@ -286,7 +298,7 @@ def try_task(
         pick[CELL] = view.candidate[user, 0] if kind == PERCEPTION else -1
         if kind != PERCEPTION or view.downlink[user, 0] > 0.0:
             try_models(tables, tasks, view, pace, scratch)
-    for k in range(min(cells_considered, view.candidate.shape[1])):
+    for k in range(1 if nearest else min(cells_considered, view.candidate.shape[1])):
         cell = view.candidate[user, k]
         weakest = min(view.uplink[user, k], view.downlink[user, k])
         usable = view.downlink[user, k] if kind == PERCEPTION else weakest
@@ -295,6 +307,8 @@ def try_task(
         pick[CANDIDATE], pick[CELL] = k, cell
         for j in range(places(tables, view, cell, edges_considered, scratch.places)):
             pick[NODE] = scratch.places[j]
+            if nearest and pick[NODE] != tables.cell_edge[cell]:
+                continue
             try_models(tables, tasks, view, pace, scratch)
 
 

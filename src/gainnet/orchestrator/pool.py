@@ -103,6 +103,7 @@ class Pool:
         capacity = self.capacity_per_s.copy()
         capacity[: self.compute_start] *= np.repeat(health.cell_up, self.radio_parts)
         capacity[self.compute_start : self.end_start] *= np.repeat(health.node_up, self.compute_parts)
+        capacity[self.end_start : self.link_start] *= health.end_up
         capacity[self.link_start :] *= health.link_factor
         return capacity
 

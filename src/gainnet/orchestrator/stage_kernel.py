@@ -36,7 +36,7 @@ INT_COLUMNS = 2
 AMOUNT, UNIT, RATE, WAIT, FLOP, TOKEN_WEIGHT, TOKEN_CACHE, BLOCK_W = range(8)
 FLOAT_COLUMNS = 8
 
-SENSE, UPLINK, PREFILL, DENOISE, DECODE, DOWNLINK, TRAIN, UPLOAD, AGGREGATE, TRANSFER = (int(s) for s in Stage)
+SENSE, UPLINK, PREFILL, DENOISE, DECODE, DOWNLINK, TRAIN, UPLOAD, AGGREGATE, TRANSFER, SPLIT = (int(s) for s in Stage)
 TEXT, IMAGE, PERCEPTION, LEARNING = (int(k) for k in ServiceKind)
 NO_SENSING, END_SENSES, CELL_SENSES = 0, 1, 2
 RADIO_SENSE, RADIO_UP, RADIO_DOWN = 0, 1, 2
@@ -83,6 +83,7 @@ class View(NamedTuple):
     cell_distance_m: NDArray[np.float64]
     sensing_up: bool
     node_up: NDArray[np.bool_]
+    end_up: NDArray[np.bool_]
     batch: NDArray[np.float64]
     resident: NDArray[np.bool_]
     ready_s: NDArray[np.float64]
@@ -273,6 +274,102 @@ def add_look(
 
 
 @inner
+def split_part(tables: Tables, tasks: TaskColumns, i: int) -> float:
+    """The part of its model that a learning task trains on its end when the rest is trained above; 0 for all others."""
+    output = tasks.output_token[i]
+    if tables.service_kind[tasks.service[i]] != LEARNING or output <= 0.0:
+        return 0.0
+    return tasks.prompt_token[i] / (tasks.prompt_token[i] + output)
+
+
+@inner
+def holder_of(tables: Tables, tasks: TaskColumns, i: int, node: int) -> int:
+    """The node that must hold the model: the one that computes; the end itself where it trains the whole of it."""
+    learns = tables.service_kind[tasks.service[i]] == LEARNING
+    return tables.run[0].fixed + tasks.user[i] if learns and tasks.output_token[i] <= 0.0 else node
+
+
+@inner
+def reserved_byte(tables: Tables, tasks: TaskColumns, i: int, model: int) -> float:
+    """Memory that a task takes besides its model: its KV cache, or the end's part of a model trained in two parts."""
+    if tables.service_kind[tasks.service[i]] == LEARNING:
+        return split_part(tables, tasks, i) * tables.artifact[model].size_byte
+    return (tasks.prompt_token[i] + tasks.output_token[i]) * tables.artifact[model].kv_byte_per_token
+
+
+@inner
+def reserver_of(tables: Tables, tasks: TaskColumns, i: int, node: int) -> int:
+    """The node whose memory that is."""
+    return tables.run[0].fixed + tasks.user[i] if tables.service_kind[tasks.service[i]] == LEARNING else node
+
+
+@inner
+def add_training(
+    tables: Tables,
+    ints: NDArray[np.int64],
+    floats: NDArray[np.float64],
+    n: int,
+    kind: int,
+    node: int,
+    model: int,
+    token: float,
+    wait: float,
+) -> int:
+    """Training of an adapter on its frozen base at a node, unless there is nothing to train on."""
+    if token <= 0.0:
+        return n
+    per_token = 2.0 * tables.artifact[model].flop_per_token
+    work = train_s(
+        token, TRAIN_BATCH_TOKEN, per_token, tables.artifact[model].size_byte, tables.node[node].flop_per_s,
+        tables.node[node].byte_per_s,
+    )  # fmt: skip
+    n = add_stage(ints, floats, n, kind, compute_resource(tables, node, LEARNING), work, 1.0, 1.0, wait)
+    floats[n - 1, FLOP] = train_flop(token, per_token) / work
+    return n
+
+
+@inner
+def add_round(
+    tables: Tables,
+    tasks: TaskColumns,
+    pick: NDArray[np.int64],
+    wait: float,
+    uplink: float,
+    downlink: float,
+    uplink_w: float,
+    ints: NDArray[np.int64],
+    floats: NDArray[np.float64],
+) -> int:
+    """The stages of a learning task: fetch the adapter, train, send up, train the rest, aggregate; without the empty ones.
+
+    In split training the end reads its part of the model from storage before it begins, and the node waits for the model.
+    """
+    i, cell, node, model = pick[TASK], pick[CELL], pick[NODE], pick[MODEL]
+    home, edge = tables.run[0].fixed + tasks.user[i], tables.cell_edge[pick[CELL]]
+    down, up, part = tasks.downlink_bit[i], tasks.uplink_bit[i], split_part(tables, tasks, i)
+    n, at_home, above = 0, wait, 0.0
+    if tasks.output_token[i] > 0.0:
+        at_home, above = 0.0, wait
+        if part > 0.0:
+            at_home = load_s(
+                part * tables.artifact[model].size_byte, 0.0, tables.node[home].load_byte_per_s,
+                tables.node[home].load_overhead_s,
+            )  # fmt: skip
+    if down > 0.0:
+        n = add_path(tables, ints, floats, n, node, edge, down)
+        n = add_radio(tables, ints, floats, n, DOWNLINK, cell, down, downlink, tables.run[0].block_power_w)
+    n = add_training(tables, ints, floats, n, TRAIN, home, model, tasks.prompt_token[i], at_home)
+    if up > 0.0:
+        n = add_radio(tables, ints, floats, n, UPLOAD, cell, up, uplink, uplink_w)
+        n = add_path(tables, ints, floats, n, edge, node, up)
+    n = add_training(tables, ints, floats, n, SPLIT, node, model, tasks.output_token[i], above)
+    if up > 0.0:
+        work = up * AGGREGATE_BYTE_PER_BIT / tables.node[node].byte_per_s
+        n = add_stage(ints, floats, n, AGGREGATE, compute_resource(tables, node, LEARNING), work, 1.0, 1.0, 0.0)
+    return n
+
+
+@inner
 def model_wait_s(
     tables: Tables, resident: NDArray[np.bool_], ready_s: NDArray[np.float64], node: int, artifact: int, now_s: float
 ) -> float:
@@ -317,16 +414,7 @@ def expand(
     if sensing != NO_SENSING:
         n = add_look(tables, ints, floats, n, sensing, pick[LEVEL], cell)
     if kind == LEARNING:
-        work = train_s(
-            prompt, TRAIN_BATCH_TOKEN, 2.0 * tables.artifact[model].flop_per_token, tables.artifact[model].size_byte,
-            tables.node[home].flop_per_s, tables.node[home].byte_per_s,
-        )  # fmt: skip
-        n = add_stage(ints, floats, n, TRAIN, compute_resource(tables, home, kind), work, 1.0, 1.0, wait)
-        floats[n - 1, FLOP] = train_flop(prompt, 2.0 * tables.artifact[model].flop_per_token) / work
-        n = add_radio(tables, ints, floats, n, UPLOAD, cell, uplink_bit, uplink, uplink_w)
-        n = add_path(tables, ints, floats, n, tables.cell_edge[cell], node, uplink_bit)
-        work = uplink_bit * AGGREGATE_BYTE_PER_BIT / tables.node[node].byte_per_s
-        return add_stage(ints, floats, n, AGGREGATE, compute_resource(tables, node, kind), work, 1.0, 1.0, 0.0)
+        return add_round(tables, tasks, pick, wait, uplink, downlink, uplink_w, ints, floats)
     answer = tasks.downlink_bit[i] + (image * tables.artifact[model].image_bit if kind == IMAGE else 0.0)
     local, edge = node == home, tables.cell_edge[max(cell, 0)]
     if local and sensing == CELL_SENSES:

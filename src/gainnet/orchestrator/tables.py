@@ -58,6 +58,7 @@ class Tables(NamedTuple):
     path_link: NDArray[np.int64]
     path_latency_s: NDArray[np.float64]
     service_kind: NDArray[np.int64]
+    service_nearest: NDArray[np.int64]
     model_ptr: NDArray[np.int64]
     model_index: NDArray[np.int64]
 
@@ -122,6 +123,7 @@ def build(
         path_link=topology.path_link,
         path_latency_s=topology.path_latency_s,
         service_kind=services.kind,
+        service_nearest=services.nearest.astype(np.int64),
         model_ptr=services.model_ptr,
         model_index=services.model_index,
     )

@@ -205,9 +205,12 @@ class Perception(Service):
 
 
 class Learning(Service):
-    """Fine-tuning rounds as background load: chosen ends train an adapter, upload it, and a higher tier aggregates.
+    """Fine-tuning rounds: chosen ends train an adapter, upload it, and a higher tier aggregates.
 
-    Every ``period_s`` a round starts and ``participation`` of the ends take part, each with ``train_token`` tokens.
+    Every ``period_s`` a round starts and ``participation`` of the ends take part, each with ``train_token`` tokens; with
+    ``participation`` 0 rounds come from the knowledge loop alone. ``placement`` matched leaves it to the matcher when and
+    where a task of a round is served. Nearest is the reference without orchestration: a task goes over its strongest cell
+    to that cell's own edge, as soon as it comes and as fast as it can, whatever else the network has to do.
     """
 
     kind: Literal["learning"] = "learning"
@@ -216,6 +219,7 @@ class Learning(Service):
     train_token: Distribution
     update_bit: Positive
     quality_min: Distribution = Constant(value=0.0)
+    placement: Literal["matched", "nearest"] = "matched"
 
 
 AnyService = Annotated[Text | Image | Perception | Learning, Field(discriminator="kind")]

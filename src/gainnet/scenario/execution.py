@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gainnet.scenario.quantity import NonNegative, Positive, Section
+from gainnet.scenario.quantity import NonNegative, Positive, PositiveFraction, Section
 
 
 class Span(Section):
@@ -27,6 +27,24 @@ class EdgeDown(Span):
 
     kind: Literal["edge_down"] = "edge_down"
     edge: Annotated[int, Field(ge=0)]
+
+
+class EndDown(Span):
+    """Ends are down: ``ends``, or a ``fraction`` of all, drawn at random.
+
+    What ran on them, or elsewhere for them, is lost and tried again; what they ask meanwhile is refused; they come back
+    with an empty memory.
+    """
+
+    kind: Literal["end_down"] = "end_down"
+    ends: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
+    fraction: PositiveFraction | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.ends is None) == (self.fraction is None):
+            raise ValueError("give either ends (a list) or fraction (of all ends)")
+        return self
 
 
 class CellOutage(Span):
@@ -64,7 +82,7 @@ class ControllerOutage(Span):
 
 
 Fault = Annotated[
-    EdgeDown | CellOutage | SensingOutage | DemandSurge | LinkDegradation | ControllerOutage,
+    EdgeDown | EndDown | CellOutage | SensingOutage | DemandSurge | LinkDegradation | ControllerOutage,
     Field(discriminator="kind"),
 ]
 

@@ -193,7 +193,11 @@ class Machine(Section):
 
 
 class Network(Section):
-    """The physical network of a scenario."""
+    """The physical network of a scenario.
+
+    Ends may differ: the factors ``end_scale`` are dealt out to them in turn, and each end's machine has so many times the
+    speed, memory bandwidth and memory of ``end.hardware``.
+    """
 
     topology: Topology
     mobility: Mobility
@@ -205,6 +209,7 @@ class Network(Section):
     end: Machine
     edge: Machine
     cloud: Machine
+    end_scale: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0,)
     load_initial: PositiveFraction = 0.3
 
     @property

@@ -8,7 +8,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from gainnet.scenario.demand import Demand, Image
-from gainnet.scenario.execution import CellOutage, EdgeDown, Execution, LinkDegradation
+from gainnet.scenario.execution import CellOutage, EdgeDown, EndDown, Execution, LinkDegradation
 from gainnet.scenario.knowledge import Knowledge
 from gainnet.scenario.models import Adapter, Card, card
 from gainnet.scenario.network import Network
@@ -84,6 +84,9 @@ class Scenario(Section):
                 raise ValueError(f"{where}.cell = {fault.cell}, but the network has cells 0 to {cells - 1}")
             if isinstance(fault, EdgeDown | LinkDegradation) and fault.edge is not None and fault.edge >= edges:
                 raise ValueError(f"{where}.edge = {fault.edge}, but the network has edges 0 to {edges - 1}")
+            ends = fault.ends if isinstance(fault, EndDown) and fault.ends is not None else ()
+            if ends and max(ends) >= self.network.ends:
+                raise ValueError(f"{where}.ends: {max(ends)}, but the network has ends 0 to {self.network.ends - 1}")
         return self
 
     @model_validator(mode="after")
