@@ -1,0 +1,114 @@
+"""Examples and public text as tokens: ``<bos>{dialogue}\\n\\n## {section}\\n{note}<eos>``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Int
+
+from gainnet.errors import InputError
+from gainnet.knowledge.example import Example
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+Tokens = Int[np.ndarray, " position"]
+NOTE_SHARE = 4
+"""A prompt leaves one position in so many for the note."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A text as tokens.
+
+    Attributes:
+        token: at most as many as the context.
+        answer: first position of the note; the loss counts from there. At least 1: the first token follows nothing.
+    """
+
+    token: Int[np.ndarray, " position"]
+    answer: int
+
+    @property
+    def counted(self) -> int:
+        """How many tokens the loss counts."""
+        return max(len(self.token) - self.answer, 0)
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, example: Example, context: int) -> Encoded:
+    """An example as it is learnt from, at most ``context`` tokens.
+
+    The middle of an over-long dialogue is cut. A note that is over-long by itself loses its end, and its <eos>.
+
+    InputError where the section's name alone takes more than half of the context.
+    """
+    ask, note = _ask(tokenizer, example, context), [*_ids(tokenizer, example.note), _end(tokenizer)]
+    start = _start(tokenizer)
+    note = note[: context - len(start) - len(ask)]
+    dialogue = _middle_cut(_ids(tokenizer, example.dialogue), context - len(start) - len(ask) - len(note))
+    before = [*start, *dialogue, *ask]
+    return Encoded(np.array(before + note, np.int64), len(before))
+
+
+def prompt(
+    tokenizer: PreTrainedTokenizerFast, example: Example, context: int, note_max: int | None = None
+) -> Int[np.ndarray, " position"]:
+    """An example up to its note, which leaves ``note_max`` positions of the context (by default a quarter) for it.
+
+    InputError as of `encode`.
+    """
+    ask, start = _ask(tokenizer, example, context), _start(tokenizer)
+    room = context - (context // NOTE_SHARE if note_max is None else note_max)
+    dialogue = _middle_cut(_ids(tokenizer, example.dialogue), max(room - len(start) - len(ask), 0))
+    return np.array([*start, *dialogue, *ask], np.int64)
+
+
+def public(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], context: int) -> list[Encoded]:
+    """Texts of which every token but the first counts, once.
+
+    A text longer than the context becomes several, each beginning with the last token of the one before.
+    """
+    found = []
+    for text in texts:
+        token = np.array([*_start(tokenizer), *_ids(tokenizer, text), _end(tokenizer)], np.int64)
+        found += [Encoded(token[at : at + context], 1) for at in range(0, len(token) - 1, context - 1)]
+    return found
+
+
+def decode(tokenizer: PreTrainedTokenizerFast, token: Int[np.ndarray, " position"]) -> str:
+    """Tokens as text, without those that begin, end or pad, nor white space around it."""
+    return str(tokenizer.decode(token.tolist(), skip_special_tokens=True)).strip()
+
+
+def _ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    """The tokens of a text; what looks like a special token in it is text as any other."""
+    if not text:
+        return []
+    found: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+    return found
+
+
+def _ask(tokenizer: PreTrainedTokenizerFast, example: Example, context: int) -> list[int]:
+    found = _ids(tokenizer, f"\n\n## {example.section}\n")
+    if len(found) > context // 2:
+        raise InputError(f"example {example.key}: its section takes {len(found)} tokens: half of {context} at most")
+    return found
+
+
+def _start(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    return [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
+
+
+def _end(tokenizer: PreTrainedTokenizerFast) -> int:
+    return int(tokenizer.eos_token_id)
+
+
+def _middle_cut(token: list[int], length_max: int) -> list[int]:
+    """At most so many tokens: the first half of them from the start, the rest from the end."""
+    if len(token) <= length_max:
+        return token
+    head = (length_max + 1) // 2
+    return token[:head] + token[len(token) - (length_max - head) :]
