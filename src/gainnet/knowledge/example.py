@@ -58,3 +58,8 @@ class Corpus:
     public: tuple[str, ...]
     public_held: tuple[str, ...]
     refused: tuple[str, ...]
+
+
+def folded(text: str) -> str:
+    """The text as it is compared to find duplicates: any white space is one space, and case does not matter."""
+    return " ".join(text.casefold().split())

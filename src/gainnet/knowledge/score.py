@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from gainnet.errors import InputError
+from gainnet.knowledge.example import folded
 
 _KINDS = ("rouge1", "rouge2", "rougeL")
 
@@ -61,11 +62,6 @@ def distinct(references: Sequence[str], seen: Sequence[bool] = ()) -> Bool[np.nd
         kept[index] = text not in known and not (seen and seen[index])
         known.add(text)
     return kept
-
-
-def folded(text: str) -> str:
-    """The text as it is compared to find duplicates: any white space is one space, and case does not matter."""
-    return " ".join(text.casefold().split())
 
 
 def perplexity(nat: float, token: int) -> float:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gainnet.errors import InputError
 from gainnet.knowledge import general, visits
 from gainnet.knowledge.draw import Draw
-from gainnet.knowledge.example import Corpus, Domain, Example
-from gainnet.knowledge.shards import deal
+from gainnet.knowledge.example import Corpus, Example
+from gainnet.knowledge.shards import Parts, domains, refuse_endless
 from gainnet.scenario.knowledge import Synthetic
 
 _ATTEMPTS = 50  # to write a note that is not there yet, before one that is there is taken
@@ -44,27 +43,19 @@ def make(data: Synthetic, *, ends_of_edge: Sequence[int], rng: np.random.Generat
 
     Errors: InputError without edges, or with an edge that has no end for its examples.
     """
-    if not ends_of_edge or min(ends_of_edge) < 1:
-        raise InputError("knowledge.data: every edge needs at least one end, whose data its domain learns from")
+    refuse_endless(ends_of_edge)
     draw, notes, edges = Draw(rng), set[str](), len(ends_of_edge)
-    domains = []
-    for edge, ends in enumerate(ends_of_edge):
-        style = _style(edge)
-        train = _write(style, "train", _part(data.train, edge, edges), draw, notes)
-        validation = _write(style, "validation", _part(data.held, edge, edges), draw, notes)
-        test = _write(style, "test", _part(data.held, edge, edges), draw, notes)
-        held = _marked(train, (*validation, *test))
-        domains.append(
-            Domain(
-                style.name,
-                tuple(style.sections),
-                deal(train, ends, rng),
-                held[: len(validation)],
-                held[len(validation) :],
-            )
+    parts = []
+    for edge in range(edges):
+        style, train, held = _style(edge), _part(data.train, edge, edges), _part(data.held, edge, edges)
+        written = (
+            _write(style, name, number, draw, notes)
+            for name, number in (("train", train), ("validation", held), ("test", held))
         )
+        parts.append(Parts(style.name, tuple(style.sections), *written))
+    dealt = domains(parts, ends_of_edge, rng)
     public = general.texts(draw, data.public + data.held)
-    return Corpus(tuple(domains), tuple(public[: data.public]), tuple(public[data.public :]), ())
+    return Corpus(dealt, tuple(public[: data.public]), tuple(public[data.public :]), ())
 
 
 def _style(edge: int) -> _Style:
@@ -90,10 +81,3 @@ def _write(style: _Style, name: str, number: int, draw: Draw, notes: set[str]) -
         notes.add(visit.note)
         made.append(Example(f"{style.name}/{name}/{index}", section, visit.dialogue, visit.note))
     return tuple(made)
-
-
-def _marked(train: Sequence[Example], held: Sequence[Example]) -> tuple[Example, ...]:
-    known = {example.note for example in train} | {example.dialogue for example in train}
-    return tuple(
-        Example(e.key, e.section, e.dialogue, e.note, seen=e.note in known or e.dialogue in known) for e in held
-    )

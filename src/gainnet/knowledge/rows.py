@@ -1,0 +1,208 @@
+"""Rows of text files that people bring: CSV and JSON lines with named columns, and plain text; gzipped or not.
+
+Files are read as streams, a line at a time. A row that cannot be used is refused with its line and the reason, and the
+next is read; a file that is of no use as a whole is an error. White space around a field is no part of it.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TextIO, cast
+
+from gainnet.errors import InputError
+
+FIELD_MAX = 100_000  # characters of a field; the csv module's own limit is 131,072
+LINE_MAX = 1_000_000  # characters of a line that are held in memory
+REFUSED_MAX = 1000  # lines of a file that are named one by one
+FORMATS = ".csv or .jsonl, or one of them with .gz"
+
+_BROKEN = (OSError, EOFError, zlib.error)  # what a file that is cut or damaged raises while it is read
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row that can be used: the line on which it starts, and its fields in the order of the columns asked for."""
+
+    line: int
+    fields: tuple[str, ...]
+
+
+class Refused:
+    """What was refused of files, one line for each row (`REFUSED_MAX` a file, then how many more)."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._number: Counter[str] = Counter()
+
+    def row(self, path: Path, line: int, why: str) -> None:
+        """A row of that file that cannot be used, and why."""
+        self._number[path.name] += 1
+        if self._number[path.name] <= REFUSED_MAX:
+            self.note(f"{path.name}:{line}: {why}")
+
+    def note(self, text: str) -> None:
+        """Anything else that was left out."""
+        self._lines.append(text)
+
+    def lines(self) -> tuple[str, ...]:
+        """All of them, in the order in which they were met."""
+        more = [f"{name}: {n - REFUSED_MAX} more rows" for name, n in self._number.items() if n > REFUSED_MAX]
+        return (*self._lines, *more)
+
+
+def kind(path: Path) -> str:
+    """The ending that tells a file's format, without ``.gz``: ``.csv``, ``.jsonl`` or whatever it has."""
+    return Path(path.name.removesuffix(".gz")).suffix.lower()
+
+
+def stem(path: Path) -> str:
+    """The name of a file without the endings that tell its format."""
+    return Path(path.name.removesuffix(".gz")).stem
+
+
+def rows(path: Path, choices: Sequence[tuple[str, ...]], refused: Refused) -> Iterator[Row]:
+    """The rows of a CSV or JSONL file that have text in all columns of one of the choices, the first that is there.
+
+    Errors: InputError, in one line, where the file cannot be read, is of another format, has none of the choices, or
+    has no row that can be used (then with the first reason).
+    """
+    reason, usable, seen = "", 0, Counter[str]()
+    reader = {".csv": _csv, ".jsonl": _jsonl}.get(kind(path))
+    if reader is None:
+        raise InputError(f"{path}: the file must end in {FORMATS}")
+    try:
+        with opened(path) as file:
+            for line, found in reader(file, path, choices, seen):
+                picked = found if isinstance(found, str) else _picked(found, choices)
+                if isinstance(picked, str):
+                    reason = reason or f"{path.name}:{line}: {picked}"
+                    refused.row(path, line, picked)
+                else:
+                    usable += 1
+                    yield Row(line, picked)
+    except _BROKEN as error:
+        why = broken(error)
+        if not usable:
+            raise InputError(f"{path}: cannot be read: {why}") from error
+        refused.note(f"{path.name}: {why}, after {usable} rows that can be used")
+    if seen and not any(set(names) <= set(seen) for names in choices):
+        raise _lacks(path, choices, list(seen))
+    if not usable:
+        raise InputError(f"{path}: has no row that can be used; {reason or 'it is empty'}")
+
+
+def opened(path: Path) -> TextIO:
+    """The file as text with its line ends as they are; bytes that are not UTF-8 become lone surrogates."""
+    form: Mapping[str, Any] = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": ""}
+    if path.name.endswith(".gz"):
+        return cast("TextIO", gzip.open(path, "rt", **form))
+    return cast("TextIO", path.open(**form))
+
+
+def broken(error: BaseException) -> str:
+    """What is wrong with a file that could not be read (to its end), in a few words."""
+    return str(error.strerror or error) if isinstance(error, OSError) else f"it is cut or damaged ({error})"
+
+
+def fault(text: str) -> str:
+    """Why a text cannot be used, empty where it can."""
+    if not text.strip():
+        return "empty"
+    if len(text) > FIELD_MAX:
+        return f"of {len(text):,} characters, at most {FIELD_MAX:,} are allowed"
+    try:
+        text.encode("utf-8")  # lone surrogates stand for bytes that could not be decoded
+    except UnicodeEncodeError:
+        return "not UTF-8 text"
+    return "not text: it has a NUL" if "\0" in text else ""
+
+
+def lines(file: IO[str]) -> Iterator[str]:
+    """The lines of a file; one that is longer than `LINE_MAX` comes in pieces, so that memory stays bounded."""
+    while line := file.readline(LINE_MAX):
+        yield line
+
+
+Found = Mapping[str, object] | str  # a row's fields by name, or why there are none
+
+
+def _picked(fields: Mapping[str, object], choices: Sequence[tuple[str, ...]]) -> tuple[str, ...] | str:
+    """The fields of the first choice that is there, or why they cannot be used."""
+    names = next((names for names in choices if set(names) <= set(fields)), None)
+    if names is None:
+        return f"lacks {', '.join(repr(name) for name in choices[0] if name not in fields)}"
+    picked = []
+    for name in names:
+        text = fields[name]
+        if not isinstance(text, str):
+            return f"{name!r} is not text"
+        if why := fault(text):
+            return f"{name!r} is {why}"
+        picked.append(text.strip())
+    return tuple(picked)
+
+
+def _csv(
+    file: TextIO, path: Path, choices: Sequence[tuple[str, ...]], seen: Counter[str]
+) -> Iterator[tuple[int, Found]]:
+    reader = csv.reader(lines(file), strict=True)
+    header: list[str] = []
+    while True:
+        line = reader.line_num + 1
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            yield line, f"malformed: {error}"
+            continue
+        if row is None:
+            return
+        if not row:
+            continue
+        if not header:
+            header = row
+            seen.update(header)
+            if not any(set(names) <= set(header) for names in choices):
+                raise _lacks(path, choices, header)
+        elif len(row) != len(header):
+            yield line, f"{len(row)} fields where the header has {len(header)}"
+        else:
+            yield line, dict(zip(header, row, strict=True))
+
+
+def _jsonl(
+    file: TextIO, _path: Path, choices: Sequence[tuple[str, ...]], seen: Counter[str]
+) -> Iterator[tuple[int, Found]]:
+    wanted = {name for names in choices for name in names}
+    number, whole = 0, True
+    for text in lines(file):
+        begins, whole = whole, text.endswith("\n")
+        number += begins
+        if not begins or not text.strip():
+            continue
+        if not whole and len(text) >= LINE_MAX:
+            yield number, f"the line has more than {LINE_MAX:,} characters"
+            continue
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            yield number, f"no JSON: {str(error)[:80]}"
+            continue
+        if isinstance(found, dict):
+            seen.update(name for name in found if name in wanted or not seen)
+            yield number, found
+        else:
+            yield number, "no JSON object"
+
+
+def _lacks(path: Path, choices: Sequence[tuple[str, ...]], there: Sequence[str]) -> InputError:
+    wanted = " or ".join(", ".join(names) for names in choices)
+    missing = ", ".join(repr(name) for name in choices[0] if name not in there)
+    shown = ascii(", ".join(there))[1:-1][:120]
+    return InputError(f"{path}: has no column {missing}; it must have the columns {wanted}, and has {shown}")
