@@ -13,8 +13,9 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
-from typing import IO, Any, TextIO, cast
+from typing import Any, cast
 
 from gainnet.errors import InputError
 
@@ -98,12 +99,12 @@ def rows(path: Path, choices: Sequence[tuple[str, ...]], refused: Refused) -> It
         raise InputError(f"{path}: has no row that can be used; {reason or 'it is empty'}")
 
 
-def opened(path: Path) -> TextIO:
+def opened(path: Path) -> TextIOWrapper:
     """The file as text with its line ends as they are; bytes that are not UTF-8 become lone surrogates."""
     form: Mapping[str, Any] = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": ""}
     if path.name.endswith(".gz"):
-        return cast("TextIO", gzip.open(path, "rt", **form))
-    return cast("TextIO", path.open(**form))
+        return cast("TextIOWrapper", gzip.open(path, "rt", **form))
+    return cast("TextIOWrapper", path.open(**form))
 
 
 def broken(error: BaseException) -> str:
@@ -124,7 +125,7 @@ def fault(text: str) -> str:
     return "not text: it has a NUL" if "\0" in text else ""
 
 
-def lines(file: IO[str]) -> Iterator[str]:
+def lines(file: TextIOWrapper) -> Iterator[str]:
     """The lines of a file; one that is longer than `LINE_MAX` comes in pieces, so that memory stays bounded."""
     while line := file.readline(LINE_MAX):
         yield line
@@ -150,7 +151,7 @@ def _picked(fields: Mapping[str, object], choices: Sequence[tuple[str, ...]]) ->
 
 
 def _csv(
-    file: TextIO, path: Path, choices: Sequence[tuple[str, ...]], seen: Counter[str]
+    file: TextIOWrapper, path: Path, choices: Sequence[tuple[str, ...]], seen: Counter[str]
 ) -> Iterator[tuple[int, Found]]:
     reader = csv.reader(lines(file), strict=True)
     header: list[str] = []
@@ -177,7 +178,7 @@ def _csv(
 
 
 def _jsonl(
-    file: TextIO, _path: Path, choices: Sequence[tuple[str, ...]], seen: Counter[str]
+    file: TextIOWrapper, _path: Path, choices: Sequence[tuple[str, ...]], seen: Counter[str]
 ) -> Iterator[tuple[int, Found]]:
     wanted = {name for names in choices for name in names}
     number, whole = 0, True
