@@ -1,0 +1,361 @@
+"""What is sent made small: changes of adapters, and activations, as real bytes.
+
+An update is the change of an adapter's factors, cut into blocks of `BLOCK` numbers (rows of a and columns of b lie in
+one piece, so a block rarely mixes ranks). A block has one scale, its largest magnitude as a bfloat16 rounded up, and
+each number is rounded at random to one of ``2^bits`` levels between plus and minus that scale, so that its mean is what
+was to be sent: no error is larger than ``2 scale / (2^bits - 1)``. At 16 bits numbers are float16 changes, rounded to
+nearest; at 32 they are the factors themselves, and nothing is lost. Factors that did not change (all of a, under FFA)
+cost one bit.
+
+Activations and their gradients have one scale a token, and are rounded to nearest, so what is sent is a function of what there
+was: levels are symmetric about zero, and no number is off by more than half a level, ``scale / (2^bits - 2)``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8, UInt16
+
+from gainnet.errors import InputError
+from gainnet.models.low_rank import Factors, LowRank
+
+BLOCK = 128
+MARK = b"gnU1"
+HEADER = struct.Struct("<4sB8sI")
+"""Mark, bits, the beginning of the digest of what the change starts from, number of factors."""
+LARGEST = {16: 65504.0}
+"""Number that may be sent, by bits where the format allows no more than 1e15; beyond is an explosion."""
+CHECK = struct.Struct("<I")
+"""CRC-32 of all before it."""
+
+ROWS = struct.Struct("<BII")
+"""Bits, rows and width of packed activations."""
+SENT = struct.Struct("<II")
+"""Key and number of rows of what a `Rows` sends."""
+
+Bits = Literal[2, 4, 8, 16, 32]
+ActivationBits = Literal[4, 8, 16, 32]
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What is sent for an adapter that was trained."""
+
+    data: bytes
+
+    @property
+    def bit(self) -> int:
+        """Its size, header and all."""
+        return 8 * len(self.data)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its bytes: one that was seen is not counted again."""
+        return hashlib.sha256(self.data).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """What was lost of a change, and the basis in which it may be added to the next."""
+
+    basis: str
+    lost: Float[np.ndarray, " number"]
+
+
+class Encoder:
+    """A sender's side.
+
+    Attributes:
+        bits: of each number.
+        threshold: a factor whose change is at most this part of its norm is not sent.
+        feedback: what earlier updates lost; the encoder's only state.
+    """
+
+    def __init__(self, bits: Bits, threshold: float = 0.0, feedback: Feedback | None = None) -> None:
+        self.bits = bits
+        self.threshold = threshold
+        self.feedback = feedback
+
+    def encode(self, before: LowRank, after: LowRank, rng: np.random.Generator, basis: str | None = None) -> Update:
+        """The update from an adapter to another.
+
+        What is lost is added to the next update of the same basis and shape. A basis says in which coordinates factors are:
+        under FFA all rounds have one, while factors that were decomposed anew have none in common (``None``). Where an
+        update never arrives, put `feedback` back to what it was.
+
+        Raises:
+            InputError: NaN, infinity, or a change too large for its format; adapters of other bases, layers or shapes.
+        """
+        _same_shape(before, after)
+        start, goal = _flat(before), _flat(after)
+        change = goal - start
+        held = self.feedback
+        if held is not None and held.basis == basis and len(held.lost) == len(change):
+            change += held.lost
+        largest = float(np.abs(change).max(initial=0.0))
+        if not np.isfinite(largest) or largest > LARGEST.get(self.bits, 1e15):
+            raise InputError(f"update: a change is {largest:g}, which cannot be sent at {self.bits} bits")
+        sizes = _sizes(before)
+        parts = zip(np.split(change, np.cumsum(sizes)[:-1]), np.split(start, np.cumsum(sizes)[:-1]), strict=True)
+        sent = np.array([_moved(part, whole, self.threshold) for part, whole in parts])
+        mask = np.repeat(sent, sizes)
+        numbers = (goal if self.bits == 32 else change)[mask]
+        header = HEADER.pack(MARK, self.bits, bytes.fromhex(before.digest()[:16]), len(sent))
+        body = header + np.packbits(sent).tobytes() + _pack(numbers, self.bits, rng)
+        update = Update(body + CHECK.pack(zlib.crc32(body)))
+        lost = None if basis is None else change - (_flat(decode(update.data, before)) - start)
+        self.feedback = None if basis is None or lost is None else Feedback(basis, lost)
+        return update
+
+
+def decode(data: bytes, before: LowRank) -> LowRank:
+    """The adapter that an update makes of the one it started from.
+
+    Raises:
+        InputError: bytes cut short or damaged, an update from another start (rank, base or values), NaN or infinity.
+    """
+    sizes = np.array(_sizes(before))
+    flags = -(-len(sizes) // 8)
+    if len(data) < HEADER.size + flags + CHECK.size or data[:4] != MARK:
+        raise InputError(f"update: {len(data)} bytes are not an update of this adapter")
+    if CHECK.unpack(data[-CHECK.size :])[0] != zlib.crc32(data[: -CHECK.size]):
+        raise InputError("update: its bytes are damaged or cut short")
+    _, bits, digest, count = HEADER.unpack_from(data)
+    if digest.hex() != before.digest()[:16] or count != len(sizes):
+        raise InputError("update: it was made from another adapter (rank, base or values) than the one here")
+    if bits not in (2, 4, 8, 16, 32):
+        raise InputError(f"update: {bits} bits a number; it must be 2, 4, 8, 16 or 32")
+    mask = np.unpackbits(np.frombuffer(data, np.uint8, flags, HEADER.size), count=count).astype(bool)
+    body = memoryview(data)[HEADER.size + flags : -CHECK.size]
+    numbers = _unpack(body, int(sizes[mask].sum()), bits)
+    if not np.isfinite(numbers).all():
+        raise InputError("update: it holds NaN or infinity")
+    return replace(before, layers=dict(_added(before, mask, numbers, whole=bits == 32)))
+
+
+def _added(
+    before: LowRank, mask: Bool[np.ndarray, " factor"], numbers: Float[np.ndarray, " number"], *, whole: bool
+) -> Iterator[tuple[str, Factors]]:
+    """Layers with what was sent added to them, or in their place where it is whole; in the order of `before`."""
+    found, at = {}, 0
+    for name, (with_a, with_b) in zip(sorted(before.layers), mask.reshape(-1, 2), strict=True):
+        factors = before.layers[name]
+        a, b = factors.a, factors.b
+        if with_a:
+            part, at = numbers[at : at + a.size].reshape(a.shape), at + a.size
+            a = part if whole else a + part
+        if with_b:
+            part, at = numbers[at : at + b.size].reshape(b.shape[::-1]).T, at + b.size
+            b = np.ascontiguousarray(part) if whole else b + part
+        found[name] = Factors(a, b)
+    return ((name, found[name]) for name in before.layers)
+
+
+def _same_shape(before: LowRank, after: LowRank) -> None:
+    if before.base != after.base or before.scale != after.scale or before.layers.keys() != after.layers.keys():
+        raise InputError("update: its two adapters are not of one base, scale and set of layers")
+    for name, factors in before.layers.items():
+        other = after.layers[name]
+        if factors.a.shape != other.a.shape or factors.b.shape != other.b.shape:
+            raise InputError(f"update: layer {name} has another shape after training than before")
+
+
+def _sizes(adapter: LowRank) -> list[int]:
+    """Numbers in a and b of each layer, layers by name."""
+    layers = adapter.layers
+    return [size for name in sorted(layers) for size in (layers[name].a.size, layers[name].b.size)]
+
+
+def _flat(adapter: LowRank) -> Float[np.ndarray, " number"]:
+    """All factors, rows of a and columns of b, layers by name."""
+    layers = adapter.layers
+    parts = [part.ravel() for name in sorted(layers) for part in (layers[name].a, layers[name].b.T)]
+    return np.concatenate(parts).astype(np.float32, copy=False)
+
+
+def _moved(change: Float[np.ndarray, " number"], start: Float[np.ndarray, " number"], threshold: float) -> bool:
+    size = float(np.linalg.norm(change))
+    return size > threshold * float(np.linalg.norm(start)) and size > 0.0
+
+
+def _pack(numbers: Float[np.ndarray, " number"], bits: int, rng: np.random.Generator) -> bytes:
+    """Numbers as bytes: scales of blocks, then the numbers' levels."""
+    if bits == 32:
+        return numbers.astype("<f4").tobytes()
+    if bits == 16:
+        return numbers.astype("<f2").tobytes()
+    blocks = np.zeros((-(-len(numbers) // BLOCK), BLOCK), np.float32)
+    blocks.reshape(-1)[: len(numbers)] = numbers
+    short = _rounded_up(np.abs(blocks).max(axis=1, initial=0.0))
+    scale = _widened(short)
+    steps = 2**bits - 1
+    blocks *= np.divide(0.5 * steps, scale, out=np.zeros_like(scale), where=scale > 0.0)[:, None]
+    # From -steps/2 .. steps/2 to 0 .. steps; 16 random bits a number decide which neighbour it goes to.
+    dice = rng.integers(0, 2**64 - 1, blocks.size // 4, dtype=np.uint64, endpoint=True).view(np.uint16)
+    blocks += dice.reshape(blocks.shape) * np.float32(2.0**-16) + np.float32(0.5 * steps + 2.0**-17)
+    level = np.minimum(blocks, np.float32(steps)).astype(np.uint8).reshape(-1)
+    return short.astype("<u2").tobytes() + _squeezed(level, bits)[: -(-len(numbers) * bits // 8)]
+
+
+def _unpack(body: memoryview, count: int, bits: int) -> Float[np.ndarray, " number"]:
+    """What `_pack` packed."""
+    blocks = -(-count // BLOCK)
+    wanted = count * bits // 8 if bits >= 16 else 2 * blocks + -(-count * bits // 8)
+    if len(body) != wanted:
+        raise InputError(f"update: {len(body)} bytes of numbers where {wanted} belong")
+    if bits >= 16:
+        return np.frombuffer(body, "<f4" if bits == 32 else "<f2").astype(np.float32)
+    scale = _widened(np.frombuffer(body, "<u2", blocks).astype(np.uint16))
+    packed = np.zeros(blocks * BLOCK * bits // 8, np.uint8)
+    packed[: wanted - 2 * blocks] = np.frombuffer(body, np.uint8, offset=2 * blocks)
+    level = _table(bits)[packed].reshape(blocks, BLOCK)
+    return np.asarray((level * scale[:, None]).reshape(-1)[:count])
+
+
+def _table(bits: int) -> Float[np.ndarray, "byte number"]:
+    """The numbers from -1 to 1 that each byte holds."""
+    level = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).reshape(256, 8 // bits, bits)
+    place = 2 ** np.arange(bits)[::-1]
+    return np.asarray(2.0 * (level @ place) / (2**bits - 1) - 1.0).astype(np.float32)
+
+
+def _squeezed(level: UInt8[np.ndarray, " number"], bits: int) -> bytes:
+    """Levels side by side in bytes, the first in the highest bits; their count fills whole bytes."""
+    if bits == 8:
+        return level.tobytes()
+    parts = level.reshape(-1, 8 // bits)
+    found = parts[:, 0].copy()
+    for column in range(1, 8 // bits):
+        found = (found << bits) | parts[:, column]
+    return found.tobytes()
+
+
+def pack_rows(rows: Float[np.ndarray, "token width"], bits: ActivationBits) -> bytes:
+    """Rows as bytes.
+
+    Raises:
+        InputError: NaN, infinity, or a number too large for float16 at 16 bits.
+    """
+    largest = float(np.abs(rows).max(initial=0.0))
+    if not np.isfinite(largest) or largest > LARGEST.get(bits, 1e15):
+        raise InputError(f"activation: a number is {largest:g}, which cannot be sent at {bits} bits")
+    header = ROWS.pack(bits, *rows.shape)
+    if bits >= 16:
+        return header + rows.astype("<f4" if bits == 32 else "<f2").tobytes()
+    top = 2 ** (bits - 1) - 1
+    short = _rounded_up(np.abs(rows).max(axis=1, initial=0.0))
+    scale = _widened(short)
+    factor = np.divide(top, scale, out=np.zeros_like(scale), where=scale > 0.0)
+    level = np.rint(rows * factor[:, None]).astype(np.int8).view(np.uint8)
+    if bits == 4:
+        even = np.zeros((len(level), level.shape[1] + level.shape[1] % 2), np.uint8)
+        even[:, : level.shape[1]] = level
+        level = (even[:, ::2] << 4) | (even[:, 1::2] & 15)
+    return bytes(header + short.astype("<u2").tobytes() + level.tobytes())
+
+
+def unpack_rows(data: bytes) -> Float[np.ndarray, "token width"]:
+    """The rows that bytes hold, float32.
+
+    Raises:
+        InputError: bytes cut short or too many, or NaN or infinity in them.
+    """
+    if len(data) < ROWS.size:
+        raise InputError(f"activation: {len(data)} bytes where at least {ROWS.size} belong")
+    bits, rows, width = ROWS.unpack_from(data)
+    if bits not in (4, 8, 16, 32):
+        raise InputError(f"activation: {bits} bits a number; it must be 4, 8, 16 or 32")
+    row_bytes = 2 + (width if bits == 8 else -(-width // 2)) if bits < 16 else width * bits // 8
+    if len(data) != ROWS.size + rows * row_bytes:
+        raise InputError(f"activation: {len(data)} bytes where {ROWS.size + rows * row_bytes} belong")
+    if bits >= 16:
+        found = np.frombuffer(data, "<f4" if bits == 32 else "<f2", offset=ROWS.size).astype(np.float32)
+        found = found.reshape(rows, width)
+    else:
+        scale = _widened(np.frombuffer(data, "<u2", rows, ROWS.size).astype(np.uint16))
+        level = np.frombuffer(data, np.uint8, offset=ROWS.size + 2 * rows).reshape(rows, row_bytes - 2)
+        if bits == 4:
+            level = np.stack([level & 0xF0, level << 4], axis=2).reshape(rows, 2 * (row_bytes - 2))[:, :width]
+        signed = level.view(np.int8) >> (4 if bits == 4 else 0)
+        found = np.asarray(signed * (scale / np.float32(2 ** (bits - 1) - 1))[:, None], np.float32)
+    if not np.isfinite(found).all():
+        raise InputError("activation: it holds NaN or infinity")
+    return found
+
+
+class Rows:
+    """One end of a channel of activations: what its other end holds, by key, and how to bring it up to date.
+
+    A row is sent anew where it moved by more than ``change`` of the norm of what the other end holds of it. What both ends
+    hold is equal after each message, as long as every message arrives, in order.
+    """
+
+    def __init__(self, bits: ActivationBits, change: float = 0.0) -> None:
+        self.bits = bits
+        self.change = change
+        self._held: dict[int, Float[np.ndarray, "token width"]] = {}
+
+    def send(self, key: int, rows: Float[np.ndarray, "token width"]) -> tuple[bytes, Float[np.ndarray, "token width"]]:
+        """The message that tells the other end of rows, and what it then holds of them."""
+        held = self._held.get(key)
+        if held is None or held.shape != rows.shape:
+            moved = np.ones(len(rows), bool)
+        else:
+            # Not <=, so that NaN counts as moved, and is refused.
+            moved = ~(np.linalg.norm(rows - held, axis=1) <= self.change * np.linalg.norm(held, axis=1))
+        body = pack_rows(np.asarray(rows[moved], np.float32), self.bits)
+        data = SENT.pack(key, len(rows)) + np.packbits(moved).tobytes() + body
+        return data, self._take(key, moved, unpack_rows(body))
+
+    def receive(self, data: bytes) -> tuple[int, Float[np.ndarray, "token width"]]:
+        """Key and rows of a message.
+
+        Raises:
+            InputError: bytes that are no message, or one that builds on rows which are not held here.
+        """
+        if len(data) < SENT.size:
+            raise InputError(f"activation: {len(data)} bytes where at least {SENT.size} belong")
+        key, count = SENT.unpack_from(data)
+        flags = -(-count // 8)
+        if len(data) < SENT.size + flags:
+            raise InputError("activation: its bytes are cut short")
+        moved = np.unpackbits(np.frombuffer(data, np.uint8, flags, SENT.size), count=count).astype(bool)
+        sent = unpack_rows(data[SENT.size + flags :])
+        held = self._held.get(key)
+        known = held is not None and held.shape == (count, sent.shape[1])
+        if len(sent) != moved.sum() or not (moved.all() or known):
+            raise InputError(f"activation: key {key} builds on rows that are not held here")
+        return key, self._take(key, moved, sent)
+
+    def digest(self) -> str:
+        """SHA-256 of all that is held: equal at both ends of a channel."""
+        found = hashlib.sha256()
+        for key in sorted(self._held):
+            found.update(f"{key} {self._held[key].shape}".encode())
+            found.update(self._held[key].tobytes())
+        return found.hexdigest()
+
+    def _take(
+        self, key: int, moved: Bool[np.ndarray, " token"], sent: Float[np.ndarray, "row width"]
+    ) -> Float[np.ndarray, "token width"]:
+        held = sent if moved.all() else self._held[key].copy()
+        if held is not sent:
+            held[moved] = sent
+        self._held[key] = held
+        return held
+
+
+def _rounded_up(scale: Float[np.ndarray, " block"]) -> UInt16[np.ndarray, " block"]:
+    """The upper half of each float32, the next larger one where the lower half is not zero: a bfloat16 no smaller."""
+    return ((scale.astype(np.float32).view(np.uint32) + np.uint32(0xFFFF)) >> np.uint32(16)).astype(np.uint16)
+
+
+def _widened(short: UInt16[np.ndarray, " block"]) -> Float[np.ndarray, " block"]:
+    return (short.astype(np.uint32) << np.uint32(16)).view(np.float32)
