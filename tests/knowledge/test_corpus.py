@@ -375,3 +375,12 @@ def test_what_is_written_is_read(tmp_path: Path, pairs: list[tuple[str, str]], a
     path.write_bytes((text if as_json else as_csv(table)).encode())
     found = list(rows.rows(path, (("section_text", "dialogue"),), Refused()))
     assert [row.fields for row in found] == [(note.strip(), dialogue.strip()) for note, dialogue in pairs]
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(InputError, match="cannot be read: Permission denied"):
+        corpus(tmp_path, 1)
