@@ -48,19 +48,31 @@ def parse_sweep(text: str) -> Sweep:
     return Sweep(path.strip(), tuple(values))
 
 
-def parse_arms(matchers: str, variants: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Overrides of each arm, by name: one for each matcher, then ``NAME=path=value`` variants of the last matcher."""
+def parse_arms(matchers: str, variants: Sequence[str], learning: str = "") -> dict[str, tuple[str, ...]]:
+    """Overrides of each arm, by name: one for each matcher, or for each arm of the knowledge loop, then the variants.
+
+    Args:
+        matchers: kinds, separated by commas.
+        variants: ``NAME=path=value`` each, a change of the last of those.
+        learning: arms of the knowledge loop, separated by commas; then ``matchers`` is one kind at most.
+    """
     kinds = [kind.strip() for kind in matchers.split(",") if kind.strip()]
-    if not kinds:
-        raise ScenarioError("--matchers: give at least one, like greedy,price")
+    learnt = [arm.strip() for arm in learning.split(",") if arm.strip()]
+    if not kinds and not learnt:
+        raise ScenarioError("--matchers: give at least one, like greedy,price, or --arms")
+    if learnt and len(kinds) > 1:
+        raise ScenarioError("--matchers: give one at most beside --arms")
     arms: dict[str, tuple[str, ...]] = {}
-    for kind in kinds:
+    matcher = tuple(f"orchestrator.matcher={kind}" for kind in kinds)
+    for arm in learnt:
+        _add(arms, arm, (*matcher, f"knowledge.arm={arm}"), "--arms")
+    for kind in () if learnt else kinds:
         _add(arms, kind, (f"orchestrator.matcher={kind}",), "--matchers")
     for text in variants:
         name, equals, setting = text.partition("=")
         if not equals or not name.strip() or "=" not in setting:
             raise ScenarioError(f"--arm {text!r}: must read NAME=path=value, like siloed=orchestrator.pools=siloed")
-        _add(arms, name.strip(), (*arms[kinds[-1]], setting), "--arm")
+        _add(arms, name.strip(), (*arms[(learnt or kinds)[-1]], setting), "--arm")
     return arms
 
 
@@ -132,7 +144,12 @@ def _variant(scenario: Scenario, sweep: Sweep | None, value: Any, overrides: Seq
 
 def run_one(job: Job) -> tuple[Figures, Record | None]:
     """The figures of one run, and its record where the job wants it whole."""
-    record = simulate(job.scenario).record
+    if job.scenario.knowledge is None:
+        record = simulate(job.scenario).record
+    else:
+        from gainnet.knowledge.loop import learn  # needs torch, which other runs do not
+
+        record = learn(job.scenario).record
     assert record is not None, "simulate closes its recorder"
     return figures(metrics.report(record)), record if job.whole else None
 

@@ -64,7 +64,8 @@ def comparison(found: Comparison) -> list[tuple[str, Table]]:
     if found.path is None:
         return [(_caption(found), _arms(found))]
     tables = []
-    for metric, (title, unit, _) in METRICS.items():
+    for metric in found.metrics:
+        title, unit, _ = METRICS[metric]
         table = _table(found.path, *found.arms)
         for index, value in enumerate(found.values):
             table.add_row(str(value), *(shown(found.mean(index, arm, metric), unit) for arm in found.arms))
@@ -84,10 +85,11 @@ def _caption(found: Comparison) -> str:
 
 
 def _arms(found: Comparison) -> Table:
-    titles = [f"{title} (%)" if unit == "%" else title for title, unit, _ in METRICS.values()]
+    named = [METRICS[metric] for metric in found.metrics]
+    titles = [f"{title} (%)" if unit == "%" else title for title, unit, _ in named]
     table = _table("arm", *titles, f"Δ satisfaction to {found.reference} (points)")
     for arm in found.arms:
-        cells = [shown(found.mean(0, arm, metric), unit) for metric, (_, unit, _) in METRICS.items()]
+        cells = [shown(found.mean(0, arm, metric), METRICS[metric][1]) for metric in found.metrics]
         own = arm == found.reference
         difference = "reference" if own else shown(found.difference(0, arm, "satisfaction"), "%", signed=True)
         table.add_row(arm, *cells, difference, style="bold" if own else None)

@@ -22,17 +22,25 @@ METRICS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
     "cost": ("cost", "", ("cost",)),
     "gap": ("gap", "%", ("orchestration", "gap", "mean")),
     "decision_p50_s": ("decision p50", "s", ("orchestration", "decision_s", "p50")),
+    "rouge1": ("ROUGE-1", "%", ("knowledge", "final", "rouge1")),
+    "rouge2": ("ROUGE-2", "%", ("knowledge", "final", "rouge2")),
+    "rougeL": ("ROUGE-L", "%", ("knowledge", "final", "rougeL")),
+    "perplexity": ("perplexity", "", ("knowledge", "final", "perplexity")),
+    "services": ("services satisfied", "%", ("knowledge", "services_satisfaction")),
+    "learning_uplink_bit": ("sent up to learn", "bit", ("knowledge", "uplink_bit")),
+    "learning_time_s": ("time in rounds", "s", ("knowledge", "time_s")),
+    "learning_energy_j": ("energy to learn", "J", ("knowledge", "energy_j")),
 }
 Figures = Mapping[str, float | None]
 
 
 def figures(report: Report) -> dict[str, float | None]:
-    """The METRICS of one run's report."""
+    """The METRICS of one run's report, None where it has no such figure."""
     found: dict[str, float | None] = {}
     for name, (_, _, path) in METRICS.items():
         value: Any = report
         for key in path:
-            value = value[key]
+            value = value.get(key) if value else None
         found[name] = value
     return found
 
@@ -59,6 +67,11 @@ class Comparison:
     values: tuple[Any, ...]
     runs: Mapping[tuple[int, str, int], Figures]
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Those of METRICS that any run has a figure of."""
+        return tuple(name for name in METRICS if any(found[name] is not None for found in self.runs.values()))
+
     def sample(self, value: int, arm: str, metric: str) -> list[float | None]:
         """A metric of an arm at the value of that index, over the seeds in their order."""
         return [self.runs[value, arm, seed][metric] for seed in self.seeds]
@@ -83,7 +96,7 @@ class Comparison:
                         "difference": _tree(self.difference(value, arm, metric)),
                         "by_seed": self.sample(value, arm, metric),
                     }
-                    for metric in METRICS
+                    for metric in self.metrics
                 },
             }
             for value in range(len(self.values))
@@ -102,10 +115,10 @@ class Comparison:
         """A line for each run, for compare.csv."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([self.path or "value", "arm", "seed", *METRICS])
+        writer.writerow([self.path or "value", "arm", "seed", *self.metrics])
         for (value, arm, seed), found in self.runs.items():
             given = "" if self.values[value] is None else self.values[value]
-            writer.writerow([given, arm, seed, *("" if found[m] is None else repr(found[m]) for m in METRICS)])
+            writer.writerow([given, arm, seed, *("" if found[m] is None else repr(found[m]) for m in self.metrics)])
         return text.getvalue()
 
 

@@ -18,12 +18,12 @@ def page(comparison: Comparison, environment: Report) -> str:
     """The HTML: a picture for each metric (curves over a sweep, else points), and a table for each value."""
     with drawing.style():
         drawn = [
-            (title, _curve(comparison, metric) if comparison.path else _points(comparison, metric))
-            for metric, (title, _, _) in METRICS.items()
+            (METRICS[metric][0], _curve(comparison, metric) if comparison.path else _points(comparison, metric))
+            for metric in comparison.metrics
         ]
     return drawing.templates().get_template("compare.html.j2").render(
         comparison=comparison, figures=drawn, tables=_tables(comparison), environment=environment,
-        titles=[title for title, _, _ in METRICS.values()],
+        titles=[METRICS[metric][0] for metric in comparison.metrics],
     )  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def _tables(comparison: Comparison) -> list[tuple[str, list[tuple[str, list[str]
     for index, value in enumerate(comparison.values):
         rows = []
         for arm in comparison.arms:
-            cells = [shown(comparison.mean(index, arm, m), unit) for m, (_, unit, _) in METRICS.items()]
+            cells = [shown(comparison.mean(index, arm, m), METRICS[m][1]) for m in comparison.metrics]
             difference = comparison.difference(index, arm, "satisfaction")
             rows.append((arm, cells, "" if arm == comparison.reference else shown(difference, "%", signed=True)))
         tables.append((f"{comparison.path} = {value}" if comparison.path else "", rows))

@@ -56,7 +56,7 @@ def report(record: Record) -> Report:
         "tiers": tiers(tasks),
         "network": network(frames),
         "prices": {kind: mean(frames["price"][:, k]) for k, kind in enumerate(POOL_KINDS)},
-        "knowledge": {},
+        "knowledge": knowledge(record),
     }
 
 
@@ -198,3 +198,33 @@ def _service(record: Record, index: int) -> Report:
         "handovers": int(tasks["handover"].sum()),
         "retries": int(tasks["retry"].sum()),
     }
+
+
+def knowledge(record: Record) -> Report:
+    """What the knowledge loop did, and in each of its periods: how requests were answered, and where; empty without one.
+
+    A period is from one round's start to the next. ``share_on_ends`` is of the answered requests of the service that
+    the models answer; ``services_satisfaction`` is of all services but the learning itself.
+    """
+    config = record.scenario.knowledge
+    if config is None or not record.knowledge:
+        return dict(record.knowledge)
+    index = list(record.scenario.demand.services).index(config.requests)
+    tasks = record.tasks
+    mine = tasks["service"] == index
+    periods = []
+    for begin_s in np.arange(0.0, record.run_s - _SLACK_S, config.period_s):
+        arrived = mine & (tasks["arrival_s"] >= begin_s) & (tasks["arrival_s"] < begin_s + config.period_s)
+        columns = {name: column[arrived] for name, column in tasks.items()}
+        periods.append(
+            {
+                "begin_s": float(begin_s),
+                "requests": int(np.count_nonzero(arrived)),
+                "satisfaction": satisfaction(columns, record.run_s),
+                "share_on_ends": tiers(columns)["end"],
+                "quality": quality(columns),
+            }
+        )
+    served = tasks["service"] != list(record.scenario.demand.services).index(config.service)
+    asked = {name: column[served] for name, column in tasks.items()}
+    return dict(record.knowledge) | {"periods": periods, "services_satisfaction": satisfaction(asked, record.run_s)}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -48,6 +50,7 @@ class Record:
         track_xy_m: where they were.
         track_cell: their serving cells, -1 for none.
         wall_s: wall-clock time from the making of the recorder to its closing.
+        knowledge: what the knowledge loop did, as plain data; empty without one.
     """
 
     scenario: Scenario
@@ -58,6 +61,7 @@ class Record:
     track_xy_m: Float[np.ndarray, "sample tracked 2"]
     track_cell: Int[np.ndarray, "sample tracked"]
     wall_s: float
+    knowledge: Mapping[str, Any]
 
     @property
     def run_s(self) -> float:
@@ -126,8 +130,10 @@ class Recorder:
             usage.cell_use, usage.sounding_use, usage.radar_use, usage.node_use, usage.link_use, usage.memory_use,
         ))  # fmt: skip
 
-    def close(self, open_tasks: Outcomes) -> Record:
-        """End the recording with the tasks that have not ended. No task may be lost: asserted here.
+    def close(self, open_tasks: Outcomes, knowledge: Mapping[str, Any] | None = None) -> Record:
+        """End the recording with the tasks that have not ended, and with what a knowledge loop did.
+
+        No task may be lost: asserted here.
 
         Works after any whole number of frames, none included, so an interrupted run keeps what it recorded.
         """
@@ -149,5 +155,6 @@ class Recorder:
             track_xy_m=np.array([xy for _, xy, _ in self._track], dtype=np.float32).reshape(-1, tracked, 2),
             track_cell=np.array([cell for _, _, cell in self._track], dtype=np.int32).reshape(-1, tracked),
             wall_s=time.perf_counter() - self._began_s,
+            knowledge=knowledge or {},
         )
         return self._record

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gainnet.measurement import drawing, pictures
+from gainnet.measurement import drawing, learning_pictures, pictures
 from gainnet.measurement.metrics import Report
 from gainnet.measurement.record import Record
 from gainnet.network import topology
@@ -20,7 +20,7 @@ def page(record: Record, report: Report, environment: Report) -> str:
     """The HTML of the report: headline figures, the map, pictures, a table of services, how to make it again."""
     places = topology.build(record.scenario.network)
     with drawing.style():
-        figures = _figures(record)
+        figures = [*learning_pictures.figures(report["knowledge"]), *_figures(record)]
         network_map = pictures.network_map(record, places)
     template = drawing.templates().get_template("report.html.j2")
     return template.render(

@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
@@ -28,13 +29,16 @@ from gainnet.measurement.record import STATUSES, Record
 from gainnet.network.state import Tier
 from gainnet.orchestrator.pool import POOL_KINDS
 from gainnet.scenario.load import dump
+from gainnet.scenario.scenario import Scenario
 
 RUN_FILES = ("scenario.yaml", "environment.json", "records.parquet", "frames.parquet", "report.json", "report.html")
 COMPARE_FILES = ("compare.json", "compare.csv", "compare.html")
 TRAIN_FILES = (
     "scenario.yaml", "curve.csv", "curve.svg", "state.safetensors",
     "neural.safetensors", "drl.safetensors", "diffusion.safetensors",
+    "pretrain.yaml", "model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
 )  # fmt: skip
+JOURNAL, REGISTRY = "rounds", "registry"  # folders of a run that learns
 _PACKAGES = ("numpy", "scipy", "numba", "pydantic", "pyarrow", "matplotlib")
 _TEMPORARY = ".writing"
 Writer = Callable[[Path], None]
@@ -48,7 +52,7 @@ def prepare(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        known = {*RUN_FILES, *COMPARE_FILES, *TRAIN_FILES}
+        known = {*RUN_FILES, *COMPARE_FILES, *TRAIN_FILES, JOURNAL, REGISTRY}
         foreign = sorted(e.name for e in folder.iterdir() if e.name not in known and not e.name.endswith(_TEMPORARY))
         if foreign:
             raise OutputError(f"{folder}: holds {foreign[0]!r}, no result of gainnet: give an empty folder")
@@ -59,6 +63,22 @@ def prepare(folder: Path) -> None:
         raise OutputError(f"{folder}: is not a folder") from None
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from None
+
+
+def begin(folder: Path, scenario: Scenario) -> None:
+    """Keep what is about to run, so that it can be gone on with; what an earlier run learnt in the folder is removed.
+
+    Raises:
+        OutputError: that can't be.
+    """
+    try:
+        for name in (JOURNAL, REGISTRY):
+            if (folder / name).exists():
+                shutil.rmtree(folder / name)
+        (folder / JOURNAL).mkdir()
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from None
+    replace(folder, {"scenario.yaml": text_writer(dump(scenario))})
 
 
 def write(folder: Path, record: Record, command: str) -> Report:

@@ -179,6 +179,7 @@ class Knowledge(Section):
         participation: part of each edge's ends that take part in a round.
         loss: part of the participants that are lost in a round, besides what the network loses.
         ranks: of the ends' adapters, dealt out in turn; ``edge_rank`` is what edges and the cloud keep.
+        memory_byte: what ends give to training, dealt out in turn; none is all that their machines have.
         local_epochs: how often an end goes over its data in a round.
         split: whether an end leaves its middle layers to its edge: where that is what fits or is faster, never, or always.
         kept: what an edge may keep of its own beside the cloud's knowledge; its held-out data choose among these.
@@ -202,6 +203,7 @@ class Knowledge(Section):
     loss: Fraction = 0.0
     ranks: Annotated[tuple[Count, ...], Field(min_length=1)] = (8,)
     edge_rank: Count = 16
+    memory_byte: tuple[Positive, ...] = ()
     local_epochs: Count = 1
     batch: Count = 8
     learning_rate: Positive = 2e-3
@@ -226,8 +228,12 @@ class Knowledge(Section):
             raise ValueError("deadline_s must be at most period_s: a round ends before the next begins")
         if self.secure and self.aggregation != "ffa":
             raise ValueError("secure: masked sums are linear, so aggregation must be ffa")
-        if (self.secure or self.aggregation in ("ffa", "fedit")) and len(set(self.ranks)) > 1:
-            raise ValueError(f"ranks: {self.aggregation} averages factors of one shape, so ranks must be one number")
+        if self.aggregation == "ffa" and self.robust.kind == "trimmed":
+            raise ValueError("robust.kind: trimmed joins products, which do not share the factor that ffa freezes")
+        if self.privacy.kind == "update" and self.aggregation != "ffa":
+            raise ValueError("privacy.kind: the noise of updates is on factors that add, so aggregation must be ffa")
+        if self.aggregation in ("ffa", "fedit") and set(self.ranks) != {self.edge_rank}:
+            raise ValueError(f"edge_rank: {self.aggregation} keeps the factors of ends, so it must be their rank")
         if max(self.ranks) > self.edge_rank:
             raise ValueError("edge_rank must be at least the largest of ranks")
         return self

@@ -1,0 +1,86 @@
+"""``central``: all data in one place, the upper bound; every byte of every dialogue leaves its end once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from typing_extensions import override
+
+from gainnet.knowledge import appraise, journal
+from gainnet.knowledge.arm import Arm, Ask, Closed, Links
+from gainnet.knowledge.setting import Setting
+from gainnet.models.low_rank import LowRank
+
+BIT_PER_CHARACTER = 8.0
+
+
+class Central(Arm):
+    """One adapter, trained in the cloud on what the ends sent there."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self._adapter = setting.tuner.fresh(setting.config.edge_rank, setting.stream("fresh"))
+        self._sent = np.zeros(len(setting.shards), dtype=np.int64)
+        self._uplink_bit = 0.0
+
+    @override
+    def ask(self, number: int, links: Links) -> tuple[Ask, ...]:
+        """Every end sends the examples that the cloud does not have yet; the cloud trains with or without them."""
+        asks = []
+        for end in range(len(self.setting.shards)):
+            bit = self._text_bit(end, int(self._sent[end]), len(self.setting.held(end, number)))
+            if bit:
+                asks.append(Ask(end, "central", (0, 0), 0.0, 0.0, bit, 0.0))
+        return tuple(asks) or (Ask(0, "central", (0, 0), 0.0, 0.0, 0.0, 0.0),)
+
+    @override
+    def arrived(self, number: int, ask: Ask, late_by: int) -> None:
+        """The cloud has these examples from now on."""
+        self._sent[ask.end] = max(int(self._sent[ask.end]), len(self.setting.held(ask.end, number)))
+        self._uplink_bit += ask.uplink_bit
+
+    @override
+    def close(self, number: int) -> Closed:
+        """Go over everything that is there, as often as ends would."""
+        setting, config = self.setting, self.setting.config
+        texts = [encoded for end, shard in enumerate(setting.shards) for encoded in shard[: int(self._sent[end])]]
+        figures: dict[str, Any] = {"examples": len(texts)}
+        if texts:
+            tuned = setting.tuner.tune(
+                self._adapter,
+                texts,
+                epochs=config.local_epochs,
+                batch=config.batch,
+                learning_rate=config.learning_rate,
+                rng=setting.stream(f"tune.{number}"),
+            )
+            self._adapter = tuned.adapter
+            figures["train_loss"] = tuned.loss
+        figures["cloud"] = appraise.overall(self.scores(self._adapter))
+        bit, self._uplink_bit = self._uplink_bit, 0.0
+        return Closed(figures, (), self.quality(), bit, bit)
+
+    @override
+    def answering(self, domain: int) -> Sequence[LowRank | None]:
+        """One adapter for all domains."""
+        return (self._adapter,)
+
+    @override
+    def weights(self) -> dict[str, np.ndarray]:
+        """The adapter, and what was sent."""
+        return journal.packed("cloud", self._adapter) | {"sent": self._sent}
+
+    @override
+    def restore(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Go on from there."""
+        self._adapter = journal.unpacked("cloud", weights, self.setting.base)
+        self._sent = weights["sent"].copy()
+
+    def _text_bit(self, end: int, first: int, last: int) -> float:
+        """What examples ``first`` to ``last`` of an end take as text."""
+        edge = int(self.setting.edge_of[end])
+        member = int(np.flatnonzero(np.flatnonzero(self.setting.edge_of == edge) == end)[0])
+        examples = self.setting.corpus.domains[edge].shards[member][first:last]
+        return BIT_PER_CHARACTER * sum(len((e.section + e.dialogue + e.note).encode()) for e in examples)

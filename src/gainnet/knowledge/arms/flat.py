@@ -1,0 +1,83 @@
+"""``flat``: two tiers, FedIT (arXiv 2305.05644): the cloud averages the factors A and B of all ends apart.
+
+Updates go up at 16 bits a number, as such systems send them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from typing_extensions import override
+
+from gainnet.knowledge import aggregate, appraise, journal
+from gainnet.knowledge.arm import Arm, Ask, Closed, Links
+from gainnet.knowledge.compress import Encoder
+from gainnet.knowledge.ends import Ends
+from gainnet.knowledge.setting import Setting
+from gainnet.models.low_rank import LowRank
+
+UPDATE_BIT: Final = 16
+
+
+class Flat(Arm):
+    """One adapter, the mean of what ends made of it."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self._rank = min(setting.config.ranks)
+        self._adapter = setting.tuner.fresh(self._rank, setting.stream("fresh"))
+        self._ends = Ends(setting)
+        self._updates: list[tuple[float, LowRank]] = []
+        self._loss: list[float] = []
+
+    @override
+    def ask(self, number: int, links: Links) -> tuple[Ask, ...]:
+        """The ends that take part fetch the adapter and send what they made of it, at one rank: the smallest."""
+        bit = float(UPDATE_BIT * self._adapter.numbers)
+        return tuple(
+            Ask(end, "local", (0, 0), self._ends.tokens(end, number), 0.0, bit, bit)
+            for end in self._ends.participants(number)
+        )
+
+    @override
+    def arrived(self, number: int, ask: Ask, late_by: int) -> None:
+        """An end's adapter arrived; one that is late was made of an older adapter and is left out, as FedIT does."""
+        if late_by:
+            return
+        tuned = self._ends.tune(ask.end, number, self._adapter)
+        rng = self.setting.stream(f"compress.{number}.{ask.end}")
+        _, received = Encoder(UPDATE_BIT).encode(self._adapter, tuned.adapter, rng)
+        self._updates.append((float(len(self.setting.held(ask.end, number))), received))
+        self._loss.append(tuned.loss)
+
+    @override
+    def close(self, number: int) -> Closed:
+        """Average what arrived."""
+        updates, self._updates = self._updates, []
+        losses, self._loss = self._loss, []
+        bit = float(UPDATE_BIT * self._adapter.numbers * len(updates))
+        if updates:
+            self._adapter = aggregate.fedit([adapter for _, adapter in updates], [weight for weight, _ in updates])
+        scores = self.scores(self._adapter)
+        figures: dict[str, Any] = {
+            "train_loss": float(np.mean(losses)) if losses else None,
+            "cloud": appraise.overall(scores),
+        }
+        return Closed(figures, (), self.quality(), bit, bit)
+
+    @override
+    def answering(self, domain: int) -> Sequence[LowRank | None]:
+        """One adapter for all domains."""
+        return (self._adapter,)
+
+    @override
+    def weights(self) -> dict[str, np.ndarray]:
+        """The adapter."""
+        return journal.packed("cloud", self._adapter)
+
+    @override
+    def restore(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Go on from there."""
+        self._adapter = journal.unpacked("cloud", weights, self.setting.base)

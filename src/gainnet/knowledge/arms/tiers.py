@@ -1,0 +1,171 @@
+"""``gainnet``: ends teach their edges, edges the cloud, and what was judged good comes back down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from typing_extensions import override
+
+from gainnet.errors import InputError
+from gainnet.knowledge import appraise
+from gainnet.knowledge.algebra import Algebra, blank, scaled
+from gainnet.knowledge.arm import NOTES_OF_QUALITY, Arm, Ask, Closed, Links
+from gainnet.knowledge.cloud import Cloud, Learnt
+from gainnet.knowledge.compress import Encoder
+from gainnet.knowledge.edge import Edge
+from gainnet.knowledge.ends import Ends
+from gainnet.knowledge.protection import of_examples, protection
+from gainnet.knowledge.setting import Setting
+from gainnet.knowledge.tuning import Diverged
+from gainnet.knowledge.update import Update
+from gainnet.knowledge.uplink import Uplink
+from gainnet.models.low_rank import LowRank
+
+
+class Tiers(Arm):
+    """Ends, edges and cloud."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        config = setting.config
+        self._algebra = Algebra(config.aggregation, config.edge_rank)
+        self._cloud = Cloud(setting, self._algebra, setting.registry)
+        self._edges = [Edge(setting, self._algebra, d, self._cloud.adapter) for d in range(setting.domains)]
+        self._private = protection(setting)
+        self._ends = Ends(setting, of_examples(setting))
+        self._uplink = Uplink(setting, self._algebra, self._ends)
+        self._asked: list[int] = []
+        self._loss: list[float] = []
+        self._lines: list[str] = []
+
+    @override
+    def ask(self, number: int, links: Links) -> tuple[Ask, ...]:
+        """A part of every edge's ends; only where a round is due, if rounds start by drift."""
+        due = [self.setting.config.starts == "period" or edge.due(number) for edge in self._edges]
+        ends = [end for end in self._ends.participants(number) if due[int(self.setting.edge_of[end])]]
+        asks, self._lines = self._uplink.ask(number, ends, links)
+        self._asked = [ask.end for ask in asks]
+        for edge in self._edges:
+            edge.begin(number)
+        return tuple(asks)
+
+    @override
+    def arrived(self, number: int, ask: Ask, late_by: int) -> None:
+        """An update arrived at its domain's edge, whichever cell it came over."""
+        edge = self._edges[int(self.setting.edge_of[ask.end])]
+        start = edge.start.get(number)
+        if start is None:
+            self._lines.append(f"end {ask.end}: its update for round {number} came too late to be of use")
+            return
+        try:
+            update = self._uplink.receive(number, ask, start, late_by)
+        except (Diverged, InputError) as error:
+            self._lines.append(f"end {ask.end}: update refused: {error}")
+            return
+        self._loss.append(update.loss)
+        edge.inbox.put(update)
+        if late_by:
+            self._lines.append(f"end {ask.end}: update for round {number} came {late_by} late and counts half")
+
+    @override
+    def close(self, number: int) -> Closed:
+        """Up: edges gather, the cloud learns. Down: edges settle, ends' models are taught."""
+        lines, self._lines = self._lines, []
+        losses, self._loss = self._loss, []
+        bit = 0.0
+        figures: dict[str, Any] = {"train_loss": float(np.mean(losses)) if losses else None}
+        gathered: dict[int, list[Update]] = {}
+        for index, edge in enumerate(self._edges):
+            asked = [end for end in self._asked if int(self.setting.edge_of[end]) == index]
+            found = edge.gather(number, asked, self._private)
+            lines.extend(found.lines)
+            bit += found.uplink_bit
+            if found.updates:
+                gathered[index] = found.updates
+        figures["up"] = self._known()
+        spent = self._private.spend() if self._private is not None else None
+        figures["epsilon"] = spent.epsilon if spent is not None else None
+        learnt = [self._sent(number, index, updates) for index, updates in gathered.items()]
+        teachers = [self._edges[part.edge].adapter for part in learnt]
+        figures |= self._cloud.learn(number, learnt, teachers, spent)
+        lines.extend(f"{name}: suspected of poison, its update was left out" for name in figures.get("suspected", ()))
+        if not figures.get("promoted", True):
+            lines.append(f"candidate refused, the champion stays: {figures['gate']}")
+        down = {edge.name: edge.settle(self._cloud.adapter) for edge in self._edges}
+        taught = {}
+        for edge in self._edges:
+            taught[edge.name], said = edge.teach(number)
+            lines.extend(said)
+        figures |= {"settled": down, "taught": taught, "edges": self._known(), "ends": self._ends_know()}
+        up = sum(part.bit for part in learnt)
+        back = self._encoded_bit(self._cloud.adapter) * len(self._edges) if learnt else 0.0
+        return Closed(figures, tuple(lines), self.quality(), bit, up + back)
+
+    @override
+    def start(self) -> dict[str, Any]:
+        """What is known before anything is learnt."""
+        return super().start() | {"ends": self._ends_know()}
+
+    @override
+    def quality(self) -> dict[str, float]:
+        """Mean ROUGE-1 of the notes that each tier writes."""
+        setting = self.setting
+        return {
+            "end": appraise.quality(setting.small, [e.small for e in self._edges], setting, NOTES_OF_QUALITY),
+            "edge": appraise.quality(setting.tuner, [e.adapter for e in self._edges], setting, NOTES_OF_QUALITY),
+            "cloud": appraise.quality(
+                setting.tuner, [self._cloud.adapter] * len(self._edges), setting, NOTES_OF_QUALITY
+            ),
+        }
+
+    @override
+    def answering(self, domain: int) -> Sequence[LowRank | None]:
+        """Its edge's adapter."""
+        return (self._edges[domain].adapter,)
+
+    @override
+    def weights(self) -> dict[str, np.ndarray]:
+        """Everything that the next rounds depend on."""
+        found = self._cloud.weights() | self._uplink.weights()
+        for edge in self._edges:
+            found |= edge.weights()
+        return found | (self._private.weights() if self._private is not None else {})
+
+    @override
+    def restore(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Go on from there."""
+        self._cloud.restore(weights)
+        self._uplink.restore(weights)
+        for edge in self._edges:
+            edge.restore(weights)
+        if self._private is not None:
+            self._private.restore(weights)
+
+    def _sent(self, number: int, index: int, updates: Sequence[Update]) -> Learnt:
+        """What an edge sends to the cloud, compressed like all that is sent; a poisoned one lies."""
+        edge, poison = self._edges[index], self.setting.config.poison
+        change = self._algebra.change(self._cloud.adapter, edge.adapter)
+        if poison is not None and poison.edge == index and number >= poison.from_round:
+            change = scaled(change, -poison.scale)
+        bits = self.setting.config.compression.update_bits
+        rng = self.setting.stream(f"backhaul.{number}.{index}")
+        sent, received = Encoder(bits).encode(blank(change, linear=self._algebra.linear), change, rng)
+        return Learnt(index, received, sum(update.weight for update in updates), len(updates), float(sent.bit))
+
+    def _encoded_bit(self, adapter: LowRank) -> float:
+        bits = self.setting.config.compression.update_bits
+        return float(bits * adapter.numbers)
+
+    def _known(self) -> dict[str, dict[str, float]]:
+        """Perplexity of each edge on its own domain, on the others, on public text."""
+        return {edge.name: appraise.own(self.scores(edge.adapter), edge.name) for edge in self._edges}
+
+    def _ends_know(self) -> dict[str, dict[str, float]]:
+        """The same of the ends' small models."""
+        setting = self.setting
+        return {
+            edge.name: appraise.own(appraise.appraise(setting.small, edge.small, setting), edge.name)
+            for edge in self._edges
+        }

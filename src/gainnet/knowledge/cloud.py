@@ -1,0 +1,216 @@
+"""The cloud: joins what edges learnt into the foundation model's adapter, and promotes it only if nothing got worse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gainnet.knowledge import aggregate, appraise, contribution, distill, journal, robust
+from gainnet.knowledge.algebra import Algebra, scaled
+from gainnet.knowledge.gate import Scores, judge
+from gainnet.knowledge.registry import Contributor, Origin, Registry, Spent
+from gainnet.knowledge.setting import Setting
+from gainnet.models import adapter as adapters
+from gainnet.models.low_rank import LowRank
+
+FOUNDATION = "foundation"
+ROOT_OF_DOMAIN = 4
+"""Validation examples of each domain that the cloud's own reference update is learnt from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What an edge sent: a change of the cloud's adapter.
+
+    Attributes:
+        edge: which.
+        change: as an adapter of its own.
+        weight: examples behind it.
+        ends: that contributed.
+        bit: what it took.
+    """
+
+    edge: int
+    change: LowRank
+    weight: float
+    ends: int
+    bit: float
+
+
+class Cloud:
+    """The foundation model's adapter, and how it moves.
+
+    Args:
+        setting: models and data.
+        algebra: how changes add.
+        registry: where versions are kept, None to keep none.
+
+    Attributes:
+        adapter: the champion.
+    """
+
+    def __init__(self, setting: Setting, algebra: Algebra, registry: Registry | None) -> None:
+        self._setting, self._algebra, self._registry = setting, algebra, registry
+        self.adapter: LowRank = setting.tuner.fresh(setting.config.edge_rank, setting.stream("fresh"))
+        self._origin = appraise.appraise(setting.tuner, None, setting)
+        self.scores: Scores = self._origin
+        self._names = [domain.name for domain in setting.corpus.domains]
+
+    def learn(
+        self, number: int, learnt: Sequence[Learnt], teachers: Sequence[LowRank], spent: Spent | None
+    ) -> dict[str, Any]:
+        """Join, distil, rehearse, judge. Returns figures: loss before and after each, who is suspected, the verdict."""
+        setting, config = self._setting, self._setting.config
+        figures: dict[str, Any] = {"before": appraise.overall(self.scores)}
+        if not learnt:
+            return figures | {"cloud": appraise.overall(self.scores), "gate": "nothing arrived"}
+        joined = robust.join(
+            config.robust.kind,
+            [part.change for part in learnt],
+            [part.weight for part in learnt],
+            hostile_max=config.robust.hostile_max,
+            trusted=self._reference(number, learnt) if config.robust.kind == "fltrust" else None,
+        )
+        suspected = [self._names[learnt[index].edge] for index in joined.suspected]
+        figures["suspected"] = suspected
+        figures["weights"] = {self._names[p.edge]: float(w) for p, w in zip(learnt, joined.weight, strict=True)}
+        candidate = self._algebra.add(self.adapter, [(1.0, joined.adapter)])
+        figures["merged"] = appraise.overall(appraise.appraise(setting.tuner, candidate, setting))
+        trusted = [t for p, t in zip(learnt, teachers, strict=True) if self._names[p.edge] not in suspected]
+        candidate, figures["distilled"] = self._distil(number, candidate, trusted)
+        candidate = self._rehearse(number, candidate)
+        scores = appraise.appraise(setting.tuner, candidate, setting)
+        verdict = judge(scores, self.scores, config.gate, self._origin)
+        self._register(number, candidate, scores, learnt, joined.weight, verdict.promoted, verdict.reasons, spent)
+        if config.incentive.budget > 0.0:
+            figures |= self._reward(number, learnt)
+        if verdict.promoted:
+            self.adapter, self.scores = candidate, scores
+        figures["gate"] = "promoted" if verdict.promoted else "; ".join(verdict.reasons)
+        return figures | {"promoted": verdict.promoted, "cloud": appraise.overall(self.scores)}
+
+    def _reference(self, number: int, learnt: Sequence[Learnt]) -> LowRank:
+        """The cloud's own update, from a few held-out examples of every domain (FLTrust's root data).
+
+        It is as long as the median of the edges': a few examples tell the direction, not how far to go.
+        """
+        setting, config = self._setting, self._setting.config
+        root = [encoded for held in setting.validation for encoded in held[:ROOT_OF_DOMAIN]]
+        tuned = setting.tuner.tune(
+            self.adapter,
+            root,
+            epochs=config.local_epochs,
+            batch=config.batch,
+            learning_rate=config.learning_rate,
+            rng=setting.stream(f"root.{number}"),
+            factors="b" if self._algebra.linear else "ab",
+        )
+        own = self._algebra.change(self.adapter, tuned.adapter)
+        typical = float(np.median([aggregate.norm(part.change) for part in learnt]))
+        length = aggregate.norm(own)
+        return scaled(own, typical / length) if length > 0.0 and typical > 0.0 else own
+
+    def _distil(self, number: int, candidate: LowRank, teachers: Sequence[LowRank]) -> tuple[LowRank, dict[str, Any]]:
+        """Texts that edges sample themselves teach the cloud what they know better."""
+        config = self._setting.config.distillation
+        if not config.samples or not config.steps or not teachers:
+            return candidate, {}
+        sections = [section for domain in self._setting.corpus.domains for section in domain.sections]
+        taught = distill.teach(
+            self._setting.tuner,
+            candidate,
+            teachers,
+            sections,
+            config,
+            self._setting.stream(f"distil.{number}"),
+            factors="b" if self._algebra.linear else "ab",
+            proof=self._setting.proof(),
+        )
+        return taught.adapter, taught.as_tree()
+
+    def _rehearse(self, number: int, candidate: LowRank) -> LowRank:
+        """Go over some public text again, so that the model keeps what it knew."""
+        setting, config = self._setting, self._setting.config
+        if not config.rehearsal.texts or not setting.public:
+            return candidate
+        rng = setting.stream(f"rehearse.{number}")
+        chosen = rng.permutation(len(setting.public))[: config.rehearsal.texts]
+        tuned = setting.tuner.tune(
+            candidate,
+            [setting.public[index] for index in chosen.tolist()],
+            epochs=1,
+            batch=config.batch,
+            learning_rate=config.rehearsal.learning_rate,
+            rng=rng,
+            factors="b" if self._algebra.linear else "ab",
+        )
+        return tuned.adapter
+
+    def _reward(self, number: int, learnt: Sequence[Learnt]) -> dict[str, Any]:
+        """Shapley values of the edges (how much each lowers the loss on held-out notes), and what they are paid."""
+        setting, config = self._setting, self._setting.config
+
+        def value(coalition: frozenset[int]) -> float:
+            parts = [learnt[index] for index in sorted(coalition)]
+            whole = sum(part.weight for part in parts)
+            with_them = (
+                self._algebra.add(self.adapter, [(p.weight / whole, p.change) for p in parts]) if parts else None
+            )
+            found = appraise.appraise(setting.tuner, with_them or self.adapter, setting)
+            loss = float(np.mean(list(found.domain.values())))
+            return -loss if np.isfinite(loss) else -50.0
+
+        shares = contribution.shapley(
+            len(learnt), value, config.incentive.permutations, rng=setting.stream(f"shapley.{number}")
+        )
+        paid = contribution.pay(shares, config.incentive.budget, config.incentive.cost)
+        names = [self._names[part.edge] for part in learnt]
+        return {
+            "contribution": dict(zip(names, map(float, shares), strict=True)),
+            "paid": dict(zip(names, map(float, paid), strict=True)),
+        }
+
+    def _register(
+        self,
+        number: int,
+        candidate: LowRank,
+        scores: Scores,
+        learnt: Sequence[Learnt],
+        weights: Sequence[float],
+        promoted: bool,
+        reasons: tuple[str, ...],
+        spent: Spent | None,
+    ) -> None:
+        """Keep the version with where it came from and what became of it."""
+        if self._registry is None:
+            return
+        origin = Origin(
+            round=number,
+            base=self._setting.base,
+            parents=(self.adapter.digest(),),
+            contributors=tuple(
+                Contributor(self._names[part.edge], part.ends, float(weight))
+                for part, weight in zip(learnt, weights, strict=True)
+            ),
+            privacy=spent,
+            scores=scores,
+        )
+        version = self._registry.register(
+            FOUNDATION, candidate.digest(), lambda folder: adapters.save(candidate, folder), origin
+        )
+        if promoted:
+            self._registry.promote(version)
+        else:
+            self._registry.reject(version, reasons)
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """The champion."""
+        return journal.packed("cloud", self.adapter)
+
+    def restore(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Go on from there."""
+        self.adapter = journal.unpacked("cloud", weights, self._setting.base)
+        self.scores = appraise.appraise(self._setting.tuner, self.adapter, self._setting)

@@ -1,0 +1,187 @@
+"""An edge: one domain's adapter, gathered from its ends, mixed with the cloud's, and taught to the ends' small model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gainnet.errors import InputError
+from gainnet.knowledge import appraise, distill, journal, masked
+from gainnet.knowledge.algebra import Algebra
+from gainnet.knowledge.drift import Drift
+from gainnet.knowledge.protection import Protection
+from gainnet.knowledge.setting import Setting
+from gainnet.knowledge.tuning import Diverged
+from gainnet.knowledge.update import Inbox, Update
+from gainnet.models.low_rank import LowRank
+
+
+@dataclass(frozen=True, slots=True)
+class Gathering:
+    """What an edge made of a round's updates.
+
+    Attributes:
+        updates: those that counted.
+        lines: what did not, and why.
+        uplink_bit: what its ends sent.
+    """
+
+    updates: list[Update]
+    lines: list[str]
+    uplink_bit: float
+
+
+class Edge:
+    """An edge and its domain.
+
+    Args:
+        setting: models and data.
+        algebra: how updates are joined.
+        index: which edge.
+        adapter: what it begins with.
+
+    Attributes:
+        adapter: of its domain; of the foundation model.
+        start: what its ends begin a round with, by round: this one's and the one before, for those who are late.
+        inbox: what its ends sent.
+        small: the adapter of its ends' small model, None for the plain one.
+    """
+
+    def __init__(self, setting: Setting, algebra: Algebra, index: int, adapter: LowRank) -> None:
+        self._setting, self._algebra, self._index = setting, algebra, index
+        self.name = setting.corpus.domains[index].name
+        self.adapter = adapter
+        self.start: dict[int, LowRank] = {}
+        self.inbox = Inbox()
+        self.small: LowRank | None = None
+        self._known = np.zeros(len(setting.shards), dtype=np.int64)
+
+    def due(self, number: int) -> bool:
+        """Whether a round should start: its ends hold data that it has not learnt from, or their loss has risen."""
+        setting = self._setting
+        ends = setting.ends_of(self._index).tolist()
+        fresh = {end: setting.held(end, number)[int(self._known[end]) :] for end in ends}
+        if any(fresh.values()) and number == 0:
+            return True
+        recent = [encoded for new in fresh.values() for encoded in new]
+        if not recent:
+            return False
+        try:
+            watch = Drift.of(self._each(setting.validation[self._index]))
+        except InputError:  # too few held-out notes to compare with: new data is reason enough
+            return True
+        return watch.seen(self._each(recent)).drifted or len(recent) >= setting.config.batch
+
+    def begin(self, number: int) -> None:
+        """A round starts: its ends fetch what the edge has now."""
+        self.start = {earlier: adapter for earlier, adapter in self.start.items() if earlier >= number - 1}
+        self.start[number] = self.adapter
+
+    def gather(self, number: int, asked: Sequence[int], privacy: Protection | None) -> Gathering:
+        """Join what arrived into the domain's adapter.
+
+        Args:
+            number: of the round.
+            asked: the edge's ends that were asked in it.
+            privacy: noise on what is joined, None for none.
+        """
+        updates, lines = self.inbox.empty()
+        sound = [update for update in updates if self._sound(update, number, lines)]
+        bit = sum(update.uplink_bit for update in sound)
+        if not sound:
+            return Gathering([], lines, bit)
+        setting = self._setting
+        if privacy is not None:
+            noise = setting.stream(f"noise.{number}.{self._index}")
+            self.adapter = privacy.gather(self._index, self.adapter, sound, noise)
+        elif setting.config.secure:
+            try:
+                found = masked.gather(self.adapter, sound, asked, setting.stream(f"masks.{number}.{self._index}").bytes)
+            except InputError as error:
+                return Gathering([], [*lines, f"{self.name}: no secure sum: {error}"], bit)
+            self.adapter, bit = found.adapter, found.uplink_bit
+        else:
+            self.adapter = self._algebra.gather(self.adapter, sound)
+        for update in sound:
+            self._known[update.end] = len(setting.held(update.end, update.number))
+        return Gathering(sound, lines, bit)
+
+    def _sound(self, update: Update, number: int, lines: list[str]) -> bool:
+        """Whether an update may count; a line where it may not."""
+        if not all(np.isfinite(f.a).all() and np.isfinite(f.b).all() for f in update.after.layers.values()):
+            lines.append(f"end {update.end}: update holds NaN or infinity and was refused")
+            return False
+        if self._setting.config.secure and update.number != number:
+            lines.append(f"end {update.end}: its masks were for round {update.number}, so it can't count now")
+            return False
+        return True
+
+    def settle(self, cloud: LowRank) -> dict[str, Any]:
+        """Take the cloud's knowledge in: of mixes with its own, the one that is best on its held-out notes."""
+        setting = self._setting
+        held = setting.validation[self._index]
+        best = (float("inf"), 0.0, self.adapter)
+        for kept in sorted(setting.config.kept, reverse=True):
+            mixed = self._algebra.mix(cloud, self.adapter, kept)
+            loss = appraise.mean_loss(setting.tuner, mixed, held) if held else 1.0 - kept
+            if loss < best[0]:
+                best = (loss, kept, mixed)
+        _, kept, self.adapter = best
+        return {"kept": kept}
+
+    def teach(self, number: int) -> tuple[dict[str, Any], list[str]]:
+        """Distil the domain's knowledge into the ends' small model; it stays as it was where that makes it no better."""
+        setting, config = self._setting, self._setting.config
+        if not config.distillation.samples or not config.distillation.steps:
+            return {}, []
+        held = setting.validation[self._index]
+        try:
+            taught = distill.small(
+                setting.tuner,
+                self.adapter,
+                setting.small,
+                self.small,
+                setting.corpus.domains[self._index].sections,
+                config.distillation,
+                setting.stream(f"small.{number}.{self._index}"),
+            )
+        except Diverged as error:
+            return {}, [f"{self.name}: the ends' model stays as it was: {error}"]
+        before, after = (appraise.mean_loss(setting.small, adapter, held) for adapter in (self.small, taught.adapter))
+        if after < before:
+            self.small = taught.adapter
+            return taught.as_tree() | {"promoted": True}, []
+        return taught.as_tree() | {"promoted": False}, [f"{self.name}: the ends' model stays as it was: no better"]
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Everything that the next rounds depend on."""
+        found = journal.packed(f"edge{self._index}", self.adapter) | {f"known{self._index}": self._known}
+        taken = self.inbox.known()
+        found[f"digest{self._index}"] = np.array([list(bytes.fromhex(digest)) for digest, _, _ in taken], np.uint8)
+        found[f"taken{self._index}"] = np.array([who for _, *who in taken], np.int64).reshape(-1, 2)
+        for number, adapter in self.start.items():
+            found |= journal.packed(f"edge{self._index}.start{number}", adapter)
+        if self.small is not None:
+            found |= journal.packed(f"edge{self._index}.small", self.small)
+        return found
+
+    def restore(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Go on from there."""
+        setting, prefix = self._setting, f"edge{self._index}"
+        self.adapter = journal.unpacked(prefix, weights, setting.base)
+        self._known = weights[f"known{self._index}"].copy()
+        pairs = zip(weights[f"digest{self._index}"], weights[f"taken{self._index}"].tolist(), strict=True)
+        self.inbox.remember([(digest.tobytes().hex(), number, end) for digest, (number, end) in pairs])
+        begun = {
+            int(k.removeprefix(f"{prefix}.start").split("|")[0]) for k in weights if k.startswith(f"{prefix}.start")
+        }
+        self.start = {n: journal.unpacked(f"{prefix}.start{n}", weights, setting.base) for n in sorted(begun)}
+        small = any(key.startswith(f"{prefix}.small|") for key in weights)
+        self.small = journal.unpacked(f"{prefix}.small", weights, setting.small.language.digest) if small else None
+
+    def _each(self, texts: tuple[Any, ...] | list[Any]) -> np.ndarray:
+        nat, token = self._setting.tuner.losses(self.adapter, texts)
+        return np.asarray(nat / np.maximum(token, 1))

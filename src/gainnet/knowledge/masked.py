@@ -1,0 +1,66 @@
+"""An edge's weighted mean of changes that it sees only the sum of (`gainnet.knowledge.secure`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+
+from gainnet.errors import InputError
+from gainnet.knowledge.secure import Entropy, masked_sum
+from gainnet.knowledge.update import Update
+from gainnet.models.low_rank import Factors, LowRank
+
+WEIGHT_UNIT = 64.0
+"""Examples that weigh one, so that weighted changes stay far inside the fixed-point range."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What an edge makes of a masked sum.
+
+    Attributes:
+        adapter: with the mean change.
+        uplink_bit: what all members sent, keys and shares included.
+    """
+
+    adapter: LowRank
+    uplink_bit: float
+
+
+def gather(start: LowRank, updates: Sequence[Update], asked: Sequence[int], entropy: Entropy) -> Gathered:
+    """The mean change of ``b``, by weight, of those who survived, unmasked as a sum only.
+
+    Args:
+        start: what all of them began with.
+        updates: what survivors have to send.
+        asked: all ends that exchanged keys when the round began; those without an update dropped out.
+        entropy: where secrets come from.
+
+    Raises:
+        InputError: not more than half of the members survived.
+    """
+    sent = {update.end: update for update in updates}
+    members = sorted({*asked, *sent})
+    size = 1 + sum(factors.b.size for factors in start.layers.values())
+    vectors = {end: _vector(sent[end]) if end in sent else np.zeros(size) for end in members}
+    lost = [end for end in members if end not in sent]
+    if len(members) == 1:
+        raise InputError("a sum of one update would tell what it is")
+    found = masked_sum(vectors, len(members) // 2 + 1, entropy, lost=lost)
+    weight, mean, layers = found.total[0], found.total[1:], {}
+    at = 0
+    for name, factors in start.layers.items():
+        change = mean[at : at + factors.b.size].reshape(factors.b.shape) / weight
+        layers[name] = Factors(factors.a, (factors.b + change).astype(np.float32))
+        at += factors.b.size
+    return Gathered(replace(start, layers=layers), float(sum(found.up_bit.values())))
+
+
+def _vector(update: Update) -> Float[np.ndarray, " number"]:
+    """The weight, and the weighted changes of ``b`` of all layers."""
+    weight = update.weight / WEIGHT_UNIT
+    changes = [(update.after.layers[name].b - factors.b).ravel() for name, factors in update.before.layers.items()]
+    return np.concatenate([[weight], weight * np.concatenate(changes).astype(np.float64)])

@@ -1,0 +1,160 @@
+"""What a knowledge loop stands on: the foundation model, the ends' small one, the data, and who holds what."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int
+
+from gainnet.errors import InputError
+from gainnet.knowledge import corpus, synthetic, text
+from gainnet.knowledge.example import Corpus, Example
+from gainnet.knowledge.foundation import foundation, small
+from gainnet.knowledge.registry import Registry
+from gainnet.knowledge.text import Encoded
+from gainnet.knowledge.tuning import Tuner
+from gainnet.models.hub import Language
+from gainnet.rng import stream
+from gainnet.scenario.knowledge import Knowledge, Synthetic
+
+PUBLIC_SEED = 0  # public text and foundation models are the same whatever the run's seed
+PUBLIC_HELD_MAX = 48
+VALIDATION_MAX = 32
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Everything that does not change in the course of a loop.
+
+    Attributes:
+        config: what a person wrote.
+        seed: of the run.
+        corpus: the data, as text.
+        language: the foundation model.
+        tuner: trains and asks it, with adapters of the ranks in use.
+        small: trains and asks the ends' model.
+        edge_of: the edge that each end belongs to.
+        shards: the private examples of each end.
+        validation: held-out examples of each domain, for decisions.
+        public: public text to learn from; public_held: held out.
+        registry: where versions are kept, None to keep none.
+    """
+
+    config: Knowledge
+    seed: int
+    corpus: Corpus
+    language: Language
+    tuner: Tuner
+    small: Tuner
+    edge_of: Int[np.ndarray, " end"]
+    shards: tuple[tuple[Encoded, ...], ...]
+    validation: tuple[tuple[Encoded, ...], ...]
+    public: tuple[Encoded, ...]
+    public_held: tuple[Encoded, ...]
+    registry: Registry | None
+
+    @property
+    def domains(self) -> int:
+        """How many domains (edges) there are."""
+        return len(self.corpus.domains)
+
+    @property
+    def base(self) -> str:
+        """Digest of the foundation model."""
+        return self.language.digest
+
+    def stream(self, name: str) -> np.random.Generator:
+        """The generator that drives ``name``."""
+        return stream(self.seed, f"knowledge.{name}")
+
+    def rank(self, end: int) -> int:
+        """The rank of an end's adapter."""
+        return self.config.ranks[end % len(self.config.ranks)]
+
+    def held(self, end: int, number: int) -> tuple[Encoded, ...]:
+        """The examples that an end has in round ``number``: the first ones, and those that came since."""
+        shard, arriving = self.shards[end], self.config.arriving
+        share = 1.0 - arriving * (1.0 - min(1.0, number / max(self.config.rounds - 1, 1)))
+        return shard[: math.ceil(len(shard) * share)]
+
+    def ends_of(self, domain: int) -> Int[np.ndarray, " member"]:
+        """The ends that belong to an edge and have data."""
+        return np.array([e for e in np.flatnonzero(self.edge_of == domain).tolist() if self.shards[e]], dtype=np.int64)
+
+    def proof(self) -> dict[str, list[Encoded]]:
+        """The validation examples by section."""
+        found: dict[str, list[Encoded]] = {}
+        for domain, held in zip(self.corpus.domains, self.validation, strict=True):
+            for example, encoded in zip(domain.validation, held, strict=False):
+                found.setdefault(example.section, []).append(encoded)
+        return found
+
+    def encode(self, examples: Sequence[Example]) -> tuple[Encoded, ...]:
+        """Examples as tokens of the foundation model."""
+        return tuple(text.encode(self.language.tokenizer, example, self.language.context) for example in examples)
+
+
+def build(
+    config: Knowledge,
+    seed: int,
+    edge_of: Int[np.ndarray, " end"],
+    edges: int,
+    progress: Progress,
+    registry: Registry | None = None,
+) -> Setting:
+    """Read or make the data, load or train the foundation model, and deal the data out.
+
+    Raises:
+        InputError: data or model cannot be read, or there is nothing to learn from.
+    """
+    counts = np.bincount(edge_of, minlength=edges).tolist()
+    found = _corpus(config, counts, seed)
+    language = foundation(config.foundation, found.public, PUBLIC_SEED, progress)
+    end_language = small(config.end_model, language, found.public, PUBLIC_SEED, progress)
+    shards: list[tuple[Encoded, ...]] = [()] * len(edge_of)
+
+    def encode(examples: Sequence[Example]) -> tuple[Encoded, ...]:
+        return tuple(text.encode(language.tokenizer, example, language.context) for example in examples)
+
+    for edge, domain in enumerate(found.domains):
+        for end, shard in zip(np.flatnonzero(edge_of == edge).tolist(), domain.shards, strict=True):
+            shards[end] = encode(shard)
+    if not any(shards):
+        raise InputError("knowledge.data: no end has anything to learn from")
+    public = tuple(text.public(language.tokenizer, found.public, language.context))
+    public_held = tuple(text.public(language.tokenizer, found.public_held, language.context))
+    ranks = {*config.ranks, config.edge_rank}
+    if config.aggregation == "flora":
+        ranks.add(max(_stack(config, edge_of, edge) for edge in range(edges)))
+    return Setting(
+        config=config,
+        seed=seed,
+        corpus=found,
+        language=language,
+        tuner=Tuner(language, sorted(ranks)),
+        small=Tuner(end_language, (config.edge_rank,)),
+        edge_of=edge_of,
+        shards=tuple(shards),
+        validation=tuple(encode(domain.validation[:VALIDATION_MAX]) for domain in found.domains),
+        public=public,
+        public_held=public_held[:PUBLIC_HELD_MAX],
+        registry=registry,
+    )
+
+
+def _corpus(config: Knowledge, counts: list[int], seed: int) -> Corpus:
+    """The data; public text does not depend on the seed of the run."""
+    rng = stream(seed, "knowledge.data")
+    if isinstance(config.data, Synthetic):
+        return synthetic.make(config.data, ends_of_edge=counts, rng=rng, public=stream(PUBLIC_SEED, "knowledge.public"))
+    return corpus.read(config.data, ends_of_edge=counts, rng=rng)
+
+
+def _stack(config: Knowledge, edge_of: Int[np.ndarray, " end"], edge: int) -> int:
+    """The rank of an edge's exact stack of its ends' adapters."""
+    ends = np.flatnonzero(edge_of == edge).tolist()
+    return sum(config.ranks[end % len(config.ranks)] for end in ends)

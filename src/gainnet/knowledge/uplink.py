@@ -1,0 +1,126 @@
+"""From ends to edges: who is asked for what, how each trains, and what its edge gets of it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gainnet.knowledge import journal, split
+from gainnet.knowledge.algebra import Algebra
+from gainnet.knowledge.arm import Ask, Links
+from gainnet.knowledge.compress import BLOCK, Encoder, Feedback
+from gainnet.knowledge.ends import Ends
+from gainnet.knowledge.setting import Setting
+from gainnet.knowledge.split import SplitTuner
+from gainnet.knowledge.update import Update
+from gainnet.models.low_rank import LowRank
+
+SHARED_BASIS = "shared a"
+STALE = 0.5
+"""What a round of lateness leaves of an update's weight."""
+
+
+class Uplink:
+    """The ends of a setting, as their edges see them.
+
+    Args:
+        setting: models, data and ends.
+        algebra: how edges join what arrives.
+        ends: who trains.
+    """
+
+    def __init__(self, setting: Setting, algebra: Algebra, ends: Ends) -> None:
+        self._setting, self._algebra, self._ends = setting, algebra, ends
+        self._split = SplitTuner(setting.tuner)
+        self._encoder = {end: Encoder(setting.config.compression.update_bits) for end in range(len(setting.shards))}
+
+    def ask(self, number: int, ends: list[int], links: Links) -> tuple[list[Ask], list[str]]:
+        """What each of these ends is asked; and a line for each that can't take part, and why."""
+        asks, lines = [], []
+        for end in ends:
+            place = self._place(end, number, links)
+            if place.kind == "none":
+                lines.append(f"end {end}: does not take part: {place.reason}")
+                continue
+            bit = self._update_bit(self._setting.rank(end))
+            asks.append(
+                Ask(
+                    end=end,
+                    place=place.kind,
+                    cut=place.cut,
+                    train_token=place.end_token,
+                    edge_token=place.edge_token,
+                    uplink_bit=bit + place.uplink_bit,
+                    downlink_bit=bit + place.downlink_bit,
+                )
+            )
+        return asks, lines
+
+    def receive(self, number: int, ask: Ask, start: LowRank, late_by: int) -> Update:
+        """Train an end on its data and rebuild its update at its edge; Diverged or InputError where there is none."""
+        setting, end = self._setting, ask.end
+        before = self._algebra.cut(start, setting.rank(end))
+        moved_bit = 0.0
+        if ask.place == "split":
+            made = self._split.tune(
+                before,
+                setting.held(end, number),
+                epochs=setting.config.local_epochs,
+                batch=setting.config.batch,
+                learning_rate=setting.config.learning_rate,
+                rng=setting.stream(f"tune.{number}.{end}"),
+                factors="b" if self._algebra.linear else "ab",
+                cut=ask.cut,
+                compression=setting.config.compression,
+            )
+            tuned, moved_bit = made.tuned, float(made.uplink_bit)
+        else:
+            tuned = self._ends.tune(end, number, before)
+        basis = SHARED_BASIS if self._algebra.linear else None
+        rng = setting.stream(f"compress.{number}.{end}")
+        sent, after = self._encoder[end].encode(before, tuned.adapter, rng, basis)
+        return Update(
+            end=end,
+            number=number,
+            digest=sent.digest,
+            weight=float(len(setting.held(end, number))) * STALE**late_by,
+            before=before,
+            after=after,
+            loss=tuned.loss,
+            uplink_bit=sent.bit + moved_bit,
+        )
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """What the ends' compression still owes."""
+        return {
+            f"owed{end}": encoder.feedback.lost
+            for end, encoder in self._encoder.items()
+            if encoder.feedback is not None
+        }
+
+    def restore(self, weights: journal.Arrays) -> None:
+        """Go on from there."""
+        for end, encoder in self._encoder.items():
+            owed = weights.get(f"owed{end}")
+            encoder.feedback = None if owed is None else Feedback(SHARED_BASIS, owed)
+
+    def _update_bit(self, rank: int) -> float:
+        """What an update of that rank takes, to within its header."""
+        bits = self._setting.config.compression.update_bits
+        shapes = self._setting.tuner.adapters.layers.values()
+        numbers = sum(rank * (outward + (0 if self._algebra.linear else inward)) for outward, inward in shapes)
+        return float(bits * numbers + (16 * -(-numbers // BLOCK) if bits < 16 else 0))
+
+    def _place(self, end: int, number: int, links: Links) -> split.Place:
+        """Where an end trains."""
+        setting = self._setting
+        return split.place(
+            setting.language,
+            setting.held(end, number),
+            rank=setting.rank(end),
+            config=setting.config,
+            end_flop_per_s=float(links.end_flop_per_s[end]),
+            edge_flop_per_s=float(links.edge_flop_per_s[end]),
+            memory_byte=float(links.end_memory_byte[end]),
+            uplink_bit_per_s=float(links.uplink_bit_per_s[end]),
+            downlink_bit_per_s=float(links.downlink_bit_per_s[end]),
+        )
