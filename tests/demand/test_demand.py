@@ -197,5 +197,5 @@ def test_what_cannot_be_asked_is_refused_and_changes_nothing(
 
 
 def test_a_service_that_draws_rounds_is_not_asked_for_more() -> None:
-    with pytest.raises(InputError, match="fed.participation: must be 0"):
+    with pytest.raises(InputError, match=r"fed\.participation: must be 0"):
         demand({"fed": FED}).ask(0, np.array([1]), **WORK)

@@ -84,7 +84,5 @@ class Scenario(Section):
                 raise ValueError(f"{where}.edge = {fault.edge}, but the network has edges 0 to {edges - 1}")
             ends = fault.ends if isinstance(fault, EndDown) and fault.ends is not None else ()
             if ends and max(ends) >= self.network.ends:
-                raise ValueError(
-                    f"{where}.ends: {max(ends)}, but the network has ends 0 to {self.network.ends - 1}"
-                )
+                raise ValueError(f"{where}.ends: {max(ends)}, but the network has ends 0 to {self.network.ends - 1}")
         return self
