@@ -13,18 +13,19 @@ import numpy as np
 import pytest
 
 import gainnet
+from gainnet.errors import InputError
 from gainnet.execution.outcome import Outcomes
 from gainnet.measurement.metrics import Report, report
 from gainnet.measurement.record import Recorder
 from gainnet.network.state import LinkView
 from gainnet.orchestrator.checker import violations
 from gainnet.orchestrator.problem import Problem
-from gainnet.run import Run, simulate
+from gainnet.run import Run, home_edges, simulate
 from gainnet.scenario.load import load, names
 from gainnet.scenario.matcher import MATCHER_KINDS
 
 PUBLIC = ["Run", "Scenario", "__version__", "load", "report", "simulate"]
-SHORT_S = {"campus": 2.0, "vehicular": 1.0, "vehicular-dense": 0.4}
+SHORT_S = {"campus": 2.0, "medical": 4.0, "vehicular": 1.0, "vehicular-dense": 0.4}
 
 
 def _report(recorder: Recorder) -> Report:
@@ -155,6 +156,99 @@ def test_progress_counts_the_frames() -> None:
     seen: list[tuple[int, int]] = []
     simulate(load("campus", duration_s=0.5), progress=lambda *step: seen.append(step))
     assert seen == [(done, 5) for done in range(1, 6)]
+
+
+def _round(run: Run, deadline_s: float = 9.0, **amounts: Any) -> float:
+    """Ask every end of `medical` for a round."""
+    service = run.demand.services.names.index("learning")
+    work = {"prompt_token": 500.0, "uplink_bit": 2e5, "downlink_bit": 1e5, **amounts}
+    return run.demand.ask(service, np.arange(20), deadline_s=deadline_s, **work)
+
+
+@pytest.mark.parametrize("placement", ["matched", "nearest"])
+def test_a_round_that_was_asked_for_ends_once_for_every_end_and_is_recorded(placement: str) -> None:
+    scenario = load("medical", [f"demand.services.learning.placement={placement}"], duration_s=8.0)
+    run, recorder = Run(scenario), Recorder(scenario)
+    run.step(recorder)
+    at = _round(run, output_token=np.where(np.arange(20) < 5, 200.0, 0.0))
+    assert at == scenario.frame_s
+    outcomes = [run.step(recorder).outcomes for _ in range(scenario.frames - 1)]
+    ended = [
+        (int(user), float(arrival_s))
+        for found in outcomes
+        for user, arrival_s, service in zip(found.user, found.arrival_s, found.service, strict=True)
+        if service == 3
+    ]
+    assert len(set(ended)) == len(ended)
+    record = recorder.close(run.execution.still_open(8.0))
+    mine = record.tasks["service"] == 3
+    assert sorted(record.tasks["user"][mine].tolist()) == list(range(20))
+    assert set(record.tasks["arrival_s"][mine]) == {at}
+    assert len(ended) >= 18
+    if placement == "nearest":
+        served = mine & (record.tasks["result"] == 0)
+        assert (record.tasks["tier"][served] == 1).all()
+
+
+def test_the_quality_of_a_model_changes_for_tasks_to_come_and_in_this_run_only() -> None:
+    scenario = load("medical", ["models.notes-end.quality=0.0"], duration_s=20.0)
+    run, other = Run(scenario), Run(scenario)
+    at_ends = {}
+    for quality in (0.0, 0.8):
+        run.set_quality("notes-end", quality)
+        frames = [run.step() for _ in range(80)]
+        notes = np.concatenate([f.outcomes.tier[(f.outcomes.service == 0) & (f.outcomes.result == 0)] for f in frames])
+        at_ends[quality] = np.mean(notes == 0)
+    assert at_ends[0.0] == 0.0
+    assert at_ends[0.8] > 0.3
+    artifact = other.orchestrator.tables.artifact["quality"]
+    assert artifact[scenario.artifacts.index("notes-end")] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("model", "quality", "said"),
+    [("notes", 0.5, "'notes' is not in use"), ("notes-end", 1.1, "quality = 1.1"), ("notes-end", float("nan"), "nan")],
+)
+def test_a_quality_that_cannot_be_is_refused(model: str, quality: float, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        Run(load("medical")).set_quality(model, quality)
+
+
+def test_an_adapter_has_no_quality_of_its_own() -> None:
+    with pytest.raises(InputError, match="is an adapter"):
+        Run(load("vehicular")).set_quality("style-ink", 0.5)
+
+
+def test_homes_and_link_rates_are_those_of_the_first_frame() -> None:
+    scenario = load("medical")
+    home, run = home_edges(scenario), Run(scenario)
+    before = run.link_rates()
+    state = run.step().state
+    serving = state.candidate[:, 0]
+    assert (serving >= 0).all()
+    np.testing.assert_array_equal(home, run.network.topology.cell_edge[serving] - 1)
+    for now, then in zip(run.link_rates(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+    whole_hz = run.network.blocks * run.network.block_hz
+    np.testing.assert_allclose(before[0], state.observed.uplink_bit_per_s_hz[:, 0] * whole_hz)
+    np.testing.assert_allclose(before[1], state.observed.downlink_bit_per_s_hz[:, 0] * whole_hz)
+    assert len(set(home.tolist())) > 1
+
+
+def test_a_transfer_takes_each_links_latency_and_what_is_free_of_its_rate() -> None:
+    fault = "execution.faults=[{kind: link_degradation, edge: 2, factor: 0, begin_s: 0, end_s: 9}]"
+    run = Run(load("medical", [fault]))
+    assert run.transfer_s(1, 0, 1e6) == pytest.approx(0.02 + 0.01)
+    assert run.transfer_s(1, 4, 0.0) == pytest.approx(run.network.topology.path_latency_s[1, 4])
+    assert run.transfer_s(2, 2, 1e6) == 0.0
+    assert run.transfer_s(3, 0, 1e6) == np.inf
+    run._link_use[0] = 0.75
+    assert run.transfer_s(0, 1, 1e6) == pytest.approx(0.02 + 0.04)
+
+
+def test_an_end_starts_with_the_models_that_its_memory_holds() -> None:
+    run = Run(load("medical", ["network.end_scale=[1.0, 0.4, 0.1]"]))
+    assert run.execution.load.resident[5:8].sum(axis=1).tolist() == [2, 1, 0]
 
 
 def test_the_public_face_is_frozen() -> None:

@@ -7,7 +7,7 @@ import pytest
 from asked import CHAT, collect, constant, demand, image, joined, poisson, state, text, written
 
 from gainnet.demand.task import Tasks
-from gainnet.errors import TraceError
+from gainnet.errors import InputError, TraceError
 
 BURSTS = {"kind": "mmpp", "rate_per_end_per_s": 2.0}
 LEARNING = {"kind": "learning", "models": ["small"], "deadline_s": 9.0, "period_s": 5.0, "participation": 0.2}
@@ -129,3 +129,73 @@ def test_the_real_traces_drive_a_run(data: Path) -> None:
 def test_fitted_bursts_have_their_rate() -> None:
     arrivals = {"kind": "fitted", "name": "azure-2023", "rate_per_end_per_s": 2.0}
     assert len(demand({"chat": text(arrivals)}).arrive(state(10_000.0))) == pytest.approx(200_000, rel=0.04)
+
+
+ASKED = {**FED, "participation": 0.0}
+ROUNDS: dict[str, Any] = {"chat": text(BURSTS), "fed": ASKED}
+WORK: dict[str, Any] = {"deadline_s": 9.0, "prompt_token": 100.0, "uplink_bit": 1e6}
+
+
+def test_what_is_asked_for_arrives_with_the_next_frame_and_after_its_other_tasks() -> None:
+    plain, source = demand(ROUNDS), demand(ROUNDS)
+    frames, asked = [], {}
+    for frame in range(30):
+        if frame in (0, 7, 8):
+            asked[frame] = source.ask(
+                1, np.array([3, 1]), **WORK, downlink_bit=np.array([5.0, 6.0]), output_token=7.0, value=2.0
+            )
+        frames.append(source.arrive(state(frame * 0.1)))
+    usual = [plain.arrive(state(frame * 0.1)) for frame in range(30)]
+    assert asked == {0: 0.0, 7: 7 * 0.1, 8: 8 * 0.1}
+    for frame, (one, other) in enumerate(zip(frames, usual, strict=True)):
+        assert len(one) - len(other) == (2 if frame in asked else 0)
+        assert one.arrival_s.tolist() == other.arrival_s.tolist() + [frame * 0.1] * (len(one) - len(other))
+    assert joined(frames, "task_id").tolist() == list(range(sum(map(len, frames))))
+    mine = joined(frames, "service") == 1
+    key = list(zip(joined(frames, "user")[mine], joined(frames, "arrival_s")[mine], strict=True))
+    assert key == [(user, at) for at in asked.values() for user in (3, 1)]
+    expected = {"prompt_token": 100, "output_token": 7, "uplink_bit": 1e6, "value": 2, "deadline_s": 9, "adapter": -1}
+    for name, value in expected.items():
+        assert set(joined(frames, name)[mine]) == {value}
+    assert joined(frames, "downlink_bit")[mine].tolist() == [5.0, 6.0] * 3
+    for field in fields(Tasks):
+        assert joined(frames, field.name).dtype == (np.int64 if field.type.startswith("Int") else np.float64)
+
+
+def test_a_surge_leaves_alone_what_is_asked_for() -> None:
+    source = demand(ROUNDS)
+    source.ask(1, np.arange(10), **WORK)
+    assert np.count_nonzero(source.arrive(state(0.1, 0.0)).service == 1) == 10
+    assert source.ask(1, np.empty(0, np.int64), **WORK) == 0.2
+    assert np.count_nonzero(source.arrive(state(0.2, 3.0)).service == 1) == 0
+
+
+@pytest.mark.parametrize(
+    ("service", "users", "changes", "said"),
+    [
+        (0, [1], {}, "chat.kind: rounds are asked of a learning service"),
+        (1, [1, 1], {}, "an end is asked twice at 0 s"),
+        (1, [4], {}, "an end is asked twice at 0 s"),
+        (1, [-1], {}, "ends -1 to -1, there are 0 to 9"),
+        (1, [10], {}, "ends 10 to 10"),
+        (1, [1], {"deadline_s": 0.0}, "deadline_s = 0, must be finite and after the arrival"),
+        (1, [1], {"deadline_s": float("nan")}, "deadline_s = nan"),
+        (1, [1], {"deadline_s": float("inf")}, "deadline_s = inf"),
+        (1, [1], {"uplink_bit": -1.0}, "uplink_bit must be finite and at least 0"),
+        (1, [1], {"output_token": float("nan")}, "output_token must be finite"),
+        (1, [1], {"prompt_token": 0.0, "uplink_bit": 0.0}, "neither tokens nor bits"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_and_changes_nothing(
+    service: int, users: list[int], changes: dict[str, Any], said: str
+) -> None:
+    source = demand(ROUNDS)
+    source.ask(1, np.array([4]), **WORK)
+    with pytest.raises(InputError, match=said):
+        source.ask(service, np.array(users), **{**WORK, **changes})
+    assert source.arrive(state(0.0)).user.tolist() == [4]
+
+
+def test_a_service_that_draws_rounds_is_not_asked_for_more() -> None:
+    with pytest.raises(InputError, match=r"fed\.participation: must be 0"):
+        demand({"fed": FED}).ask(0, np.array([1]), **WORK)

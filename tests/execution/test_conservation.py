@@ -26,6 +26,7 @@ from tiny import CLOUD, EDGE, FRAME_S, Driven
 SPAN = "begin_s: 0.4, end_s: 1.0"
 FAULTS = (
     "{kind: edge_down, edge: 0, %s}",
+    "{kind: end_down, fraction: 0.4, %s}",
     "{kind: cell_outage, cell: 0, %s}",
     "{kind: sensing_outage, %s}",
     "{kind: demand_surge, factor: 8.0, %s}",
@@ -64,6 +65,9 @@ def mixed() -> Driven:
         tiny.image(2, user=[3, 0], step=[8.0, 13.0], image=[1.0, 2.0], arrival_s=0.2),
         tiny.perception(3, user=[0, 1, 2], arrival_s=0.3),
         tiny.learning(1, user=2, arrival_s=0.4),
+        tiny.learning(2, user=[0, 1], arrival_s=0.5, downlink_bit=[2e6, 0.0], output_token=[0.0, 700.0]),
+        tiny.learning(2, user=[3, 2], arrival_s=0.6, downlink_bit=1e6, output_token=300.0, uplink_bit=[3e6, 0.0]),
+        tiny.learning(1, user=3, arrival_s=0.7, downlink_bit=2e6, prompt_token=0.0, uplink_bit=0.0),
     ]
     driven = Driven(tiny.scenario(), *given)
     places = [tiny.home, tiny.first(node=EDGE), tiny.first(node=CLOUD)]
@@ -74,7 +78,7 @@ def mixed() -> Driven:
 
     driven.until(8.0, pick)
     assert set(tiny.names_of(driven.outcomes)) == {"served"}
-    assert len(driven.outcomes) == 9
+    assert len(driven.outcomes) == 14
     return driven
 
 
@@ -111,7 +115,7 @@ def test_all_operations_of_the_tasks_are_done_and_no_others() -> None:
             steps, images = _column("step")[i], _column("image")[i]
             expected += denoise_flop(steps, images, cards.step_flop[model[i]], cards.fixed_flop[model[i]])
         elif service == tiny.LEARNING:
-            expected += train_flop(prompt, 2.0 * flop[i])
+            expected += train_flop(prompt + output, 2.0 * flop[i])
         else:
             expected += prefill_flop(prompt, flop[i], attention[i])
             expected += output * decode_step_flop(1.0, prompt + output / 2.0, flop[i], attention[i])

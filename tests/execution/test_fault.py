@@ -19,6 +19,7 @@ from gainnet.scenario.execution import (
     ControllerOutage,
     DemandSurge,
     EdgeDown,
+    EndDown,
     LinkDegradation,
     SensingOutage,
 )
@@ -66,6 +67,54 @@ def test_overlapping_faults_add_up() -> None:
     np.testing.assert_allclose(schedule.health(1.0).link_factor, np.where(at_edge_0, 0.1, 0.5))
     np.testing.assert_allclose(schedule.health(2.0).link_factor, np.where(at_edge_0, 0.2, 1.0))
     assert schedule.health(1.0).node_up.tolist() == [True, True, False]
+
+
+def test_ends_that_fail_are_those_named_or_a_part_drawn_by_the_seed() -> None:
+    def down(seed: int, **who: Any) -> list[bool]:
+        schedule = Schedule([EndDown(begin_s=1.0, end_s=2.0, **who)], FRAMES, ends=40, seed=seed)
+        assert schedule.health(0.9).end_up.all()
+        assert schedule.health(2.0).end_up.all()
+        return [not up for up in schedule.health(1.0).end_up]
+
+    assert np.flatnonzero(down(1, ends=(3, 0))).tolist() == [0, 3]
+    assert down(1, fraction=0.3) == down(1, fraction=0.3)
+    assert sum(down(1, fraction=0.3)) == 12
+    assert down(1, fraction=0.3) != down(2, fraction=0.3)
+    assert sum(down(1, fraction=1e-6)) == 1
+
+
+def test_an_end_that_fails_loses_its_tasks_asks_in_vain_and_comes_back_empty() -> None:
+    fault = _during("end_down", 0.5, 1.0, ends=[0]) | {"retries": 0}
+    asked = [
+        tiny.image(4, user=[0, 1, 0, 1], arrival_s=[0.0, 0.0, 0.7, 0.7], step=40.0, deadline_s=20.0),
+        tiny.learning(2, user=[0, 1], prompt_token=20_000.0),
+    ]
+    driven = Driven(tiny.scenario(execution=fault, orchestrator={"patience_s": 0.1}), *asked)
+
+    def pick(posed: Any, i: int, patterns: np.ndarray) -> int | None:
+        return tiny.first(node=EDGE)(posed, i, patterns)
+
+    driven.until(0.55, pick)
+    lost = driven.outcomes
+    assert tiny.names_of(lost) == ["failed", "failed"]
+    assert lost.user.tolist() == [0, 0]
+    assert driven.run.execution.load.ready_s[driven.run.orchestrator.pool.fixed].min() == np.inf
+    assert (driven.run.execution.load.pinned[driven.run.orchestrator.pool.fixed] == 0).all()
+    assert [float(f.state.load.sounding_block[0]) for f in driven.frames[6:7]] == [0.0]
+    outcomes = driven.until(12.0, pick)
+    by_id = dict(zip(outcomes.task_id.tolist(), outcomes.result.tolist(), strict=True))
+    refused = outcomes.task_id[(outcomes.user == 0) & (outcomes.arrival_s == 0.7)]
+    assert by_id[int(refused[0])] == tiny.Result.REJECTED
+    assert set(outcomes.result[outcomes.user == 1]) == {tiny.Result.SERVED}
+
+
+def test_what_an_end_lost_is_tried_again_once_it_is_back() -> None:
+    fault = _during("end_down", 0.5, 0.7, ends=[0])
+    driven = Driven(tiny.scenario(execution=fault), tiny.learning(1, prompt_token=20_000.0))
+    outcomes = driven.until(12.0, tiny.first(node=EDGE))
+    assert tiny.names_of(outcomes) == ["served"]
+    assert outcomes.retry[0] == 1
+    assert outcomes.end_s[0] > 0.7
 
 
 def test_a_cell_that_is_out_carries_nothing() -> None:

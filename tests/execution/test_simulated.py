@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import tiny
+from gainnet.execution import running_kernel as rk
 from gainnet.network.compute_kernel import load_s
 from gainnet.orchestrator import pattern_kernel as pk
 from gainnet.orchestrator import stage_kernel as sk
@@ -290,3 +291,98 @@ def test_a_refused_task_waits_for_its_patience_and_no_longer() -> None:
     assert tiny.names_of(outcomes) == ["rejected"]
     assert outcomes.end_s[0] == pytest.approx(0.4)
     assert np.isnan(outcomes.start_s[0])
+
+
+def _stages(driven: Driven) -> list[sk.Stage]:
+    """The stages of the only running task."""
+    running, row = driven.run.execution._table.running, driven.run.execution._table.active[0]
+    return [sk.Stage(kind) for kind in running.stage_ints[row, : running.ints[row, rk.R_STAGES], sk.KIND]]
+
+
+WHOLE = [sk.Stage.TRANSFER, sk.Stage.DOWNLINK, sk.Stage.TRAIN, sk.Stage.UPLOAD, sk.Stage.TRANSFER, sk.Stage.SPLIT]
+
+
+@pytest.mark.parametrize(
+    ("node", "amounts", "expected"),
+    [
+        (CLOUD, {"downlink_bit": 1e6, "output_token": 500.0}, [*WHOLE, sk.Stage.AGGREGATE]),
+        (EDGE, {}, [sk.Stage.TRAIN, sk.Stage.UPLOAD, sk.Stage.AGGREGATE]),
+        (EDGE, {"downlink_bit": 1e6, "uplink_bit": 0.0}, [sk.Stage.DOWNLINK, sk.Stage.TRAIN]),
+        (CLOUD, {"downlink_bit": 1e6, "uplink_bit": 0.0, "prompt_token": 0.0}, WHOLE[:2]),
+        (EDGE, {"prompt_token": 0.0, "output_token": 500.0}, [sk.Stage.UPLOAD, sk.Stage.SPLIT, sk.Stage.AGGREGATE]),
+    ],
+)
+def test_a_learning_task_has_the_stages_that_it_has_work_for(
+    node: int, amounts: dict[str, float], expected: list[sk.Stage]
+) -> None:
+    scenario = tiny.scenario(network={"backhaul": {"cloud_latency_s": 0.5}, "radio": {"bandwidth_hz": 1e6}})
+    driven = Driven(scenario, tiny.learning(1, **amounts))
+    driven.frame(tiny.first(node=node))
+    assert _stages(driven) == expected
+    assert tiny.names_of(driven.until(15.0, tiny.first(node=node))) == ["served"]
+
+
+def test_a_model_trained_in_two_parts_takes_memory_for_each_where_it_is() -> None:
+    """Three quarters of the tokens' work at the end: so much of the model lies there, and the whole at the edge."""
+    given = tiny.scenario(network={"end": {"hardware": "vehicle-computer"}, "edge": {"hardware": "edge-accelerator"}})
+    driven = Driven(given, tiny.learning(1, prompt_token=30_000.0, output_token=10_000.0))
+    driven.frame(tiny.first(node=EDGE))
+    load, pool, tables = driven.run.execution.load, driven.run.orchestrator.pool, driven.run.orchestrator.tables
+    small = driven.model(SMALL)
+    size_byte = tables.artifact["size_byte"][small]
+    assert load.memory_used_byte[pool.fixed] == pytest.approx(0.75 * size_byte)
+    assert load.pinned[EDGE, small] == 1
+    assert load.pinned[pool.fixed, small] == 0
+    assert (driven.used("loads"), np.isinf(load.ready_s[pool.fixed, small])) == (1, True)
+    outcomes = driven.until(20.0, tiny.first(node=EDGE))
+    assert tiny.names_of(outcomes) == ["served"]
+    assert (driven.run.execution.load.memory_used_byte == 0.0).all()
+    assert (driven.run.execution.load.pinned == 0).all()
+
+
+def test_an_end_too_small_for_the_model_trains_a_part_of_it() -> None:
+    small = {"hardware": "vehicle-computer"}
+    given = tiny.scenario(network={"end": small, "end_scale": [0.1]})
+    whole, half = tiny.learning(1, prompt_token=400.0), tiny.learning(1, prompt_token=200.0, output_token=200.0, user=1)
+    outcomes = Driven(given, whole, half).until(15.0)
+    assert tiny.names_of(outcomes) == ["rejected", "served"]
+
+
+def test_an_end_that_trains_in_parts_is_not_waited_for_by_who_is_slower() -> None:
+    """Ends of half the speed train twice as long."""
+    given = tiny.scenario(network={"end_scale": [1.0, 0.5]}, execution={"steps": 64})
+    asked = tiny.learning(2, user=[0, 1], prompt_token=50_000.0, uplink_bit=1.0)
+    outcomes = Driven(given, asked).until(18.0, tiny.first(node=EDGE))
+    end_s = outcomes.end_s[np.argsort(outcomes.user)]
+    assert end_s[1] / end_s[0] == pytest.approx(2.0, rel=0.02)
+
+
+def test_an_end_that_changes_its_cell_before_it_fetched_all_goes_on_over_the_new_one(tmp_path: Path) -> None:
+    network = _driving(tmp_path, [(0.0, 10.0, 5.0), (0.5, 10.0, 5.0), (2.5, 390.0, 5.0), (9.0, 390.0, 5.0)])
+    given = tiny.scenario(cells=((0.0, 0.0), (400.0, 0.0)), ends=1, network=network, duration_s=9.0)
+    driven = Driven(given, tiny.learning(1, downlink_bit=2e8, uplink_bit=5e7, output_token=100.0))
+    outcomes = driven.until(9.0, tiny.first(cell=0, node=EDGE))
+    assert tiny.names_of(outcomes) == ["served"]
+    assert outcomes.handover[0] >= 1
+    assert (outcomes.cell[0], outcomes.node[0]) == (1, EDGE)
+    assert driven.used("downlink_bit") == pytest.approx(2e8)
+    assert driven.used("uplink_bit") == pytest.approx(5e7)
+
+
+def test_what_is_not_matched_goes_first_and_what_is_matched_when_there_is_room() -> None:
+    def late(placement: str) -> float:
+        services = {**tiny.SERVICES, "learning": {**tiny.SERVICES["learning"], "placement": placement}}
+        given = tiny.scenario(network={"radio": {"bandwidth_hz": 1.4e6, "subcarrier_hz": 15e3}, **RADAR},
+                              demand={"services": services})  # fmt: skip
+        rounds = tiny.learning(4, user=np.arange(4), prompt_token=1.0, uplink_bit=4e6, value=1e-3)
+        texts = tiny.tasks(8, user=np.arange(8) % 4, arrival_s=0.4, deadline_s=2.4, uplink_bit=2e5, quality_min=0.6)
+        outcomes = Driven(given, rounds, texts).until(20.0)
+        learned = outcomes.service == tiny.LEARNING
+        assert (outcomes.result[learned] == tiny.Result.SERVED).all()
+        return float(np.mean(outcomes.result[~learned] != tiny.Result.SERVED))
+
+    assert late("matched") < 0.2
+    assert late("nearest") > 0.5
+
+
+RADAR = {"sensing": {"blocks": [4], "symbols": [14]}}

@@ -54,6 +54,15 @@ def test_nodes_stand_cloud_edge_end_and_rates_are_of_one_accelerator():
     assert nodes.batch_max[-1] == 2
 
 
+def test_ends_differ_by_the_factors_dealt_out_to_them_and_nothing_else_does():
+    alike, scaled = (build(_network(**given), clouds=1, edges=2) for given in ({}, {"end_scale": (1.0, 0.5)}))
+    factor = np.array([1, 1, 1, 1, 0.5, 1, 0.5, 1])
+    for name in ("flop_per_s", "byte_per_s", "memory_byte"):
+        np.testing.assert_array_equal(getattr(scaled, name), factor * getattr(alike, name))
+    for name in ("tier", "count", "load_byte_per_s", "load_overhead_s", "idle_w", "peak_w", "price_per_s", "batch_max"):
+        np.testing.assert_array_equal(getattr(scaled, name), getattr(alike, name))
+
+
 def test_a_network_may_have_no_edges():
     assert build(_network(), clouds=1, edges=0).tier.tolist() == [Tier.CLOUD] + 5 * [Tier.END]
 

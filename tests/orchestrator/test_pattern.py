@@ -321,6 +321,53 @@ def test_a_machine_that_is_down_and_a_cell_that_is_out_are_in_no_pattern() -> No
     assert not (found.ints[:, sk.CELL] == 1).any()
 
 
+def test_tasks_that_are_not_matched_go_to_the_nearest_edge_and_leave_the_rest_to_the_others() -> None:
+    services = {**tiny.SERVICES, "learning": {**tiny.SERVICES["learning"], "placement": "nearest"}}
+    asked = [*_asked(), tiny.learning(1, user=3, value=1e-9)]
+
+    def found_with(**top: Any) -> tuple[Run, Posed]:
+        driven = Driven(tiny.scenario(cells=TWO_CELLS, network=ALONE, orchestrator=QUIET, **top), *asked)
+        driven.run.observe()
+        return driven.run, driven.run.posed
+
+    (_, usual), (run, found) = found_with(), found_with(demand={"services": services})
+    apart = found.tasks.service == tiny.LEARNING
+    assert usual.placed is None
+    assert found.placed is not None
+    assert (found.placed[~apart] == -1).all()
+    assert (found.placed[apart] >= found.problem.patterns).all()
+    assert (np.diff(found.problem.task_ptr)[apart] == 0).all()
+    plan = run.match()
+    assert (plan.choice[apart] == -1).all()
+    np.testing.assert_array_equal(found.choice(plan)[~apart], plan.choice[~apart])
+    chosen = found.ints[found.placed[apart]]
+    strongest = run._state.candidate[found.tasks.user[apart], 0]  # type: ignore[union-attr]
+    np.testing.assert_array_equal(chosen[:, sk.CELL], strongest)
+    np.testing.assert_array_equal(chosen[:, sk.NODE], run.network.topology.cell_edge[strongest])
+    numbers = found.floats[found.placed[apart]]
+    np.testing.assert_allclose(numbers[:, pk.COMPLETION_S], numbers[:, pk.ASAP_S])
+    others = ~apart[_owner(found)]
+    assert others.all()
+    kept = usual.problem.value[(usual.tasks.service != tiny.LEARNING)[_owner(usual)]]
+    np.testing.assert_array_equal(found.problem.value, kept)
+    free = dict(zip(usual.problem.row_id.tolist(), usual.problem.capacity.tolist(), strict=True))
+    left = dict(zip(found.problem.row_id.tolist(), found.problem.capacity.tolist(), strict=True))
+    last, pool = run.orchestrator.pool.slots - 1, run.orchestrator.pool
+    hz, up = run.network.block_hz, run._state.observed.uplink_bit_per_s_hz  # type: ignore[union-attr]
+    for cell in set(chosen[:, sk.CELL].tolist()):
+        users = found.tasks.user[apart][chosen[:, sk.CELL] == cell]
+        taken = sum(4e6 / (up[user, 0] * hz) for user in users)
+        row = cell * pool.slots + last
+        assert free[row] - left[row] == pytest.approx(taken)
+
+
+def test_ends_that_are_down_have_no_pattern() -> None:
+    down = {"faults": [{"kind": "end_down", "ends": [0, 2], "begin_s": 0.0, "end_s": 1.0}]}
+    found = Driven(tiny.scenario(execution=down), *_asked()).frame().posed
+    has = np.diff(found.problem.task_ptr) > 0
+    np.testing.assert_array_equal(has, ~np.isin(found.tasks.user, [0, 2]))
+
+
 def test_buffers_that_are_too_small_grow() -> None:
     many = tiny.tasks(400, user=np.arange(400) % 4)
     _, found = _pose(many)

@@ -53,7 +53,7 @@ def _refused(name: str, *overrides: str, **top: Any) -> str:
 
 
 def test_builtins_are_there() -> None:
-    assert names() == ("campus", "vehicular", "vehicular-dense")
+    assert names() == ("campus", "medical", "vehicular", "vehicular-dense")
     assert load("vehicular").network.ends == 200
     assert load("vehicular-dense").network.ends == 1000
     assert load("vehicular-dense").network.cells == load("vehicular").network.cells == 13
@@ -135,6 +135,21 @@ def test_schema_is_a_json_schema() -> None:
             "execution.faults.0={kind: edge_down, edge: 99, begin_s: 1, end_s: 2}",
             ["faults.0.edge = 99", "edges 0 to 12"],
         ),
+        (
+            "execution.faults.0={kind: end_down, ends: [3, 200], begin_s: 1, end_s: 2}",
+            ["faults.0.ends: 200", "ends 0 to 199"],
+        ),
+        (
+            "execution.faults.0={kind: end_down, ends: [3], fraction: 0.1, begin_s: 1, end_s: 2}",
+            ["execution.faults.0", "either ends (a list) or fraction"],
+        ),
+        ("execution.faults.0={kind: end_down, begin_s: 1, end_s: 2}", ["either ends (a list) or fraction"]),
+        ("execution.faults.0={kind: end_down, ends: [], begin_s: 1, end_s: 2}", ["faults.0.ends", "at least 1"]),
+        ("execution.faults.0={kind: end_down, ends: [-1], begin_s: 1, end_s: 2}", ["faults.0.ends.0 = -1"]),
+        ("execution.faults.0={kind: end_down, fraction: 0, begin_s: 1, end_s: 2}", ["fraction = 0", "above 0"]),
+        ("network.end_scale=[]", ["network.end_scale", "at least 1"]),
+        ("network.end_scale=[1, 0]", ["network.end_scale.1 = 0", "above 0"]),
+        ("demand.services.learning.placement=home", ["learning.placement", "one of matched, nearest"]),
         ("network.radio.path_loss=umx", ["network.radio.path_loss", "one of umi, uma, rma"]),
         ("network.ends.x=3", ["network.ends is 200"]),
         ("network.ends={", ["--set network.ends", "line 1"]),

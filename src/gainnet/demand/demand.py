@@ -197,7 +197,9 @@ class Demand:
         if len(np.unique(everyone)) < len(everyone):
             raise InputError(f"{where}: an end is asked twice at {arrival_s:g} s")
         if not arrival_s < deadline_s < np.inf:
-            raise InputError(f"{where}: deadline_s = {deadline_s:g}, must be finite and after the arrival, {arrival_s:g} s")
+            raise InputError(
+                f"{where}: deadline_s = {deadline_s:g}, must be finite and after the arrival, {arrival_s:g} s"
+            )
         for name, amount in given.items():
             if not (np.isfinite(amount) & (amount >= 0.0)).all():
                 raise InputError(f"{where}: {name} must be finite and at least 0")

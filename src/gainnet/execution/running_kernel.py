@@ -25,14 +25,11 @@ from gainnet.orchestrator.stage_kernel import (
     SPLIT,
     TRAIN,
     WAIT,
-    TaskColumns,
     View,
     expand,
-    holder_of,
-    reserved_byte,
-    reserver_of,
 )
 from gainnet.orchestrator.tables import Tables
+from gainnet.orchestrator.task_kernel import TaskColumns, holder_of, reserved_byte, reserver_of
 from gainnet.orchestrator.worth_kernel import windows
 
 R_TASK, R_USER, R_SERVICE, R_CELL, R_NODE, R_MODEL, R_ADAPTER, R_SENSING, R_LEVEL, R_STAGE, R_STAGES = range(11)

@@ -39,6 +39,7 @@ from gainnet.network.state import Health, Load, Tier
 from gainnet.orchestrator import stage_kernel as stages
 from gainnet.orchestrator.pattern import NO_BIDS, NO_EDGES
 from gainnet.orchestrator.tables import Tables
+from gainnet.orchestrator.task_kernel import PERCEPTION, TaskColumns
 from gainnet.run import Run
 from gainnet.scenario.hardware import base_station
 from gainnet.scenario.load import change
@@ -122,9 +123,7 @@ def _watch(run: Run) -> _Seen:
     scenario, network = run.scenario, run.network
     radio, frames, frame_s = scenario.network.radio, scenario.frames, scenario.frame_s
     fading = Fading(scenario.network, seed=scenario.seed, frame_s=frame_s)
-    schedule = Schedule(
-        scenario.execution.faults, network.topology, ends=scenario.network.ends, seed=scenario.seed
-    )
+    schedule = Schedule(scenario.execution.faults, network.topology, ends=scenario.network.ends, seed=scenario.seed)
     flat = link.ladder(radio)[:, 0]
     up, down, nearest_m = np.zeros((3, frames, scenario.network.ends))
     sensing_up = np.zeros(frames, np.bool_)
@@ -184,7 +183,7 @@ def _relax(run: Run, seen: _Seen) -> Relaxation:
     tasks, frames = seen.tasks, len(seen.given)
     last = np.minimum(np.floor(tasks.deadline_s / frame_s + 1e-9).astype(np.int64), frames - 1)
     first = np.where(
-        tables.service_kind[tasks.service] == stages.PERCEPTION, _sensing_from(seen.sensing_up)[seen.begun], seen.begun
+        tables.service_kind[tasks.service] == PERCEPTION, _sensing_from(seen.sensing_up)[seen.begun], seen.begun
     )
     block_hz = float(tables.run[0]["block_hz"])
     best = np.empty((len(tasks), kernel.TASK_FLOATS))
@@ -213,7 +212,7 @@ def _options(
 ) -> tuple[Int[np.ndarray, " edge"], Int[np.ndarray, " option"], Float[np.ndarray, "option column"]]:
     """What each task could do: pointers, tiers and columns of its options."""
     tables, pool = run.orchestrator.tables, run.orchestrator.pool
-    columns = stages.TaskColumns(*(getattr(seen.tasks, name) for name in stages.TaskColumns._fields))
+    columns = TaskColumns(*(getattr(seen.tasks, name) for name in TaskColumns._fields))
     tier = tables.node["tier"][: pool.fixed]
     places = np.array([np.flatnonzero(tier == t)[0] for t in np.unique(tier)])
     most = len(columns.user) * (len(places) + 1) * 2 * max(1, int(np.diff(tables.model_ptr).max())) + 1

@@ -18,14 +18,11 @@ from gainnet.orchestrator.stage_kernel import (
     DOWNLINK,
     END_SENSES,
     FLOP,
-    IMAGE,
     KIND,
-    LEARNING,
     LEVEL,
     MODEL,
     NO_SENSING,
     NODE,
-    PERCEPTION,
     PREFILL,
     RATE,
     SENSE,
@@ -39,14 +36,12 @@ from gainnet.orchestrator.stage_kernel import (
     UNIT,
     UPLINK,
     UPLOAD,
-    TaskColumns,
     View,
     accuracy_of,
     expand,
-    holder_of,
-    reserved_byte,
 )
 from gainnet.orchestrator.tables import Tables
+from gainnet.orchestrator.task_kernel import IMAGE, LEARNING, PERCEPTION, TaskColumns, holder_of, reserved_byte
 from gainnet.orchestrator.worth_kernel import quality_of, stage_cost
 
 # Columns of an option: node-seconds at a fixed machine and at the end, resource-block-seconds of radio, and what its

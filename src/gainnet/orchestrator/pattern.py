@@ -22,9 +22,10 @@ from gainnet.orchestrator.plan import Plan
 from gainnet.orchestrator.pool import Pool
 from gainnet.orchestrator.problem import Problem
 from gainnet.orchestrator.tables import Tables
+from gainnet.orchestrator.task_kernel import TaskColumns
 from gainnet.scenario.orchestrator import Orchestrator
 
-_columns = attrgetter(*stages.TaskColumns._fields)
+_columns = attrgetter(*TaskColumns._fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Posed:
 
     problem: Problem
     tasks: Tasks
-    columns: stages.TaskColumns
+    columns: TaskColumns
     ints: Int[np.ndarray, "pattern description"]
     floats: Float[np.ndarray, "pattern number"]
     placed: Int[np.ndarray, " task"] | None = None
@@ -112,7 +113,7 @@ class Enumerator:
             bid: what a unit of each resource's time to come is worth to tasks that have not arrived.
         """
         view = view_of(state, state.observed, spare_edge, bid)
-        columns = stages.TaskColumns(*_columns(tasks))
+        columns = TaskColumns(*_columns(tasks))
         if len(tasks) > self._tasks_max:
             self._tasks_max = 2 * len(tasks)
             self._grow()
@@ -132,7 +133,7 @@ class Enumerator:
         return posed if self._all_matched else set_apart(posed, self._tables.service_nearest[tasks.service] > 0)
 
     def _collect(
-        self, state: NetworkState, tasks: Tasks, columns: stages.TaskColumns, free: Float[np.ndarray, " pool_row"]
+        self, state: NetworkState, tasks: Tasks, columns: TaskColumns, free: Float[np.ndarray, " pool_row"]
     ) -> Posed:
         scratch = self._scratch
         patterns, entries, rows, setups = (int(n) for n in scratch.counter[:4])

@@ -18,30 +18,32 @@ from gainnet.orchestrator.stage_kernel import (
     CELL_SENSES,
     DOWNLINK,
     END_SENSES,
-    IMAGE,
     KIND,
-    LEARNING,
     LEVEL,
     MODEL,
     NO_SENSING,
     NODE,
-    PERCEPTION,
     RESOURCE,
     SENSE,
     SENSING,
     TASK,
     UNIT,
     WAIT,
-    TaskColumns,
     View,
     accuracy_of,
     expand,
-    holder_of,
     model_wait_s,
+)
+from gainnet.orchestrator.tables import Tables
+from gainnet.orchestrator.task_kernel import (
+    IMAGE,
+    LEARNING,
+    PERCEPTION,
+    TaskColumns,
+    holder_of,
     reserved_byte,
     reserver_of,
 )
-from gainnet.orchestrator.tables import Tables
 from gainnet.orchestrator.worth_kernel import later_part, on_time, prudent_batch, quality_of, stage_cost, windows
 
 # Columns of a pattern's numbers.
@@ -149,7 +151,10 @@ def try_pattern(
     budget = tasks.deadline_s[i] - view.now_s
     if size > tables.node[holder].memory_byte or wait > budget:
         return
-    if kind == LEARNING and reserved_byte(tables, tasks, i, model) > tables.node[tables.run[0].fixed + user].memory_byte:
+    if (
+        kind == LEARNING
+        and reserved_byte(tables, tasks, i, model) > tables.node[tables.run[0].fixed + user].memory_byte
+    ):
         return
     batch = prudent_batch(view.batch[node, model])
     n = expand(tables, tasks, view, pick, step, batch, wait, ints, floats)
@@ -189,7 +194,7 @@ def try_pattern(
 
 @inner
 def add_demand(tables: Tables, tasks: TaskColumns, scratch: Scratch, n: int) -> None:
-    """What a pattern draws on each pool row: its stages by their planned ends, transmit energy now, and what it reserves of memory."""
+    """What a pattern draws on each pool row: its stages by their planned ends, transmit energy now, reserved memory."""
     pick, ints, floats, ends = scratch.pick, scratch.stage_ints, scratch.stage_floats, scratch.stage_end_s
     i, cell, node, model = pick[TASK], pick[CELL], pick[NODE], pick[MODEL]
     first = scratch.counter[ENTRY_COUNT]

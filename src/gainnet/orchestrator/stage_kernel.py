@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gainnet.compiled import inner
-from gainnet.demand.task import ServiceKind, Stage
+from gainnet.demand.task import Stage
 from gainnet.network.compute_kernel import (
     decode_step_flop,
     denoise_flop,
@@ -26,6 +26,7 @@ from gainnet.network.compute_kernel import (
 )
 from gainnet.network.sensing_kernel import integrated_snr, perception_accuracy, radar_snr
 from gainnet.orchestrator.tables import Tables
+from gainnet.orchestrator.task_kernel import IMAGE, LEARNING, TaskColumns, split_part
 
 KIND, RESOURCE = 0, 1
 INT_COLUMNS = 2
@@ -37,7 +38,6 @@ AMOUNT, UNIT, RATE, WAIT, FLOP, TOKEN_WEIGHT, TOKEN_CACHE, BLOCK_W = range(8)
 FLOAT_COLUMNS = 8
 
 SENSE, UPLINK, PREFILL, DENOISE, DECODE, DOWNLINK, TRAIN, UPLOAD, AGGREGATE, TRANSFER, SPLIT = (int(s) for s in Stage)
-TEXT, IMAGE, PERCEPTION, LEARNING = (int(k) for k in ServiceKind)
 NO_SENSING, END_SENSES, CELL_SENSES = 0, 1, 2
 RADIO_SENSE, RADIO_UP, RADIO_DOWN = 0, 1, 2
 TRAIN_BATCH_TOKEN = 2048.0
@@ -46,26 +46,6 @@ AGGREGATE_BYTE_PER_BIT = 0.5
 # Columns of a pattern's description.
 TASK, CANDIDATE, CELL, NODE, MODEL, ADAPTER, SENSING, LEVEL = range(8)
 PATTERN_INTS = 8
-
-
-class TaskColumns(NamedTuple):
-    """The columns of Tasks that the kernels read."""
-
-    task_id: NDArray[np.int64]
-    arrival_s: NDArray[np.float64]
-    service: NDArray[np.int64]
-    user: NDArray[np.int64]
-    deadline_s: NDArray[np.float64]
-    quality_min: NDArray[np.float64]
-    value: NDArray[np.float64]
-    prompt_token: NDArray[np.float64]
-    output_token: NDArray[np.float64]
-    step: NDArray[np.float64]
-    image: NDArray[np.float64]
-    uplink_bit: NDArray[np.float64]
-    downlink_bit: NDArray[np.float64]
-    adapter: NDArray[np.int64]
-    target_range_m: NDArray[np.float64]
 
 
 class View(NamedTuple):
@@ -271,36 +251,6 @@ def add_look(
     n = add_stage(ints, floats, n, SENSE, resource, tables.level[level].cost_block_s, 1.0, block, 0.0)
     floats[n - 1, BLOCK_W] = look_power_w(tables, sensing, block)
     return n
-
-
-@inner
-def split_part(tables: Tables, tasks: TaskColumns, i: int) -> float:
-    """The part of its model that a learning task trains on its end when the rest is trained above; 0 for all others."""
-    output = tasks.output_token[i]
-    if tables.service_kind[tasks.service[i]] != LEARNING or output <= 0.0:
-        return 0.0
-    return tasks.prompt_token[i] / (tasks.prompt_token[i] + output)
-
-
-@inner
-def holder_of(tables: Tables, tasks: TaskColumns, i: int, node: int) -> int:
-    """The node that must hold the model: the one that computes; the end itself where it trains the whole of it."""
-    learns = tables.service_kind[tasks.service[i]] == LEARNING
-    return tables.run[0].fixed + tasks.user[i] if learns and tasks.output_token[i] <= 0.0 else node
-
-
-@inner
-def reserved_byte(tables: Tables, tasks: TaskColumns, i: int, model: int) -> float:
-    """Memory that a task takes besides its model: its KV cache, or the end's part of a model trained in two parts."""
-    if tables.service_kind[tasks.service[i]] == LEARNING:
-        return split_part(tables, tasks, i) * tables.artifact[model].size_byte
-    return (tasks.prompt_token[i] + tasks.output_token[i]) * tables.artifact[model].kv_byte_per_token
-
-
-@inner
-def reserver_of(tables: Tables, tasks: TaskColumns, i: int, node: int) -> int:
-    """The node whose memory that is."""
-    return tables.run[0].fixed + tasks.user[i] if tables.service_kind[tasks.service[i]] == LEARNING else node
 
 
 @inner

@@ -11,7 +11,6 @@ from gainnet.compiled import inner
 from gainnet.orchestrator.stage_kernel import (
     AMOUNT,
     DOWNLINK,
-    IMAGE,
     RATE,
     SENSE,
     TRAIN,
@@ -22,6 +21,7 @@ from gainnet.orchestrator.stage_kernel import (
     WAIT,
 )
 from gainnet.orchestrator.tables import Tables
+from gainnet.orchestrator.task_kernel import IMAGE
 
 
 @inner
