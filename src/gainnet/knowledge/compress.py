@@ -18,15 +18,18 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8, UInt16
+from jaxtyping import Bool, Float, Shaped, UInt8, UInt16
 
 from gainnet.errors import InputError
 from gainnet.models.low_rank import Factors, LowRank
 
 BLOCK = 128
+PIECE = 512 * BLOCK
+"""Numbers that are rounded at a time."""
 MARK = b"gnU1"
 HEADER = struct.Struct("<4sB8sI")
 """Mark, bits, the beginning of the digest of what the change starts from, number of factors."""
@@ -99,14 +102,15 @@ class Encoder:
         held = self.feedback
         if held is not None and held.basis == basis and len(held.lost) == len(change):
             change += held.lost
-        largest = float(np.abs(change).max(initial=0.0))
-        if not np.isfinite(largest) or largest > LARGEST.get(self.bits, 1e15):
+        largest = max(float(change.max(initial=0.0)), -float(change.min(initial=0.0)))
+        if not largest <= LARGEST.get(self.bits, 1e15):
             raise InputError(f"update: a change is {largest:g}, which cannot be sent at {self.bits} bits")
         sizes = _sizes(before)
         parts = zip(np.split(change, np.cumsum(sizes)[:-1]), np.split(start, np.cumsum(sizes)[:-1]), strict=True)
         sent = np.array([_moved(part, whole, self.threshold) for part, whole in parts])
-        mask = np.repeat(sent, sizes)
-        numbers = (goal if self.bits == 32 else change)[mask]
+        numbers = goal if self.bits == 32 else change
+        if not sent.all():
+            numbers = numbers[np.repeat(sent, sizes)]
         header = HEADER.pack(MARK, self.bits, bytes.fromhex(before.digest()[:16]), len(sent))
         body = header + np.packbits(sent).tobytes() + _pack(numbers, self.bits, rng)
         update = Update(body + CHECK.pack(zlib.crc32(body)))
@@ -181,6 +185,8 @@ def _flat(adapter: LowRank) -> Float[np.ndarray, " number"]:
 
 
 def _moved(change: Float[np.ndarray, " number"], start: Float[np.ndarray, " number"], threshold: float) -> bool:
+    if threshold == 0.0:
+        return bool(change.any())
     size = float(np.linalg.norm(change))
     return size > threshold * float(np.linalg.norm(start)) and size > 0.0
 
@@ -191,17 +197,27 @@ def _pack(numbers: Float[np.ndarray, " number"], bits: int, rng: np.random.Gener
         return numbers.astype("<f4").tobytes()
     if bits == 16:
         return numbers.astype("<f2").tobytes()
+    parts = [_levels(numbers[at : at + PIECE], bits, rng) for at in range(0, len(numbers), PIECE)]
+    scales, levels = b"".join(scale for scale, _ in parts), b"".join(level for _, level in parts)
+    return scales + levels[: -(-len(numbers) * bits // 8)]
+
+
+def _levels(numbers: Float[np.ndarray, " number"], bits: int, rng: np.random.Generator) -> tuple[bytes, bytes]:
+    """Scales and levels of a piece small enough for the processor's cache; levels fill whole blocks."""
     blocks = np.zeros((-(-len(numbers) // BLOCK), BLOCK), np.float32)
     blocks.reshape(-1)[: len(numbers)] = numbers
-    short = _rounded_up(np.abs(blocks).max(axis=1, initial=0.0))
+    short = _rounded_up(np.maximum(blocks.max(axis=1), -blocks.min(axis=1)))
     scale = _widened(short)
     steps = 2**bits - 1
     blocks *= np.divide(0.5 * steps, scale, out=np.zeros_like(scale), where=scale > 0.0)[:, None]
     # From -steps/2 .. steps/2 to 0 .. steps; 16 random bits a number decide which neighbour it goes to.
     dice = rng.integers(0, 2**64 - 1, blocks.size // 4, dtype=np.uint64, endpoint=True).view(np.uint16)
-    blocks += dice.reshape(blocks.shape) * np.float32(2.0**-16) + np.float32(0.5 * steps + 2.0**-17)
-    level = np.minimum(blocks, np.float32(steps)).astype(np.uint8).reshape(-1)
-    return short.astype("<u2").tobytes() + _squeezed(level, bits)[: -(-len(numbers) * bits // 8)]
+    noise = dice.reshape(blocks.shape).astype(np.float32)
+    noise *= np.float32(2.0**-16)
+    blocks += noise
+    blocks += np.float32(0.5 * steps + 2.0**-17)
+    np.minimum(blocks, np.float32(steps), out=blocks)
+    return short.astype("<u2").tobytes(), _squeezed(blocks.astype(np.uint8).reshape(-1), bits)
 
 
 def _unpack(body: memoryview, count: int, bits: int) -> Float[np.ndarray, " number"]:
@@ -215,15 +231,18 @@ def _unpack(body: memoryview, count: int, bits: int) -> Float[np.ndarray, " numb
     scale = _widened(np.frombuffer(body, "<u2", blocks).astype(np.uint16))
     packed = np.zeros(blocks * BLOCK * bits // 8, np.uint8)
     packed[: wanted - 2 * blocks] = np.frombuffer(body, np.uint8, offset=2 * blocks)
-    level = _table(bits)[packed].reshape(blocks, BLOCK)
-    return np.asarray((level * scale[:, None]).reshape(-1)[:count])
+    level = _table(bits)[packed].view(np.float32).reshape(blocks, BLOCK)
+    level *= scale[:, None]
+    return level.reshape(-1)[:count]
 
 
-def _table(bits: int) -> Float[np.ndarray, "byte number"]:
-    """The numbers from -1 to 1 that each byte holds."""
+@cache
+def _table(bits: int) -> Shaped[np.ndarray, " byte"]:
+    """The numbers from -1 to 1 that each byte holds: float32, as one element of their joint size."""
     level = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).reshape(256, 8 // bits, bits)
     place = 2 ** np.arange(bits)[::-1]
-    return np.asarray(2.0 * (level @ place) / (2**bits - 1) - 1.0).astype(np.float32)
+    numbers = np.asarray(2.0 * (level @ place) / (2**bits - 1) - 1.0).astype(np.float32)
+    return numbers.view(f"V{numbers.itemsize * numbers.shape[1]}").reshape(256)
 
 
 def _squeezed(level: UInt8[np.ndarray, " number"], bits: int) -> bytes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float
@@ -33,7 +33,7 @@ class Factors:
 
 @dataclass(frozen=True, slots=True)
 class LowRank:
-    """An adapter of a base model.
+    """An adapter of a base model: a value, whose arrays nobody writes to.
 
     Attributes:
         layers: factors (float32) by the name of the module they change, as the base model names it
@@ -45,6 +45,7 @@ class LowRank:
     layers: Mapping[str, Factors]
     scale: float
     base: str
+    _digest: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def rank(self) -> int:
@@ -62,11 +63,17 @@ class LowRank:
         return np.asarray(self.scale * (factors.b @ factors.a))
 
     def digest(self) -> str:
-        """SHA-256 of everything it is: equal adapters have equal digests, whatever order their layers are in."""
+        """SHA-256 of everything it is: equal adapters have equal digests, whatever order their layers are in.
+
+        Computed once.
+        """
+        if self._digest:
+            return self._digest[0]
         found = hashlib.sha256(f"{self.base} {self.scale!r}".encode())
         for name in sorted(self.layers):
             factors = self.layers[name]
             found.update(f"{name} {factors.a.shape} {factors.b.shape}".encode())
             found.update(np.ascontiguousarray(factors.a, np.float32).tobytes())
             found.update(np.ascontiguousarray(factors.b, np.float32).tobytes())
-        return found.hexdigest()
+        self._digest.append(found.hexdigest())
+        return self._digest[0]
