@@ -97,8 +97,7 @@ class Encoder:
             InputError: NaN, infinity, or a change too large for its format; adapters of other bases, layers or shapes.
         """
         _same_shape(before, after)
-        start, goal = _flat(before), _flat(after)
-        change = goal - start
+        change = _flat(after, before)
         held = self.feedback
         if held is not None and held.basis == basis and len(held.lost) == len(change):
             change += held.lost
@@ -106,15 +105,15 @@ class Encoder:
         if not largest <= LARGEST.get(self.bits, 1e15):
             raise InputError(f"update: a change is {largest:g}, which cannot be sent at {self.bits} bits")
         sizes = _sizes(before)
-        parts = zip(np.split(change, np.cumsum(sizes)[:-1]), np.split(start, np.cumsum(sizes)[:-1]), strict=True)
-        sent = np.array([_moved(part, whole, self.threshold) for part, whole in parts])
-        numbers = goal if self.bits == 32 else change
+        parts = zip(np.split(change, np.cumsum(sizes)[:-1]), _parts(before), strict=True)
+        sent = np.array([_moved(part, start, self.threshold) for part, start in parts])
+        numbers = _flat(after) if self.bits == 32 else change
         if not sent.all():
             numbers = numbers[np.repeat(sent, sizes)]
         header = HEADER.pack(MARK, self.bits, bytes.fromhex(before.digest()[:16]), len(sent))
         body = header + np.packbits(sent).tobytes() + _pack(numbers, self.bits, rng)
         update = Update(body + CHECK.pack(zlib.crc32(body)))
-        lost = None if basis is None else change - (_flat(decode(update.data, before)) - start)
+        lost = None if basis is None else change - _flat(decode(update.data, before), before)
         self.feedback = None if basis is None or lost is None else Feedback(basis, lost)
         return update
 
@@ -171,20 +170,31 @@ def _same_shape(before: LowRank, after: LowRank) -> None:
             raise InputError(f"update: layer {name} has another shape after training than before")
 
 
+def _parts(adapter: LowRank) -> list[Float[np.ndarray, "row column"]]:
+    """Rows of a and columns of b of each layer, layers by name."""
+    layers = adapter.layers
+    return [part for name in sorted(layers) for part in (layers[name].a, layers[name].b.T)]
+
+
 def _sizes(adapter: LowRank) -> list[int]:
     """Numbers in a and b of each layer, layers by name."""
-    layers = adapter.layers
-    return [size for name in sorted(layers) for size in (layers[name].a.size, layers[name].b.size)]
+    return [part.size for part in _parts(adapter)]
 
 
-def _flat(adapter: LowRank) -> Float[np.ndarray, " number"]:
-    """All factors, rows of a and columns of b, layers by name."""
-    layers = adapter.layers
-    parts = [part.ravel() for name in sorted(layers) for part in (layers[name].a, layers[name].b.T)]
-    return np.concatenate(parts).astype(np.float32, copy=False)
+def _flat(adapter: LowRank, less: LowRank | None = None) -> Float[np.ndarray, " number"]:
+    """All factors in one piece, less those of another adapter."""
+    found, at = np.empty(adapter.numbers, np.float32), 0
+    for part, other in zip(_parts(adapter), _parts(adapter if less is None else less), strict=True):
+        place = found[at : at + part.size].reshape(part.shape)
+        if less is None:
+            place[...] = part
+        else:
+            np.subtract(part, other, out=place)
+        at += part.size
+    return found
 
 
-def _moved(change: Float[np.ndarray, " number"], start: Float[np.ndarray, " number"], threshold: float) -> bool:
+def _moved(change: Float[np.ndarray, " number"], start: Float[np.ndarray, "row column"], threshold: float) -> bool:
     if threshold == 0.0:
         return bool(change.any())
     size = float(np.linalg.norm(change))
