@@ -209,24 +209,21 @@ def _blocks(terms: Sequence[Term]) -> list[_Block]:
     """The distinct factors among terms; factors that are the first columns of others are weighed with them."""
     scale = terms[0][1].scale
     blocks: list[_Block] = []
-    for weight, adapter in sorted(terms, key=lambda term: -term[1].rank):
-        value = weight * adapter.scale / scale
-        held = next((block for block in blocks if _begins(block.adapter, adapter)), None)
+    ranked = [(adapter.rank, weight * adapter.scale / scale, adapter) for weight, adapter in terms]
+    for rank, value, adapter in sorted(ranked, key=lambda term: -term[0]):
+        held = next((block for block in blocks if _begins(block.adapter, adapter, rank)), None)
         if held is None:
-            blocks.append(_Block(adapter, np.full(adapter.rank, value)))
+            blocks.append(_Block(adapter, np.full(rank, value)))
         else:
-            held.weight[: adapter.rank] += value
+            held.weight[:rank] += value
     # Sums of shares that should cancel leave 1e-16.
     kept = [block for block in blocks if np.abs(block.weight).max() > 1e-12]
     return kept or blocks[:1]
 
 
-def _begins(longer: LowRank, shorter: LowRank) -> bool:
-    """Whether every layer of one has the first columns of another's; of adapters with one rank in all layers."""
-    if longer is shorter:
-        return True
-    rank = shorter.rank
-    return all(
+def _begins(longer: LowRank, shorter: LowRank, rank: int) -> bool:
+    """Whether every layer of one has the first columns of another's, which has this rank in all layers."""
+    return longer is shorter or all(
         factors.rank == rank
         and longer.layers[name].rank >= rank
         and np.array_equal(factors.b, longer.layers[name].b[:, :rank])
