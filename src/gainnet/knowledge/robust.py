@@ -10,7 +10,7 @@ mean need no more than the products' inner products, which follow from factors.
 - `krum`: the sender (or `keep` of them, averaged) with the least sum of squared distances to its ``n - hostile_max - 2``
   nearest (arXiv 1703.02757); of equal ones, that with the least sum to all.
 - `fltrust`: each scaled to the length of the joiner's own update and weighed by how far it points the same way, its cosine
-  if positive (arXiv 2012.13995).
+  if positive, times its weight (arXiv 2012.13995, where all weigh alike).
 
 What a rule stands is lowered to what the number of senders allows: ``(n - 1) // 2`` hostile ones for `trimmed`, ``n - 3``
 for `krum`, whose proof needs ``n >= 2 hostile + 3`` (with fewer it still takes the closest, but two that collude could
@@ -205,14 +205,25 @@ def _trimmed(adapters: Sequence[LowRank], share: Weights, stands: int, rank: int
         value = np.stack([adapter.product(name) for adapter in adapters])
         if not np.isfinite(value).all():
             raise InputError(f"update: layer {name} holds NaN or infinity")
-        place = value.argsort(axis=0, kind="stable").argsort(axis=0, kind="stable")
+        place = _places(value)
         weight = np.where((place >= stands) & (place < len(adapters) - stands), share[:, None, None], 0.0)
-        sum_ = weight.sum(axis=0)
-        weight = np.divide(weight, sum_, out=np.zeros_like(weight), where=sum_ > 0.0)
+        every = weight.sum(axis=0)
+        np.divide(weight, every, out=weight, where=every > 0.0)
         used += weight.sum(axis=(1, 2))
-        numbers += sum_.size
+        numbers += every.size
         layers[name] = _factored((weight * value).sum(axis=0) / adapters[0].scale, rank)
     return replace(adapters[0], layers=layers), used / numbers
+
+
+def _places(value: Float[np.ndarray, "sender output input"]) -> Int[np.ndarray, "sender output input"]:
+    """The place of each sender's number among all senders', the least first; of equal ones, the earlier sender's."""
+    place = np.zeros(value.shape, np.int16)
+    for late in range(1, len(value)):
+        for early in range(late):
+            below = value[early] <= value[late]
+            place[late] += below
+            place[early] += ~below
+    return place
 
 
 def _factored(product: Float[np.ndarray, "output input"], rank: int) -> Factors:
