@@ -208,6 +208,42 @@ def train(
     print(f"checkpoint: {made}")
 
 
+@app.command()
+def pretrain(
+    text: Annotated[
+        Path | None, typer.Option("--text", metavar="FILE", help="Public text: .jsonl or .csv (also .gz), or .txt.")
+    ] = None,
+    settings: Annotated[
+        list[str], typer.Option("--set", metavar="FIELD=X", help="Of the model: layers=8, width=384. Repeatable.")
+    ] = [],  # noqa: B006  typer copies it
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of weights and order. [default: 0]")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps of the training.")] = None,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads. [default: the CPUs]")] = None,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Multiply in bfloat16, for processors that can.")] = False,
+    out: OutOption = None,
+    resume: Annotated[Path | None, typer.Option("--resume", metavar="DIR", help="Go on with a training.")] = None,
+) -> None:
+    """Train a small language model on public text; transformers loads the folder."""
+    if resume is None and text is None:
+        raise InputError("--text is missing: gainnet pretrain --text FILE, or --resume DIR")
+    begins = (text, settings or None, seed, steps, threads, bf16 or None, out)
+    if resume is not None and any(given is not None for given in begins):
+        raise InputError("--resume DIR: goes on as it was begun: give nothing else")
+    with _extra("learn"):
+        from gainnet.apps import pretrain as pretraining
+    from gainnet.workers.workers import InProcess
+
+    if resume is not None:
+        begun = pretraining.resume(resume)
+    else:
+        assert text is not None
+        folder = out or Path("runs") / _slug(f"pretrain-{text.name.partition('.')[0]}-seed{seed or 0}")
+        begun = pretraining.begin(text, settings, steps, seed or 0, threads, bf16, folder)
+    with _progress("pre-training", quiet=False) as show:
+        begun.run(InProcess(), show)
+    print(f"model: {begun.folder}")
+
+
 @contextlib.contextmanager
 def _extra(name: str) -> Iterator[None]:
     """Say in one line which extra is missing where an import fails."""

@@ -11,11 +11,11 @@ from jaxtyping import Int
 
 from gainnet.errors import InputError
 from gainnet.knowledge.example import Example
+from gainnet.models import tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-Tokens = Int[np.ndarray, " position"]
 NOTE_SHARE = 4
 """A prompt leaves one position in so many for the note."""
 
@@ -45,10 +45,10 @@ def encode(tokenizer: PreTrainedTokenizerFast, example: Example, context: int) -
 
     InputError where the section's name alone takes more than half of the context.
     """
-    ask, note = _ask(tokenizer, example, context), [*_ids(tokenizer, example.note), _end(tokenizer)]
-    start = _start(tokenizer)
+    ask, note = _ask(tokenizer, example, context), [*tokens.ids(tokenizer, example.note), tokens.end(tokenizer)]
+    start = tokens.start(tokenizer)
     note = note[: context - len(start) - len(ask)]
-    dialogue = _middle_cut(_ids(tokenizer, example.dialogue), context - len(start) - len(ask) - len(note))
+    dialogue = _middle_cut(tokens.ids(tokenizer, example.dialogue), context - len(start) - len(ask) - len(note))
     before = [*start, *dialogue, *ask]
     return Encoded(np.array(before + note, np.int64), len(before))
 
@@ -60,9 +60,9 @@ def prompt(
 
     InputError as of `encode`.
     """
-    ask, start = _ask(tokenizer, example, context), _start(tokenizer)
+    ask, start = _ask(tokenizer, example, context), tokens.start(tokenizer)
     room = context - (context // NOTE_SHARE if note_max is None else note_max)
-    dialogue = _middle_cut(_ids(tokenizer, example.dialogue), max(room - len(start) - len(ask), 0))
+    dialogue = _middle_cut(tokens.ids(tokenizer, example.dialogue), max(room - len(start) - len(ask), 0))
     return np.array([*start, *dialogue, *ask], np.int64)
 
 
@@ -73,7 +73,7 @@ def public(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], context: in
     """
     found = []
     for text in texts:
-        token = np.array([*_start(tokenizer), *_ids(tokenizer, text), _end(tokenizer)], np.int64)
+        token = np.array([*tokens.start(tokenizer), *tokens.ids(tokenizer, text), tokens.end(tokenizer)], np.int64)
         found += [Encoded(token[at : at + context], 1) for at in range(0, len(token) - 1, context - 1)]
     return found
 
@@ -83,27 +83,11 @@ def decode(tokenizer: PreTrainedTokenizerFast, token: Int[np.ndarray, " position
     return str(tokenizer.decode(token.tolist(), skip_special_tokens=True)).strip()
 
 
-def _ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
-    """The tokens of a text; what looks like a special token in it is text as any other."""
-    if not text:
-        return []
-    found: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
-    return found
-
-
 def _ask(tokenizer: PreTrainedTokenizerFast, example: Example, context: int) -> list[int]:
-    found = _ids(tokenizer, f"\n\n## {example.section}\n")
+    found = tokens.ids(tokenizer, f"\n\n## {example.section}\n")
     if len(found) > context // 2:
         raise InputError(f"example {example.key}: its section takes {len(found)} tokens: half of {context} at most")
     return found
-
-
-def _start(tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    return [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
-
-
-def _end(tokenizer: PreTrainedTokenizerFast) -> int:
-    return int(tokenizer.eos_token_id)
 
 
 def _middle_cut(token: list[int], length_max: int) -> list[int]:

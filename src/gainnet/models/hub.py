@@ -26,6 +26,8 @@ from gainnet.errors import InputError
 from gainnet.scenario.knowledge import SmallModel
 
 PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
+FILES = ("model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+"""What `save` writes."""
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _MLP_RATIO, _MLP_MULTIPLE = 8 / 3, 16
 """Llama's width of the MLP over that of the model, rounded up to a multiple."""
@@ -67,6 +69,19 @@ def tokenizer(texts: Iterable[str], vocabulary: int, context: int) -> PreTrained
         show_progress=False,
     )
     bpe.train_from_iterator(texts, trainer)
+    return _wrapped(bpe, context)
+
+
+def read_tokenizer(path: Path, context: int) -> PreTrainedTokenizerFast:
+    """A tokenizer that was made by `tokenizer`, from its tokenizer.json. InputError where that is none."""
+    try:
+        bpe = Tokenizer.from_file(str(path))
+    except Exception as error:  # noqa: BLE001  tokenizers raises nothing narrower
+        raise InputError(f"{path}: no tokenizer can be read from it ({error})") from None
+    return _wrapped(bpe, context)
+
+
+def _wrapped(bpe: Tokenizer, context: int) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=bpe,
         pad_token=PAD,
@@ -102,7 +117,7 @@ def build(config: SmallModel, tok: PreTrainedTokenizerFast, seed: int) -> Langua
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(shape)
-    return _language(model, tok, config.context)
+    return as_language(model, tok, config.context)
 
 
 def load(name: str, context: int) -> Language:
@@ -141,7 +156,7 @@ def load(name: str, context: int) -> Language:
     positions = getattr(model.config, "max_position_embeddings", None)
     if positions is not None and context > positions:
         raise InputError(f"context {context}: the model {name} has {positions} positions: give at most that")
-    return _language(model, tok, context)
+    return as_language(model, tok, context)
 
 
 def _opened(name: str, open_it: Callable[[], Any]) -> Any:
@@ -169,7 +184,7 @@ def _check_tokenizer(name: str, tok: Any, model: PreTrainedModel) -> None:
 def save(language: Language, folder: Path) -> None:
     """Write config.json, model.safetensors and tokenizer.json, which plain transformers loads; adapters are left out.
 
-    OSError where that can't be.
+    The same language gives the same bytes. OSError where that can't be.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _quiet():
@@ -206,8 +221,8 @@ def digest(model: PreTrainedModel) -> str:
     return found.hexdigest()
 
 
-def _language(model: PreTrainedModel, tok: PreTrainedTokenizerFast, context: int) -> Language:
-    """Frozen and in evaluation mode: no dropout, so the same input gives the same output."""
+def as_language(model: PreTrainedModel, tok: PreTrainedTokenizerFast, context: int) -> Language:
+    """A model frozen and in evaluation mode: no dropout, so the same input gives the same output."""
     model.requires_grad_(False)
     model.eval()  # type: ignore[no-untyped-call]
     return Language(model, tok, digest(model), context)

@@ -43,16 +43,21 @@ def read(path: Path, kind: str, shapes: Mapping[str, tuple[int, ...]]) -> Weight
     return weights
 
 
-def read_state(path: Path, kind: str | None) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    """The arrays and notes of a checkpoint or a training's state of a kind (None: any). InputError as in `read`."""
+def read_state(
+    path: Path, kind: str | None, byte_max: int = _BYTE_MAX
+) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """The arrays and notes of a checkpoint or a training's state of a kind (None: any), of at most so many bytes.
+
+    InputError as in `read`.
+    """
     from safetensors import SafetensorError, safe_open
 
     where = f"checkpoint {path}"
     try:
         with path.open("rb") as file:
             head = file.read(9)
-        if path.stat().st_size > _BYTE_MAX:
-            raise InputError(f"{where}: larger than {_BYTE_MAX // 2**20} MiB: no checkpoint of {kind}")
+        if path.stat().st_size > byte_max:
+            raise InputError(f"{where}: larger than {byte_max // 2**20} MiB: no checkpoint of {kind}")
         if (
             head.startswith(_PICKLES) and head[8:] != b"{"
         ):  # a safetensors file begins with 8 bytes of length, then JSON

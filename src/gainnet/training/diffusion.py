@@ -24,7 +24,7 @@ from gainnet.orchestrator.matchers import neural
 from gainnet.rng import stream
 from gainnet.scenario.scenario import Scenario
 from gainnet.training.problems import scarce
-from gainnet.training.training import Arrays, Figures, Training
+from gainnet.training.training import Arrays, Figures, MatcherTraining
 from gainnet.workers.workers import Workers
 
 TRAINING_STEPS = 400
@@ -92,14 +92,14 @@ def case(columns: Columns, rows: int, predictor: checkpoint.Weights) -> Case:
     return Case(columns, rows, anchor, known, best, stake, (anchor > 0.0) & (stake > 0.0))
 
 
-class DiffusionTraining(Training):
+class DiffusionTraining(MatcherTraining):
     """Samples, decodes, and learns from the better ones."""
 
     kind = "diffusion"
 
     def __init__(self, scenario: Scenario, steps: int = TRAINING_STEPS) -> None:
         self.steps = steps
-        self._scenario = scenario
+        self.scenario = scenario
         torch.manual_seed(scenario.seed)
         self.module: Denoiser = Denoiser()
         self.optimiser = torch.optim.Adam(self.module.parameters(), RATE)
@@ -108,14 +108,14 @@ class DiffusionTraining(Training):
 
     def prepare(self, workers: Workers) -> None:
         """See Training: pose problems."""
-        cases = [case(*problem, self._predictor) for problem in scarce(self._scenario, workers)]
+        cases = [case(*problem, self._predictor) for problem in scarce(self.scenario, workers)]
         cases = [c for c in cases if c.active.any()]
         self._held_out = cases[::HELD_OUT]
         self._cases = [c for index, c in enumerate(cases) if index % HELD_OUT] or cases
 
     def step(self, number: int, workers: Workers) -> Figures:  # noqa: ARG002
         """See Training."""
-        rng = stream(self._scenario.seed, f"training.step{number}")
+        rng = stream(self.scenario.seed, f"training.step{number}")
         given, target = [], []
         for index in rng.integers(len(self._cases), size=PROBLEMS_A_STEP):
             inputs, clean = self._lesson(self._cases[index], rng)
@@ -168,7 +168,7 @@ class DiffusionTraining(Training):
 
     def _advantage(self) -> float:
         """Mean relative advantage, on held-out problems, of the best of 8 samples over the best of 8 from tuned noise."""
-        rng, count = stream(self._scenario.seed, "training.held_out"), 8
+        rng, count = stream(self.scenario.seed, "training.held_out"), 8
         model = [max(worth(c, priced(c, f)) for f in self._sampled(c, count, rng)) for c in self._held_out]
         gains = [
             np.mean(

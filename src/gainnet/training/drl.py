@@ -21,7 +21,7 @@ from gainnet.orchestrator.outlook import KINDS
 from gainnet.rng import stream
 from gainnet.scenario.scenario import Scenario
 from gainnet.training.rollout import Episode, Trajectory, play, variation
-from gainnet.training.training import Arrays, Figures, Training
+from gainnet.training.training import Arrays, Figures, MatcherTraining
 from gainnet.workers.workers import Workers
 
 TRAINING_STEPS = 100
@@ -161,14 +161,14 @@ def improve(learner: Learner, optimiser: torch.optim.Optimizer, batch: Batch) ->
     return {"objective": float(objective.detach()), "critic_error": float(error.detach())}
 
 
-class DrlTraining(Training):
+class DrlTraining(MatcherTraining):
     """Plays some of the training episodes with exploration, improves the policy, and now and then tries it out."""
 
     kind = "drl"
 
     def __init__(self, scenario: Scenario, steps: int = TRAINING_STEPS) -> None:
         self.steps = steps
-        self._seed = scenario.seed
+        self.scenario = scenario
         torch.manual_seed(scenario.seed)
         self.module: Learner = Learner()
         self.optimiser = torch.optim.Adam(self.module.parameters(), RATE)
@@ -184,7 +184,7 @@ class DrlTraining(Training):
 
     def step(self, number: int, workers: Workers) -> Figures:
         """See Training."""
-        rng = stream(self._seed, f"training.step{number}")
+        rng = stream(self.scenario.seed, f"training.step{number}")
         drawn = [int(i) for i in rng.choice(EPISODES, EPISODES_A_STEP, replace=False)]
         jobs = [
             Episode(self._scenarios[i], self._actor(), self.module.deviation(), number * EPISODES + i) for i in drawn

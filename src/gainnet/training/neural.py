@@ -29,7 +29,7 @@ from gainnet.orchestrator.kernels.unrolled import (
 from gainnet.rng import stream
 from gainnet.scenario.scenario import Scenario
 from gainnet.training.problems import scarce
-from gainnet.training.training import Arrays, Figures, Training
+from gainnet.training.training import Arrays, Figures, MatcherTraining
 from gainnet.workers.workers import Workers
 
 TRAINING_STEPS = 1500
@@ -194,21 +194,21 @@ def loss(problem: Graph, prices: list[torch.Tensor]) -> torch.Tensor:
     return ((bounds / problem.reference - 1.0) * weight).sum() / weight.sum()
 
 
-class NeuralTraining(Training):
+class NeuralTraining(MatcherTraining):
     """Adam on the loss of a few problems a step, its rate falling as a cosine."""
 
     kind = "neural"
 
     def __init__(self, scenario: Scenario, steps: int = TRAINING_STEPS) -> None:
         self.steps = steps
-        self._scenario = scenario
+        self.scenario = scenario
         torch.manual_seed(scenario.seed)
         self.module: Unrolled = Unrolled()
         self.optimiser = torch.optim.Adam(self.module.parameters(), RATE)
 
     def prepare(self, workers: Workers) -> None:
         """See Training: pose problems."""
-        graphs = [graph(*problem) for problem in scarce(self._scenario, workers)]
+        graphs = [graph(*problem) for problem in scarce(self.scenario, workers)]
         self._held_out = graphs[::HELD_OUT]
         self._graphs = [g for index, g in enumerate(graphs) if index % HELD_OUT] or graphs
 
@@ -216,7 +216,7 @@ class NeuralTraining(Training):
         """See Training."""
         for group in self.optimiser.param_groups:
             group["lr"] = RATE * 0.5 * (1.0 + math.cos(math.pi * number / self.steps))
-        drawn = stream(self._scenario.seed, f"training.step{number}").integers(len(self._graphs), size=PROBLEMS_A_STEP)
+        drawn = stream(self.scenario.seed, f"training.step{number}").integers(len(self._graphs), size=PROBLEMS_A_STEP)
         self.optimiser.zero_grad()
         total = 0.0
         for index in drawn:

@@ -1,4 +1,4 @@
-"""Runs a training in a folder: progress, its curve, a state to go on from, and the checkpoint at the end."""
+"""Runs a training in a folder: progress, its curve, a state to go on from, and what was learnt at the end."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from gainnet.errors import InputError
 from gainnet.measurement import results
 from gainnet.orchestrator import checkpoint
 from gainnet.scenario.complaint import nearest
-from gainnet.scenario.load import dump, load
+from gainnet.scenario.load import load
 from gainnet.scenario.scenario import Scenario
 from gainnet.training.diffusion import DiffusionTraining
 from gainnet.training.drl import DrlTraining
 from gainnet.training.neural import NeuralTraining
-from gainnet.training.training import Training
+from gainnet.training.training import SCENARIO, Training
 from gainnet.workers.workers import Workers
 
 TRAININGS: Mapping[str, Callable[..., Training]] = {
@@ -28,7 +28,8 @@ TRAININGS: Mapping[str, Callable[..., Training]] = {
     "drl": DrlTraining,
     "diffusion": DiffusionTraining,
 }
-STATE, CURVE, PICTURE, SCENARIO = "state.safetensors", "curve.csv", "curve.svg", "scenario.yaml"
+STATE, CURVE, PICTURE = "state.safetensors", "curve.csv", "curve.svg"
+STATE_BYTE_MAX = 16 * 2**30
 SAVE_EVERY_S = 30.0
 Progress = Callable[[int, int], None]
 
@@ -39,18 +40,16 @@ class Folder:
     Args:
         folder: made where it is missing.
         training: what is trained.
-        scenario: what it learns from.
     """
 
-    def __init__(self, folder: Path, training: Training, scenario: Scenario) -> None:
+    def __init__(self, folder: Path, training: Training) -> None:
         self.folder = folder
         self.training = training
-        self.scenario = scenario
         self.done = 0
         self.curve: list[dict[str, float]] = []
 
     def run(self, workers: Workers, progress: Progress) -> Path:
-        """Take the steps that are left; returns the checkpoint. An interrupt saves the state first."""
+        """Take the steps that are left; returns the file that was learnt. An interrupt saves the state first."""
         training = self.training
         saved_s = time.monotonic()
         try:
@@ -67,28 +66,31 @@ class Folder:
             if self.done:
                 self.save()
             raise
-        self.save()
-        return self.folder / f"{training.kind}.safetensors"
+        return self.folder / self.save()[0]
 
-    def save(self) -> None:
-        """Write everything; OutputError where that can't be, and the folder is then as it was."""
+    def save(self) -> tuple[str, ...]:
+        """Write everything; returns the names of what was learnt, once all steps are taken.
+
+        OutputError where that can't be, and the folder is then as it was.
+        """
         kind = self.training.kind
         notes = {"step": str(self.done), "steps": str(self.training.steps)}
-        state, weights = self.training.state(), self.training.weights()
+        state = self.training.state()
         writers = {
-            SCENARIO: results.text_writer(dump(self.scenario)),
+            **{name: results.text_writer(text) for name, text in self.training.begun().items()},
             CURVE: results.text_writer(self._csv()),
             STATE: lambda path: checkpoint.write_state(path, kind, state, notes),
         }
-        if self.done == self.training.steps:
-            learnt = {"scenario": self.scenario.name, "seed": str(self.scenario.seed), **notes}
-            writers[f"{kind}.safetensors"] = lambda path: checkpoint.write(path, kind, weights, learnt)
+        learnt = self.training.learnt(notes) if self.done == self.training.steps else {}
+        writers |= learnt
+        if learnt and self.curve:
             writers[PICTURE] = lambda path: draw(path, kind, self.curve)
         results.replace(self.folder, writers)
+        return tuple(learnt)
 
     def resume(self) -> None:
         """Go on from the saved state. InputError where it is of another training."""
-        state, notes = checkpoint.read_state(self.folder / STATE, self.training.kind)
+        state, notes = checkpoint.read_state(self.folder / STATE, self.training.kind, STATE_BYTE_MAX)
         if notes.get("steps") != str(self.training.steps):
             raise InputError(f"{self.folder}: its training has {notes.get('steps')} steps: give no other --steps")
         try:
@@ -117,14 +119,14 @@ def begin(kind: str, scenario: Scenario, steps: int | None, folder: Path) -> Fol
     torch.set_num_threads(1)
     results.prepare(folder)
     options: dict[str, Any] = {} if steps is None else {"steps": steps}
-    return Folder(folder, TRAININGS[kind](scenario, **options), scenario)
+    return Folder(folder, TRAININGS[kind](scenario, **options))
 
 
 def resume(folder: Path) -> Folder:
     """The training in a folder, from its last saved state. InputError where there is none."""
     if not (folder / STATE).is_file():
         raise InputError(f"--resume {folder}: holds no {STATE}: nothing to go on from")
-    _, notes = checkpoint.read_state(folder / STATE, None)
+    _, notes = checkpoint.read_state(folder / STATE, None, STATE_BYTE_MAX)
     found = begin(notes.get("kind", ""), load(str(folder / SCENARIO)), int(notes["steps"]), folder)
     found.resume()
     return found

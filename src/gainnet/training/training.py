@@ -1,8 +1,8 @@
-"""How a learned matcher is trained: steps that can be stopped, saved, and gone on with, bit for bit.
+"""How anything is trained: steps that can be stopped, saved, and gone on with, bit for bit.
 
-A training draws everything random in a step from the scenario's seed and the number of the step, so its state is its
-weights and its optimiser's moments. They are kept as safetensors beside the curve; the finished weights are a checkpoint
-for the scenario's ``orchestrator.matcher.checkpoint`` (or ``policy``).
+A training draws everything random in a step from its seed and the number of the step, so its state is its weights and
+its optimiser's moments. They are kept as safetensors beside the curve. The finished weights of a learned matcher are a
+checkpoint for the scenario's ``orchestrator.matcher.checkpoint`` (or ``policy``).
 """
 
 from __future__ import annotations
@@ -14,17 +14,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gainnet.measurement.results import Writer
+from gainnet.orchestrator import checkpoint
+from gainnet.scenario.load import dump
+from gainnet.scenario.scenario import Scenario
 from gainnet.workers.workers import Workers
 
 Arrays = Mapping[str, NDArray[np.floating]]
 Figures = Mapping[str, float]
+SCENARIO = "scenario.yaml"
 
 
 class Training(ABC):
-    """One learned matcher in training.
+    """A model in training.
 
     Attributes:
-        kind: of the checkpoint.
+        kind: of training.
         steps: how many steps it takes.
         module: what learns.
         optimiser: what moves it.
@@ -44,8 +49,12 @@ class Training(ABC):
         """The step of this number, from 0; returns the figures of the curve."""
 
     @abstractmethod
-    def weights(self) -> Arrays:
-        """The weights of the checkpoint, as of now."""
+    def begun(self) -> Mapping[str, str]:
+        """Text files, by name, that a training is begun with again to go on."""
+
+    @abstractmethod
+    def learnt(self, notes: Mapping[str, str]) -> Mapping[str, Writer]:
+        """What is written when the last step is taken; ``notes`` go where files have notes."""
 
     def state(self) -> dict[str, NDArray[np.floating]]:
         """Everything that the next steps depend on."""
@@ -65,3 +74,26 @@ class Training(ABC):
                 _, index, moment = name.split(".")
                 moments.setdefault(int(index), {})[moment] = tensor
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
+
+
+class MatcherTraining(Training):
+    """A learned matcher in training on a scenario.
+
+    Attributes:
+        scenario: what it learns from.
+    """
+
+    scenario: Scenario
+
+    @abstractmethod
+    def weights(self) -> Arrays:
+        """The weights of the checkpoint, as of now."""
+
+    def begun(self) -> Mapping[str, str]:
+        """See Training: the resolved scenario."""
+        return {SCENARIO: dump(self.scenario)}
+
+    def learnt(self, notes: Mapping[str, str]) -> Mapping[str, Writer]:
+        """See Training: the checkpoint."""
+        weights, said = self.weights(), {"scenario": self.scenario.name, "seed": str(self.scenario.seed), **notes}
+        return {f"{self.kind}.safetensors": lambda path: checkpoint.write(path, self.kind, weights, said)}

@@ -1,0 +1,137 @@
+"""What ``gainnet pretrain`` does: a small language model, from a file of text to a folder that transformers loads."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import yaml
+from pydantic import ConfigDict, Field, ValidationError
+
+from gainnet.errors import InputError
+from gainnet.knowledge import public_text
+from gainnet.knowledge.rows import Refused
+from gainnet.measurement import results
+from gainnet.models import hub
+from gainnet.rng import stream
+from gainnet.scenario.complaint import nearest
+from gainnet.scenario.knowledge import SmallModel
+from gainnet.scenario.quantity import Count, Section
+from gainnet.training.foundation import FoundationTraining, hold_out
+from gainnet.training.train import STATE, Folder
+
+DESCRIPTION = "pretrain.yaml"
+TOKENIZER = "tokenizer.json"
+
+
+class Pretraining(Section):
+    """What a pre-training was begun with, which is kept beside its state.
+
+    Attributes:
+        text: the file that is learnt from.
+        sha256: of the texts in it.
+        seed: of weights and order.
+        threads: that multiply; another number rounds otherwise.
+        bf16: whether they multiply in bfloat16.
+        model: what is trained, and for how long.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    text: Path
+    sha256: str
+    seed: Annotated[int, Field(ge=0)]
+    threads: Count
+    bf16: bool
+    model: SmallModel
+
+
+def begin(
+    text: Path, settings: Sequence[str], steps: int | None, seed: int, threads: int | None, bf16: bool, folder: Path
+) -> Folder:
+    """A new pre-training of a `SmallModel` with ``field=value`` settings.
+
+    InputError for settings or text that can't be used, OutputError for a folder that can't be written.
+    """
+    model = model_of([*settings, *([f"steps={steps}"] if steps is not None else [])])
+    if model.steps < 1:
+        raise InputError("steps = 0: must be at least 1")
+    texts, held = read(text)
+    chosen = Pretraining(
+        text=text.resolve(),
+        sha256=_digest((*texts, *held)),
+        seed=seed,
+        threads=threads or torch.get_num_threads(),
+        bf16=bf16,
+        model=model,
+    )
+    results.prepare(folder)
+    return _folder(folder, chosen, texts, held, resumed=False)
+
+
+def resume(folder: Path) -> Folder:
+    """The pre-training in a folder, from its last saved state. InputError where there is none or its text changed."""
+    path = folder / DESCRIPTION
+    if not path.is_file() or not (folder / STATE).is_file():
+        raise InputError(f"--resume {folder}: holds no {DESCRIPTION} and {STATE}: nothing to go on from")
+    try:
+        chosen = Pretraining.model_validate(yaml.safe_load(path.read_text("utf-8")))
+    except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: describes no pre-training: {str(error).splitlines()[0]}") from None
+    texts, held = read(chosen.text)
+    if _digest((*texts, *held)) != chosen.sha256:
+        raise InputError(f"{chosen.text}: has changed since the pre-training was begun")
+    found = _folder(folder, chosen, texts, held, resumed=True)
+    found.resume()
+    return found
+
+
+def read(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The texts of a file, and those held out (see `hold_out`). InputError where it cannot be read."""
+    kept, held = public_text.read(path, Refused(), stream(0, "pretrain.text"))
+    return hold_out((*kept, *held))
+
+
+def model_of(settings: Sequence[str]) -> SmallModel:
+    """A small model with ``field=value`` settings. InputError names what is wrong."""
+    given: dict[str, Any] = {}
+    known = [name for name in SmallModel.model_fields if name != "kind"]
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals or name not in known:
+            raise InputError(f"--set {setting}: must be FIELD=X, one of {', '.join(known)}{nearest(name, known)}")
+        try:
+            given[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise InputError(f"--set {setting}: {value!r} is no value") from None
+    try:
+        return SmallModel.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        raise InputError(f"{field + ': ' if field else ''}{first['msg'].removeprefix('Value error, ')}") from None
+
+
+def _folder(folder: Path, chosen: Pretraining, texts: Sequence[str], held: Sequence[str], *, resumed: bool) -> Folder:
+    torch.set_num_threads(chosen.threads)
+    described = yaml.safe_dump(chosen.model_dump(mode="json"), sort_keys=False)
+    training = FoundationTraining(
+        chosen.model,
+        texts,
+        held,
+        chosen.seed,
+        bf16=chosen.bf16,
+        tokenizer=hub.read_tokenizer(folder / TOKENIZER, chosen.model.context) if resumed else None,
+        described={DESCRIPTION: described},
+    )
+    return Folder(folder, training)
+
+
+def _digest(texts: Sequence[str]) -> str:
+    found = hashlib.sha256()
+    for text in texts:
+        found.update(hashlib.sha256(text.encode()).digest())
+    return found.hexdigest()
