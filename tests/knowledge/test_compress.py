@@ -67,7 +67,7 @@ def test_errors_are_within_a_level_and_sizes_are_those_of_the_bytes(bits: int) -
 def test_rounding_is_unbiased(bits: int) -> None:
     before = replace(adapter(0), layers={n: Factors(f.a * 0, f.b * 0) for n, f in adapter(0).layers.items()})
     after, rng = adapter(1), np.random.default_rng(5)
-    draws = 400
+    draws = 200
     encoder = Encoder(bits)  # type: ignore[arg-type]
     got = np.stack([flat(decode(encoder.encode(before, after, rng).data, before)) for _ in range(draws)]).astype(
         np.float64

