@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -26,8 +27,12 @@ if TYPE_CHECKING:
 EXPERIMENT = "gainnet"
 DIGEST = "digest"
 _ARTIFACT = "model"
-_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
-"""MLflow reports its use to its makers from version 3 on, unless it is told not to before it is imported."""
+_QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+"""MLflow reports its use to its makers from version 3 on, unless it is told not to before it is imported; it prints."""
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 """A server that is not there is told of in seconds, not in minutes; who set other values keeps them."""
 _PLAIN_FILES = {"MLFLOW_ALLOW_FILE_STORE": "true"}
@@ -108,12 +113,15 @@ def _experiment(client: MlflowClient) -> str:
 
 def _create(client: MlflowClient, experiment: str, version: Version) -> ModelVersion:
     """A run with figures and artifacts, and a version that points to it."""
+    from mlflow.entities import Metric
+
     tags = {DIGEST: version.digest, "model": version.name}
     asked = " and ".join(f"tags.{key} = '{value}'" for key, value in tags.items())
     begun = client.search_runs([experiment], asked, max_results=1)
     run = begun[0] if begun else client.create_run(experiment, run_name=f"{version.name} {version.number}", tags=tags)
-    for key, value in _figures(version):
-        client.log_metric(run.info.run_id, key, value, step=version.origin.round)
+    now = int(1000 * time.time())
+    figures = [Metric(key, value, now, version.origin.round) for key, value in _figures(version)]
+    client.log_batch(run.info.run_id, figures)
     client.log_artifacts(run.info.run_id, str(version.folder), _ARTIFACT)
     client.set_terminated(run.info.run_id)
     source = f"{run.info.artifact_uri}/{_ARTIFACT}"
@@ -132,7 +140,7 @@ def _tags(version: Version) -> dict[str, str]:
     }
     if origin.privacy:
         tags |= {key: repr(value) for key, value in asdict(origin.privacy).items()}
-    return tags
+    return tags | {"status": version.status, "reasons": "\n".join(version.reasons)}
 
 
 def _figures(version: Version) -> Iterator[tuple[str, float]]:
@@ -150,9 +158,8 @@ def _figures(version: Version) -> Iterator[tuple[str, float]]:
 
 
 def _mark(client: MlflowClient, there: ModelVersion, version: Version) -> None:
-    """The status and the reasons, where they are not those that are there."""
-    marks = {"status": version.status, "reasons": "\n".join(version.reasons)}
-    for key, value in {**_tags(version), **marks}.items():
+    """Tags that are not those that are there: it was judged since, or a killed process left some out."""
+    for key, value in _tags(version).items():
         if there.tags.get(key, "") != value:
             client.set_model_version_tag(there.name, str(there.version), key, value)
 

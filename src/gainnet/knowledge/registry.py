@@ -183,8 +183,12 @@ class Registry:
         self._put(name, replace(shelf, versions=(*shelf.versions, version), candidate=number))
         return version
 
-    def promote(self, version: Version, number: int) -> Version:
-        """Make it the champion in round ``number``. A round that is done again forgets what was promoted since."""
+    def promote(self, version: Version, number: int | None = None) -> Version:
+        """Make it the champion in round ``number``, by default its own.
+
+        A round that is done again forgets what was promoted since.
+        """
+        number = version.origin.round if number is None else number
         shelf = self._shelf(version.name)
         shelf = replace(shelf, champions=tuple(found for found in shelf.champions if found[0] < number))
         if shelf.champion() != version.number:
