@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -20,7 +21,7 @@ import numba
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _PACKAGE = Path(__file__).parent
-WITHOUT_KERNELS = ("apps", "knowledge", "measurement")  # packages that no kernel is in or takes anything from
+_IMPORT = re.compile(r"^\s*(?:from|import) (gainnet[\w.]*)", re.MULTILINE)
 
 
 def njit(function: Function) -> Function:
@@ -36,11 +37,27 @@ def inner(function: Function) -> Function:
     return cast(Function, numba.njit(**options)(function))
 
 
+def sources() -> list[Path]:
+    """The files that machine code may be made of: those with kernels, and all that they import, directly or not."""
+    texts = {path: path.read_text("utf-8") for path in _PACKAGE.rglob("*.py")}
+    found = {path for path, text in texts.items() if "from gainnet.compiled import" in text}
+    new = set(found)
+    while new:
+        named = {name for path in new for name in _IMPORT.findall(texts[path])}
+        new = {path for name in named for path in _files(name) if path in texts} - found
+        found |= new
+    return sorted(found)
+
+
+def _files(module: str) -> tuple[Path, Path]:
+    """Where a module of this package may be: in a file of its name, or a folder."""
+    base = _PACKAGE.joinpath(*module.split(".")[1:])
+    return base.with_suffix(".py"), base / "__init__.py"
+
+
 def _drop_stale_cache() -> None:
     """Delete cached machine code if the package is not the one it was compiled from; does nothing where it may not write."""
-    apart = [_PACKAGE / name for name in WITHOUT_KERNELS]
-    sources = sorted(path for path in _PACKAGE.rglob("*.py") if not any(map(path.is_relative_to, apart)))
-    stamps = "".join(f"{path.relative_to(_PACKAGE)}{path.stat().st_mtime_ns}{path.stat().st_size}" for path in sources)
+    stamps = "".join(f"{p.relative_to(_PACKAGE)}{p.stat().st_mtime_ns}{p.stat().st_size}" for p in sources())
     digest = hashlib.sha256(stamps.encode()).hexdigest()
     stamp = _PACKAGE / "__pycache__" / "compiled.stamp"
     with contextlib.suppress(OSError):

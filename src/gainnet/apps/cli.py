@@ -60,15 +60,23 @@ def run(
     seed: SeedOption = None,
     duration_s: DurationOption = None,
     out: OutOption = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", metavar="DIR", help="Go on with a run that learns and was stopped.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print report.json and nothing else.")] = False,
 ) -> None:
     """Run a scenario and write its results folder."""
     from gainnet.scenario.load import load
 
     chosen = [*overrides, *([f"orchestrator.matcher={matcher}"] if matcher is not None else [])]
-    loaded = load(scenario, chosen, seed=seed, duration_s=duration_s)
-    kind = loaded.orchestrator.matcher.kind
-    folder = out or Path("runs") / _slug(f"{loaded.name}-{kind}-seed{loaded.seed}")
+    if resume is not None:
+        if chosen or seed is not None or duration_s is not None or out is not None:
+            raise InputError("--resume DIR: goes on as it was begun: give no --set, --matcher, --seed or --out")
+        loaded, folder = _begun(scenario, resume), resume
+    else:
+        loaded = load(scenario, chosen, seed=seed, duration_s=duration_s)
+        kind = loaded.orchestrator.matcher.kind
+        folder = out or Path("runs") / _slug(f"{loaded.name}-{kind}-seed{loaded.seed}")
 
     from gainnet.measurement import results
 
@@ -76,7 +84,7 @@ def run(
     results.prepare(folder)
     try:
         with Interrupt(lambda: _remove_empty(folder, fresh)) as interrupt:
-            recorder, interrupted = _simulated(loaded, interrupt, quiet=as_json)
+            recorder, interrupted = _simulated(loaded, interrupt, folder, resume=resume is not None, quiet=as_json)
             assert recorder.record is not None, "simulate closes its recorder"
             report = results.write(folder, recorder.record, _command())
     except BaseException:
@@ -95,21 +103,49 @@ def run(
         raise typer.Exit(EXIT_CODE)
 
 
-def _simulated(scenario: Scenario, interrupt: Interrupt, *, quiet: bool) -> tuple[Recorder, bool]:
-    """The closed recorder of a run, and whether it was interrupted."""
+def _begun(scenario: str, folder: Path) -> Scenario:
+    """The scenario of a run that learns and was stopped."""
+    from gainnet.measurement import results
+    from gainnet.scenario.load import load
+
+    kept = folder / "scenario.yaml"
+    if not kept.is_file() or not (folder / results.JOURNAL).is_dir():
+        raise InputError(f"--resume {folder}: holds no run that learns, so there is nothing to go on with")
+    loaded = load(str(kept))
+    if scenario not in (loaded.name, str(kept)):
+        raise InputError(f"--resume {folder}: is a run of {loaded.name!r}, not of {scenario!r}")
+    return loaded
+
+
+def _simulated(
+    scenario: Scenario, interrupt: Interrupt, folder: Path, *, resume: bool, quiet: bool
+) -> tuple[Recorder, bool]:
+    """The closed recorder of a run, and whether it was interrupted. A run that learns keeps its rounds in the folder."""
     from gainnet.measurement.record import Recorder
-    from gainnet.run import simulate
 
     recorder = Recorder(scenario)
-
-    def advance(done: int, total: int) -> None:
-        interrupt.check()
-        show(done, total)
-
     try:
-        with _progress("simulating", quiet) as show:
-            simulate(scenario, progress=advance, recorder=recorder)
+        with _steps("simulating", quiet) as show:
+
+            def advance(what: str, done: int, total: int) -> None:
+                interrupt.check()
+                show(what, done, total)
+
+            if scenario.knowledge is None:
+                from gainnet.run import simulate
+
+                simulate(scenario, progress=lambda done, total: advance("simulating", done, total), recorder=recorder)
+            else:
+                with _extra("learn"):
+                    from gainnet.knowledge.loop import learn
+                from gainnet.measurement import results
+
+                if not resume:
+                    results.begin(folder, scenario)
+                learn(scenario, folder=folder, resume=resume, progress=advance, recorder=recorder)
     except KeyboardInterrupt:
+        if recorder.record is None:  # nothing was simulated yet
+            raise
         return recorder, True
     return recorder, False
 
@@ -117,7 +153,12 @@ def _simulated(scenario: Scenario, interrupt: Interrupt, *, quiet: bool) -> tupl
 @app.command()
 def compare(
     scenario: ScenarioArgument,
-    matchers: Annotated[str, typer.Option("--matchers", metavar="A,B", help="Matchers; the last is the reference.")],
+    matchers: Annotated[
+        str, typer.Option("--matchers", metavar="A,B", help="Matchers; the last is the reference.")
+    ] = "",
+    learning: Annotated[
+        str, typer.Option("--arms", metavar="A,B", help="Arms of the knowledge loop; the last is the reference.")
+    ] = "",
     seeds: Annotated[
         int, typer.Option("--seeds", min=1, help="Seeds for every arm: the scenario's and those after it.")
     ] = 5,
@@ -146,9 +187,12 @@ def compare(
     from gainnet.apps import tables
     from gainnet.measurement import contrast, metrics, results
 
-    chosen = comparing.parse_arms(matchers, arms)
+    if learning and base.knowledge is None:
+        raise InputError(f"--arms: {base.name} has no knowledge loop to compare arms of")
+    chosen = comparing.parse_arms(matchers, arms, learning)
     swept = comparing.parse_sweep(sweep) if sweep is not None else None
-    reference = [name for name in chosen if name in matchers.replace(" ", "").split(",")][-1]
+    named = (learning or matchers).replace(" ", "").split(",")
+    reference = [name for name in chosen if name in named][-1]
     folder = out or Path("runs") / _slug(f"compare-{base.name}" + (f"-{swept.path}" if swept else ""))
     fresh = not folder.exists()
     results.prepare(folder)
@@ -260,15 +304,17 @@ def bench(
     data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Folder with reference data.")] = None,
     reference: Annotated[Path | None, typer.Option("--reference", metavar="FILE", help="File to compare with.")] = None,
     instance: Annotated[Path | None, typer.Option("--instance", metavar="FILE", help="A problem to solve.")] = None,
+    model: Annotated[Path | None, typer.Option("--model", metavar="DIR", help="A model to begin with.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Less work, rougher figures.")] = False,
 ) -> None:
     """Run a benchmark of this source checkout and print its figures."""
     from gainnet.apps import bench as benches
 
-    for option, path in (("--data", data), ("--reference", reference), ("--instance", instance)):
+    for option, path in (("--data", data), ("--reference", reference), ("--instance", instance), ("--model", model)):
         if path is not None and not path.exists():
             raise InputError(f"{option} {path}: there is no such file or folder")
-    figures, meaning = benches.run(name, {"data": data, "reference": reference, "instance": instance, "quick": quick})
+    given = {"data": data, "reference": reference, "instance": instance, "model": model, "quick": quick}
+    figures, meaning = benches.run(name, given)
     if as_json:
         from gainnet.measurement.results import environment
 
@@ -308,15 +354,22 @@ def schema() -> None:
 @contextlib.contextmanager
 def _progress(what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     """A progress bar on stderr, where that is a terminal; yields what to call with (done, total)."""
+    with _steps(what, quiet) as show:
+        yield lambda done, total: show(what, done, total)
+
+
+@contextlib.contextmanager
+def _steps(what: str, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar on stderr, where that is a terminal; yields what to call with (what is done, done, total)."""
     if quiet or not sys.stderr.isatty():
-        yield lambda _done, _total: None
+        yield lambda _what, _done, _total: None
         return
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        yield lambda now, done, total: bar.update(task, description=now, completed=done, total=total)
 
 
 def _slug(name: str) -> str:

@@ -62,7 +62,7 @@ def write(
     """The notes that a model writes from the dialogues of examples, by greedy decoding."""
     tokenizer, context = setting.language.tokenizer, setting.language.context
     prompts = [text.prompt(tokenizer, example, context) for example in examples]
-    answers = tuner.answer(adapter, prompts, longest)
+    answers = tuner.answer(adapter, prompts, min(longest, context // text.NOTE_SHARE))
     return [text.decode(tokenizer, answer) for answer in answers]
 
 

@@ -18,7 +18,7 @@ from gainnet.knowledge.gate import Scores
 from gainnet.knowledge.setting import Setting
 from gainnet.models.low_rank import LowRank
 
-NOTES_OF_QUALITY = 8
+NOTES_OF_QUALITY = 4
 """Validation notes of each domain that are written to tell how good a tier's answers are."""
 
 

@@ -17,6 +17,14 @@ from gainnet.models import adapter as adapters
 from gainnet.models.low_rank import LowRank
 
 FOUNDATION = "foundation"
+EXACT_MAX = 4
+"""Edges up to which all coalitions are tried."""
+SHARE_TOLERANCE = 1e-3
+"""What counts as little in a contribution (nat a token)."""
+JUDGED_OF_DOMAIN = 6
+"""Validation examples of each domain on which contributions are judged."""
+WORST_LOSS = 50.0
+"""What a model counts for whose loss is no finite number (nat a token)."""
 ROOT_OF_DOMAIN = 4
 """Validation examples of each domain that the cloud's own reference update is learnt from."""
 
@@ -54,7 +62,7 @@ class Cloud:
 
     def __init__(self, setting: Setting, algebra: Algebra, registry: Registry | None) -> None:
         self._setting, self._algebra, self._registry = setting, algebra, registry
-        self.adapter: LowRank = setting.tuner.fresh(setting.config.edge_rank, setting.stream("fresh"))
+        self.adapter: LowRank = setting.tuner.adapters.fresh(setting.config.edge_rank, setting.stream("fresh"))
         self._origin = appraise.appraise(setting.tuner, None, setting)
         self.scores: Scores = self._origin
         self._names = [domain.name for domain in setting.corpus.domains]
@@ -153,24 +161,26 @@ class Cloud:
         """Shapley values of the edges (how much each lowers the loss on held-out notes), and what they are paid."""
         setting, config = self._setting, self._setting.config
 
+        held = [encoded for found in setting.validation for encoded in found[:JUDGED_OF_DOMAIN]]
+
         def value(coalition: frozenset[int]) -> float:
             parts = [learnt[index] for index in sorted(coalition)]
             whole = sum(part.weight for part in parts)
-            with_them = (
-                self._algebra.add(self.adapter, [(p.weight / whole, p.change) for p in parts]) if parts else None
-            )
-            found = appraise.appraise(setting.tuner, with_them or self.adapter, setting)
-            loss = float(np.mean(list(found.domain.values())))
-            return -loss if np.isfinite(loss) else -50.0
+            joint = self._algebra.add(self.adapter, [(p.weight / whole, p.change) for p in parts]) if parts else None
+            loss = appraise.mean_loss(setting.tuner, joint or self.adapter, held)
+            return -loss if np.isfinite(loss) else -WORST_LOSS
 
-        shares = contribution.shapley(
-            len(learnt), value, config.incentive.permutations, rng=setting.stream(f"shapley.{number}")
-        )
-        paid = contribution.pay(shares, config.incentive.budget, config.incentive.cost)
+        players, rule = range(len(learnt)), config.incentive
+        if len(learnt) <= EXACT_MAX:
+            found = contribution.exact(players, value)
+        else:
+            rng = setting.stream(f"shapley.{number}")
+            found = contribution.shapley(players, value, rule.permutations, SHARE_TOLERANCE, rng)
+        paid = contribution.pay(found.value, rule.budget, rule.cost)
         names = [self._names[part.edge] for part in learnt]
         return {
-            "contribution": dict(zip(names, map(float, shares), strict=True)),
-            "paid": dict(zip(names, map(float, paid), strict=True)),
+            "contribution": dict(zip(names, found.value, strict=True)),
+            "paid": dict(zip(names, map(float, paid.paid), strict=True)),
         }
 
     def _register(

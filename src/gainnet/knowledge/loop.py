@@ -119,7 +119,7 @@ class Loop:
         self._earlier: dict[float, _Round] = {}
         self._late: list[tuple[int, int]] = []
         self._quality: list[tuple[float, dict[str, float]]] = []
-        self._keep(self._replayed(0) or {"start": dict(self._arm.start().as_tree()), "identity": self._identity()}, 0.0)
+        self._keep(self._replayed(0) or {"start": self._arm.start(), "identity": self._identity()}, 0.0)
 
     def step(self, frame: int, recorder: Recorder) -> None:
         """One frame: start what is due, run the network, take what it delivered, close what is over."""
@@ -153,6 +153,10 @@ class Loop:
             "backhaul_bit": float(sum(notes["backhaul_bit"] for notes in rounds)),
             "time_s": float(sum(notes["close_s"] - notes["start_s"] for notes in rounds)),
             "energy_j": float(sum(notes["energy_j"] for notes in rounds)),
+            "payments": {
+                domain.name: float(sum(notes["figures"].get("paid", {}).get(domain.name, 0.0) for notes in rounds))
+                for domain in self._setting.corpus.domains
+            },
             "complete": final,
         }
         if final:

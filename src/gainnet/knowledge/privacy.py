@@ -158,14 +158,14 @@ class ExamplePrivacy:
     """DP-SGD on an end.
 
     Attributes:
-        noise: multiplier.
+        noise_multiplier: deviation of the noise over ``clip``.
         clip: largest norm of an example's gradient.
         sample_rate: part of the examples in a batch, on average.
         steps: of the whole run.
         delta: at which epsilon is told.
     """
 
-    noise: float
+    noise_multiplier: float
     clip: float
     sample_rate: float
     steps: int
@@ -182,7 +182,7 @@ class ExamplePrivacy:
 
     def epsilon(self, steps: int | None = None) -> float:
         """Spent after so many steps; after all by default."""
-        return Accountant(self.delta).step(self.noise, self.sample_rate, self.steps if steps is None else steps)
+        return Accountant(self.delta).step(self.noise_multiplier, self.sample_rate, self.steps if steps is None else steps)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from gainnet.rng import stream
 from gainnet.scenario.knowledge import Knowledge, Synthetic
 
 PUBLIC_SEED = 0  # public text and foundation models are the same whatever the run's seed
-PUBLIC_HELD_MAX = 48
+PUBLIC_HELD_MAX = 24
 VALIDATION_MAX = 32
 Progress = Callable[[str, int, int], None]
 

@@ -32,14 +32,21 @@ _STYLES = (
 )
 
 
-def make(data: Synthetic, *, ends_of_edge: Sequence[int], rng: np.random.Generator) -> Corpus:
+def make(
+    data: Synthetic,
+    *,
+    ends_of_edge: Sequence[int],
+    rng: np.random.Generator,
+    public: np.random.Generator | None = None,
+) -> Corpus:
     """A corpus with one domain for each edge, whose training examples lie on that many ends.
 
     ``data.train`` examples are dealt to the domains as evenly as can be (at least one for each), and so are
     ``data.held`` for validation and as many more for the test; ``data.public`` public texts and ``data.held`` held out.
     The first four domains are history, treatment, examination and decision; those beyond are clinics, each with a
     grammar of its own. No note and no public text is there twice, unless so many are asked for that they run out;
-    a test example whose note stands in train as well is marked as seen.
+    a test example whose note stands in train as well is marked as seen. Public text is drawn from ``public`` where that is
+    given, so that it can be the same whatever the private data are.
 
     Errors: InputError without edges, or with an edge that has no end for its examples.
     """
@@ -54,8 +61,8 @@ def make(data: Synthetic, *, ends_of_edge: Sequence[int], rng: np.random.Generat
         )
         parts.append(Parts(style.name, tuple(style.sections), *written))
     dealt = domains(parts, ends_of_edge, rng)
-    public = general.texts(draw, data.public + data.held)
-    return Corpus(dealt, tuple(public[: data.public]), tuple(public[data.public :]), ())
+    texts = general.texts(draw if public is None else Draw(public), data.public + data.held)
+    return Corpus(dealt, tuple(texts[: data.public]), tuple(texts[data.public :]), ())
 
 
 def _style(edge: int) -> _Style:

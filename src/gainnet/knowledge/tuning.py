@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ class Diverged(GainnetError):
     """A training's loss is no finite number, or exploded."""
 
 
+@runtime_checkable
 class ExampleNoise(Protocol):
     """DP-SGD (arXiv 1607.00133): each example's gradient is clipped, and Gaussian noise added to their sum."""
 

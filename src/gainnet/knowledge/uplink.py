@@ -7,7 +7,7 @@ import numpy as np
 from gainnet.knowledge import journal, split
 from gainnet.knowledge.algebra import Algebra
 from gainnet.knowledge.arm import Ask, Links
-from gainnet.knowledge.compress import BLOCK, Encoder, Feedback
+from gainnet.knowledge.compress import BLOCK, Encoder, Feedback, decode
 from gainnet.knowledge.ends import Ends
 from gainnet.knowledge.setting import Setting
 from gainnet.knowledge.split import SplitTuner
@@ -77,14 +77,14 @@ class Uplink:
             tuned = self._ends.tune(end, number, before)
         basis = SHARED_BASIS if self._algebra.linear else None
         rng = setting.stream(f"compress.{number}.{end}")
-        sent, after = self._encoder[end].encode(before, tuned.adapter, rng, basis)
+        sent = self._encoder[end].encode(before, tuned.adapter, rng, basis)
         return Update(
             end=end,
             number=number,
             digest=sent.digest,
             weight=float(len(setting.held(end, number))) * STALE**late_by,
             before=before,
-            after=after,
+            after=decode(sent.data, before),
             loss=tuned.loss,
             uplink_bit=sent.bit + moved_bit,
         )

@@ -21,7 +21,7 @@ class Central(Arm):
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
-        self._adapter = setting.tuner.fresh(setting.config.edge_rank, setting.stream("fresh"))
+        self._adapter = setting.tuner.adapters.fresh(setting.config.edge_rank, setting.stream("fresh"))
         self._sent = np.zeros(len(setting.shards), dtype=np.int64)
         self._uplink_bit = 0.0
 

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from gainnet.knowledge import aggregate, appraise, journal
 from gainnet.knowledge.arm import Arm, Ask, Closed, Links
-from gainnet.knowledge.compress import Encoder
+from gainnet.knowledge.compress import Encoder, decode
 from gainnet.knowledge.ends import Ends
 from gainnet.knowledge.setting import Setting
 from gainnet.models.low_rank import LowRank
@@ -27,7 +27,7 @@ class Flat(Arm):
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self._rank = min(setting.config.ranks)
-        self._adapter = setting.tuner.fresh(self._rank, setting.stream("fresh"))
+        self._adapter = setting.tuner.adapters.fresh(self._rank, setting.stream("fresh"))
         self._ends = Ends(setting)
         self._updates: list[tuple[float, LowRank]] = []
         self._loss: list[float] = []
@@ -48,7 +48,8 @@ class Flat(Arm):
             return
         tuned = self._ends.tune(ask.end, number, self._adapter)
         rng = self.setting.stream(f"compress.{number}.{ask.end}")
-        _, received = Encoder(UPDATE_BIT).encode(self._adapter, tuned.adapter, rng)
+        sent = Encoder(UPDATE_BIT).encode(self._adapter, tuned.adapter, rng)
+        received = decode(sent.data, self._adapter)
         self._updates.append((float(len(self.setting.held(ask.end, number))), received))
         self._loss.append(tuned.loss)
 

@@ -19,7 +19,7 @@ class Local(Arm):
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
-        fresh = setting.tuner.fresh(setting.config.edge_rank, setting.stream("fresh"))
+        fresh = setting.tuner.adapters.fresh(setting.config.edge_rank, setting.stream("fresh"))
         self._ends = Ends(setting)
         self._own: dict[int, LowRank] = {end: fresh for end, shard in enumerate(setting.shards) if shard}
         self._loss: list[float] = []

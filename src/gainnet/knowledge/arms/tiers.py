@@ -13,7 +13,7 @@ from gainnet.knowledge import appraise
 from gainnet.knowledge.algebra import Algebra, blank, scaled
 from gainnet.knowledge.arm import NOTES_OF_QUALITY, Arm, Ask, Closed, Links
 from gainnet.knowledge.cloud import Cloud, Learnt
-from gainnet.knowledge.compress import Encoder
+from gainnet.knowledge.compress import Encoder, decode
 from gainnet.knowledge.edge import Edge
 from gainnet.knowledge.ends import Ends
 from gainnet.knowledge.protection import of_examples, protection
@@ -151,7 +151,9 @@ class Tiers(Arm):
             change = scaled(change, -poison.scale)
         bits = self.setting.config.compression.update_bits
         rng = self.setting.stream(f"backhaul.{number}.{index}")
-        sent, received = Encoder(bits).encode(blank(change, linear=self._algebra.linear), change, rng)
+        nothing = blank(change, linear=self._algebra.linear)
+        sent = Encoder(bits).encode(nothing, change, rng)
+        received = decode(sent.data, nothing)
         return Learnt(index, received, sum(update.weight for update in updates), len(updates), float(sent.bit))
 
     def _encoded_bit(self, adapter: LowRank) -> float:
