@@ -68,12 +68,13 @@ def write(
 
 def quality(tuner: Tuner, adapters: Sequence[LowRank | None], setting: Setting, notes: int) -> float:
     """Mean ROUGE-1 in [0, 1] over the first ``notes`` validation notes of each domain, each written by its adapter."""
-    found: list[float] = []
+    groups: dict[int, tuple[LowRank | None, list[Example]]] = {}
     for domain, adapter in zip(setting.corpus.domains, adapters, strict=True):
-        examples = domain.validation[:notes]
-        if examples:
-            written = write(tuner, adapter, setting, examples)
-            found.extend(score.rouge(written, [example.note for example in examples]).one.tolist())
+        groups.setdefault(id(adapter), (adapter, []))[1].extend(domain.validation[:notes])
+    found: list[float] = []
+    for adapter, examples in groups.values():
+        written = write(tuner, adapter, setting, examples)
+        found.extend(score.rouge(written, [example.note for example in examples]).one.tolist())
     return float(np.mean(found)) if found else 0.0
 
 

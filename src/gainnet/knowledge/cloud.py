@@ -10,6 +10,7 @@ import numpy as np
 
 from gainnet.knowledge import aggregate, appraise, contribution, distill, journal, robust
 from gainnet.knowledge.algebra import Algebra, scaled
+from gainnet.knowledge.distill import Text
 from gainnet.knowledge.gate import Scores, judge
 from gainnet.knowledge.registry import Contributor, Origin, Registry, Spent
 from gainnet.knowledge.setting import Setting
@@ -31,7 +32,7 @@ ROOT_OF_DOMAIN = 4
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """What an edge sent: a change of the cloud's adapter.
+    """What an edge sent: a change of the cloud's adapter, and texts that it made up.
 
     Attributes:
         edge: which.
@@ -39,6 +40,8 @@ class Learnt:
         weight: examples behind it.
         ends: that contributed.
         bit: what it took.
+        teacher: the edge's adapter, whose predictions teach.
+        texts: that it sampled.
     """
 
     edge: int
@@ -46,6 +49,8 @@ class Learnt:
     weight: float
     ends: int
     bit: float
+    teacher: LowRank
+    texts: list[Text]
 
 
 class Cloud:
@@ -67,9 +72,7 @@ class Cloud:
         self.scores: Scores = self._origin
         self._names = [domain.name for domain in setting.corpus.domains]
 
-    def learn(
-        self, number: int, learnt: Sequence[Learnt], teachers: Sequence[LowRank], spent: Spent | None
-    ) -> dict[str, Any]:
+    def learn(self, number: int, learnt: Sequence[Learnt], spent: Spent | None) -> dict[str, Any]:
         """Join, distil, rehearse, judge. Returns figures: loss before and after each, who is suspected, the verdict."""
         setting, config = self._setting, self._setting.config
         figures: dict[str, Any] = {"before": appraise.overall(self.scores)}
@@ -87,7 +90,7 @@ class Cloud:
         figures["weights"] = {self._names[p.edge]: float(w) for p, w in zip(learnt, joined.weight, strict=True)}
         candidate = self._algebra.add(self.adapter, [(1.0, joined.adapter)])
         figures["merged"] = appraise.overall(appraise.appraise(setting.tuner, candidate, setting))
-        trusted = [t for p, t in zip(learnt, teachers, strict=True) if self._names[p.edge] not in suspected]
+        trusted = [part for part in learnt if self._names[part.edge] not in suspected]
         candidate, figures["distilled"] = self._distil(number, candidate, trusted)
         candidate = self._rehearse(number, candidate)
         scores = appraise.appraise(setting.tuner, candidate, setting)
@@ -121,7 +124,7 @@ class Cloud:
         length = aggregate.norm(own)
         return scaled(own, typical / length) if length > 0.0 and typical > 0.0 else own
 
-    def _distil(self, number: int, candidate: LowRank, teachers: Sequence[LowRank]) -> tuple[LowRank, dict[str, Any]]:
+    def _distil(self, number: int, candidate: LowRank, teachers: Sequence[Learnt]) -> tuple[LowRank, dict[str, Any]]:
         """Texts that edges sample themselves teach the cloud what they know better."""
         config = self._setting.config.distillation
         if not config.samples or not config.steps or not teachers:
@@ -130,12 +133,13 @@ class Cloud:
         taught = distill.teach(
             self._setting.tuner,
             candidate,
-            teachers,
+            [part.teacher for part in teachers],
             sections,
             config,
             self._setting.stream(f"distil.{number}"),
             factors="b" if self._algebra.linear else "ab",
             proof=self._setting.proof(),
+            texts=[text for part in teachers for text in part.texts],
         )
         return taught.adapter, taught.as_tree()
 

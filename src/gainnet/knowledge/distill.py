@@ -26,7 +26,7 @@ from gainnet.models.low_rank import LowRank
 from gainnet.scenario.knowledge import Distillation
 
 BATCH = 8
-DIALOGUE_MAX, NOTE_MAX = 96, 64
+DIALOGUE_MAX, NOTE_MAX = 80, 48
 """Tokens of a sampled dialogue and note, at most."""
 NOTE_MIN = 3
 BIGRAMS_DISTINCT = 0.5
@@ -40,6 +40,22 @@ class Teacher:
 
     tuner: Tuner
     adapter: LowRank | None
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text and the section of its note; a text of an end's own has none."""
+
+    section: str
+    encoded: Encoded
+
+
+def sample(
+    tuner: Tuner, adapter: LowRank | None, sections: Sequence[str], number: int, rng: np.random.Generator
+) -> list[Text]:
+    """At most ``number`` texts that a model samples, of these sections in turn."""
+    heard = dict.fromkeys(sections, (0,))
+    return _sampled([Teacher(tuner, adapter)], heard, number, rng, tuner.language.context)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +97,7 @@ def teach(
     *,
     factors: Literal["ab", "b"] = "ab",
     proof: Mapping[str, Sequence[Encoded]] | None = None,
+    texts: Sequence[Text] | None = None,
 ) -> Taught:
     """Teach an adapter what others of the same model know better.
 
@@ -93,10 +110,12 @@ def teach(
         rng: of samples and order.
         factors: ``b`` leaves A as it is.
         proof: held-out notes by section; a section without is open to all teachers.
+        texts: that were sampled already (see `sample`), all of these sections; by default they are sampled here.
     """
     heads = [Teacher(tuner, teacher) for teacher in teachers]
     heard = _heard(Teacher(tuner, student), heads, sections, proof or {})
-    texts = _sampled(heads, heard, config.samples, rng, tuner.language.context)
+    if texts is None:
+        texts = _sampled(heads, heard, config.samples, rng, tuner.language.context)
     return _learn(Teacher(tuner, student), heads, heard, texts, config, rng, factors)
 
 
@@ -110,6 +129,7 @@ def small(
     rng: np.random.Generator,
     *,
     texts: Sequence[Encoded] = (),
+    sampled: Sequence[Text] | None = None,
 ) -> Taught:
     """Teach a smaller model what a large one knows, on texts that the large one samples.
 
@@ -122,6 +142,7 @@ def small(
         config: how many texts and steps, and how.
         rng: of samples and order, and of a fresh adapter.
         texts: more to learn from: an end's own.
+        sampled: texts that the large one sampled already (see `sample`); by default it samples here.
 
     InputError where the tokenizers differ.
     """
@@ -131,17 +152,11 @@ def small(
     heads = [Teacher(tuner, teacher)]
     heard = dict.fromkeys(sections, (0,))
     context = min(tuner.language.context, pupil.language.context)
-    sampled = _sampled(heads, heard, config.samples, rng, context)
-    own = [_Text("", Encoded(found.token[:context], found.answer)) for found in texts if found.answer < context]
-    return _learn(Teacher(pupil, student), heads, {**heard, "": (0,)}, [*sampled, *own], config, rng, "ab")
-
-
-@dataclass(frozen=True, slots=True)
-class _Text:
-    """A text and the section of its note."""
-
-    section: str
-    encoded: Encoded
+    if sampled is None:
+        sampled = _sampled(heads, heard, config.samples, rng, context)
+    fitting = [found for found in sampled if len(found.encoded.token) <= context]
+    own = [Text("", Encoded(found.token[:context], found.answer)) for found in texts if found.answer < context]
+    return _learn(Teacher(pupil, student), heads, {**heard, "": (0,)}, [*fitting, *own], config, rng, "ab")
 
 
 Heard = Mapping[str, tuple[int, ...]]
@@ -166,14 +181,14 @@ def _heard(
 
 def _sampled(
     teachers: Sequence[Teacher], heard: Heard, samples: int, rng: np.random.Generator, context: int
-) -> list[_Text]:
+) -> list[Text]:
     """At most ``samples`` texts, dealt to the pairs of sections and teachers in turn: a dialogue, then a note of it."""
     pairs = [(section, index) for section, who in heard.items() for index in who]
     if not pairs or not samples:
         return []
     first = int(rng.integers(len(pairs)))
     dealt = [pairs[(first + number) % len(pairs)] for number in range(samples)]
-    found: list[_Text] = []
+    found: list[Text] = []
     for index, teacher in enumerate(teachers):
         mine = [section for section, who in dealt if who == index]
         if mine:
@@ -181,7 +196,7 @@ def _sampled(
     return found
 
 
-def _whole(teacher: Teacher, sections: Sequence[str], rng: np.random.Generator, context: int) -> list[_Text]:
+def _whole(teacher: Teacher, sections: Sequence[str], rng: np.random.Generator, context: int) -> list[Text]:
     """A text of each section, all of it sampled by one model."""
     tokenizer = teacher.tuner.language.tokenizer
     begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
@@ -197,7 +212,7 @@ def _whole(teacher: Teacher, sections: Sequence[str], rng: np.random.Generator, 
     prompts = [np.concatenate([dialogue, ask]) for dialogue, ask in zip(dialogues, asks, strict=True)]
     notes = teacher.tuner.sample(teacher.adapter, prompts, note_max, TEMPERATURE, rng)
     return [
-        _Text(section, Encoded(np.concatenate([prompt, note]), len(prompt)))
+        Text(section, Encoded(np.concatenate([prompt, note]), len(prompt)))
         for section, prompt, note in zip(sections, prompts, notes, strict=True)
     ]
 
@@ -226,7 +241,7 @@ def learnable(encoded: Encoded, special: Sequence[int | None], end: int) -> bool
     return len(set(pairs)) >= BIGRAMS_DISTINCT * len(pairs)
 
 
-def _filtered(texts: Sequence[_Text], tuner: Tuner) -> list[_Text]:
+def _filtered(texts: Sequence[Text], tuner: Tuner) -> list[Text]:
     """Those worth learning, each once; an end's own, which have no section, as they are."""
     tokenizer = tuner.language.tokenizer
     special, end = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id), tokenizer.eos_token_id
@@ -238,7 +253,7 @@ def _learn(
     student: Teacher,
     teachers: Sequence[Teacher],
     heard: Heard,
-    texts: Sequence[_Text],
+    texts: Sequence[Text],
     config: Distillation,
     rng: np.random.Generator,
     factors: Literal["ab", "b"],

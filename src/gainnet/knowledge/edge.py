@@ -11,6 +11,7 @@ import numpy as np
 from gainnet.errors import InputError
 from gainnet.knowledge import appraise, distill, journal, masked
 from gainnet.knowledge.algebra import Algebra
+from gainnet.knowledge.distill import Text
 from gainnet.knowledge.drift import Drift
 from gainnet.knowledge.protection import Protection
 from gainnet.knowledge.setting import Setting
@@ -132,8 +133,20 @@ class Edge:
         _, kept, self.adapter = best
         return {"kept": kept}
 
-    def teach(self, number: int) -> tuple[dict[str, Any], list[str]]:
-        """Distil the domain's knowledge into the ends' small model; it stays as it was where that makes it no better."""
+    def sample(self, number: int) -> list[Text]:
+        """Texts of its domain's sections that the edge's model makes up, to teach others with; no data of anybody."""
+        setting, config = self._setting, self._setting.config.distillation
+        sections = setting.corpus.domains[self._index].sections
+        count = -(-config.samples // setting.domains)
+        return distill.sample(
+            setting.tuner, self.adapter, sections, count, setting.stream(f"sample.{number}.{self._index}")
+        )
+
+    def teach(self, number: int, sampled: Sequence[Text]) -> tuple[dict[str, Any], list[str]]:
+        """Distil the domain's knowledge into the ends' small model; it stays as it was where that makes it no better.
+
+        ``sampled`` is what it sampled in this round.
+        """
         setting, config = self._setting, self._setting.config
         if not config.distillation.samples or not config.distillation.steps:
             return {}, []
@@ -147,6 +160,7 @@ class Edge:
                 setting.corpus.domains[self._index].sections,
                 config.distillation,
                 setting.stream(f"small.{number}.{self._index}"),
+                sampled=sampled,
             )
         except Diverged as error:
             return {}, [f"{self.name}: the ends' model stays as it was: {error}"]

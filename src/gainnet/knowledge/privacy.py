@@ -182,7 +182,9 @@ class ExamplePrivacy:
 
     def epsilon(self, steps: int | None = None) -> float:
         """Spent after so many steps; after all by default."""
-        return Accountant(self.delta).step(self.noise_multiplier, self.sample_rate, self.steps if steps is None else steps)
+        return Accountant(self.delta).step(
+            self.noise_multiplier, self.sample_rate, self.steps if steps is None else steps
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ from gainnet.rng import stream
 from gainnet.scenario.knowledge import Knowledge, Synthetic
 
 PUBLIC_SEED = 0  # public text and foundation models are the same whatever the run's seed
-PUBLIC_HELD_MAX = 24
-VALIDATION_MAX = 32
+PUBLIC_HELD_MAX = 16
+VALIDATION_MAX = 24
 Progress = Callable[[str, int, int], None]
 
 

@@ -49,8 +49,8 @@ class Synthetic(Section):
     """Doctor-patient dialogues and their notes, made up from facts that are drawn anew for each."""
 
     kind: Literal["synthetic"] = "synthetic"
-    train: Count = 384
-    held: Count = 64
+    train: Count = 320
+    held: Count = 40
     public: Count = 1024
 
 
@@ -90,7 +90,7 @@ class Compression(Section):
 class Distillation(Section):
     """Data-free distillation: texts that models sample themselves, taught by whoever is better at them."""
 
-    samples: Annotated[int, Field(ge=0)] = 64
+    samples: Annotated[int, Field(ge=0)] = 48
     steps: Annotated[int, Field(ge=0)] = 16
     learning_rate: Positive = 1e-3
     top_k: Count = 16

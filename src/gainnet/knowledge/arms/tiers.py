@@ -14,6 +14,7 @@ from gainnet.knowledge.algebra import Algebra, blank, scaled
 from gainnet.knowledge.arm import NOTES_OF_QUALITY, Arm, Ask, Closed, Links
 from gainnet.knowledge.cloud import Cloud, Learnt
 from gainnet.knowledge.compress import Encoder, decode
+from gainnet.knowledge.distill import Text
 from gainnet.knowledge.edge import Edge
 from gainnet.knowledge.ends import Ends
 from gainnet.knowledge.protection import of_examples, protection
@@ -22,6 +23,9 @@ from gainnet.knowledge.tuning import Diverged
 from gainnet.knowledge.update import Update
 from gainnet.knowledge.uplink import Uplink
 from gainnet.models.low_rank import LowRank
+
+TOKEN_BIT = 16
+"""What a token of a sampled text takes on the way to the cloud; its teacher's predictions follow from the adapter there."""
 
 
 class Tiers(Arm):
@@ -87,16 +91,16 @@ class Tiers(Arm):
         figures["up"] = self._known()
         spent = self._private.spend() if self._private is not None else None
         figures["epsilon"] = spent.epsilon if spent is not None else None
-        learnt = [self._sent(number, index, updates) for index, updates in gathered.items()]
-        teachers = [self._edges[part.edge].adapter for part in learnt]
-        figures |= self._cloud.learn(number, learnt, teachers, spent)
-        lines.extend(f"{name}: suspected of poison, its update was left out" for name in figures.get("suspected", ()))
+        texts = [edge.sample(number) for edge in self._edges]
+        learnt = [self._sent(number, index, updates, texts[index]) for index, updates in gathered.items()]
+        figures |= self._cloud.learn(number, learnt, spent)
+        lines.extend(f"{name}: suspected of poison" for name in figures.get("suspected", ()))
         if not figures.get("promoted", True):
             lines.append(f"candidate refused, the champion stays: {figures['gate']}")
         down = {edge.name: edge.settle(self._cloud.adapter) for edge in self._edges}
         taught = {}
-        for edge in self._edges:
-            taught[edge.name], said = edge.teach(number)
+        for edge, sampled in zip(self._edges, texts, strict=True):
+            taught[edge.name], said = edge.teach(number, sampled)
             lines.extend(said)
         figures |= {"settled": down, "taught": taught, "edges": self._known(), "ends": self._ends_know()}
         up = sum(part.bit for part in learnt)
@@ -143,7 +147,7 @@ class Tiers(Arm):
         if self._private is not None:
             self._private.restore(weights)
 
-    def _sent(self, number: int, index: int, updates: Sequence[Update]) -> Learnt:
+    def _sent(self, number: int, index: int, updates: Sequence[Update], texts: list[Text]) -> Learnt:
         """What an edge sends to the cloud, compressed like all that is sent; a poisoned one lies."""
         edge, poison = self._edges[index], self.setting.config.poison
         change = self._algebra.change(self._cloud.adapter, edge.adapter)
@@ -154,7 +158,15 @@ class Tiers(Arm):
         nothing = blank(change, linear=self._algebra.linear)
         sent = Encoder(bits).encode(nothing, change, rng)
         received = decode(sent.data, nothing)
-        return Learnt(index, received, sum(update.weight for update in updates), len(updates), float(sent.bit))
+        return Learnt(
+            edge=index,
+            change=received,
+            weight=sum(update.weight for update in updates),
+            ends=len(updates),
+            bit=float(sent.bit + TOKEN_BIT * sum(len(text.encoded.token) for text in texts)),
+            teacher=self._algebra.add(self._cloud.adapter, [(1.0, received)]),
+            texts=texts,
+        )
 
     def _encoded_bit(self, adapter: LowRank) -> float:
         bits = self.setting.config.compression.update_bits

@@ -1,0 +1,142 @@
+"""The loop in the network: rounds are tasks, what is learnt repeats, and a killed run goes on as if it had not been."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from learning import learning_scenario
+from safetensors.numpy import load_file
+
+from gainnet.errors import InputError
+from gainnet.knowledge.loop import learn
+from gainnet.measurement import metrics
+from gainnet.scenario.scenario import Scenario
+
+pytestmark = pytest.mark.usefixtures("models")
+FORK = multiprocessing.get_context("fork")
+
+
+def report(scenario: Scenario, **options: Any) -> dict[str, Any]:
+    record = learn(scenario, **options).record
+    assert record is not None
+    found = metrics.report(record)
+    return {key: value for key, value in found.items() if key not in ("wall_s", "orchestration")}
+
+
+@pytest.fixture(scope="module")
+def whole(models: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    """The report of a run that nobody killed, and its folder."""
+    folder = tmp_path_factory.mktemp("whole")
+    return report(learning_scenario(), folder=folder), folder
+
+
+def weights(folder: Path) -> dict[str, np.ndarray]:
+    last = sorted((folder / "rounds").glob("*.safetensors"))[-1]
+    return load_file(last)
+
+
+def test_rounds_are_tasks_and_what_arrives_is_learnt(whole: tuple[dict[str, Any], Path]) -> None:
+    found = whole[0]
+    knowledge = found["knowledge"]
+    assert [notes["number"] for notes in knowledge["rounds"]] == [0, 1]
+    for notes in knowledge["rounds"]:
+        assert len(notes["arrived"]) == 4
+        assert notes["close_s"] <= notes["start_s"] + 1.5 + 1e-9
+        assert set(notes["quality"]) == {"end", "edge", "cloud"}
+        assert notes["uplink_bit"] > 0.0
+    assert found["services"]["learning"]["tasks"]["served"] == 8
+    assert knowledge["final"]["notes"] == 2
+    edges = knowledge["rounds"][1]["figures"]["edges"]
+    assert all(edges[name]["own"] < knowledge["start"]["cloud"]["all"] for name in edges)
+
+
+def test_the_same_seed_learns_the_same_and_another_does_not(whole: tuple[dict[str, Any], Path]) -> None:
+    assert report(learning_scenario()) == whole[0]
+    other = report(learning_scenario(seed=1))
+    assert other["knowledge"]["final"] != whole[0]["knowledge"]["final"]
+
+
+def test_the_ends_quality_is_what_their_card_says_from_the_next_frame_on(whole: tuple[dict[str, Any], Path]) -> None:
+    knowledge = whole[0]["knowledge"]
+    assert 0.0 <= knowledge["rounds"][0]["quality"]["end"] <= 1.0
+    assert [period["requests"] > 0 for period in knowledge["periods"]] == [True, True]
+
+
+def _run_until(folder: Path, marker: str, count: int) -> None:
+    """In a process of its own: run, and be killed as soon as the progress says ``marker`` for the count-th time."""
+    seen = 0
+
+    def progress(what: str, _done: int, _total: int) -> None:
+        nonlocal seen
+        seen += marker in what
+        if seen == count:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    learn(learning_scenario(), folder=folder, progress=progress)
+
+
+@pytest.mark.parametrize(
+    ("marker", "count"),
+    [("round 0: learning", 3), ("round 1: joining", 1), ("writing notes", 1)],
+    ids=["in the first round", "while the second is joined", "while notes are scored"],
+)
+def test_a_killed_run_goes_on_to_the_same_weights_bit_for_bit(
+    whole: tuple[dict[str, Any], Path], tmp_path: Path, marker: str, count: int
+) -> None:
+    child = FORK.Process(target=_run_until, args=(tmp_path, marker, count))
+    child.start()
+    child.join(120)
+    assert child.exitcode == -signal.SIGKILL
+    resumed = report(learning_scenario(), folder=tmp_path, resume=True)
+    assert json.dumps(resumed, sort_keys=True) == json.dumps(whole[0], sort_keys=True)
+    first, second = weights(whole[1]), weights(tmp_path)
+    assert first.keys() == second.keys()
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_a_journal_of_another_run_is_refused(whole: tuple[dict[str, Any], Path]) -> None:
+    with pytest.raises(InputError, match="of another scenario, model or data"):
+        learn(learning_scenario(seed=5), folder=whole[1], resume=True)
+
+
+@pytest.mark.parametrize("arm", ["flat", "local", "central"])
+def test_the_other_arms_run_and_learn(arm: str) -> None:
+    found = report(learning_scenario(arm=arm))["knowledge"]
+    assert len(found["rounds"]) == 2
+    assert np.isfinite(found["final"]["perplexity"])
+    assert (found["uplink_bit"] > 0.0) == (arm != "local")
+
+
+def test_a_loop_that_is_open_learns_nothing(whole: tuple[dict[str, Any], Path]) -> None:
+    found = report(learning_scenario(closed=False))
+    assert found["knowledge"]["rounds"] == []
+    assert found["services"]["learning"]["tasks"]["arrived"] == 0
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"aggregation": "ffa", "ranks": [4], "secure": True},
+        {"aggregation": "ffa", "ranks": [4], "privacy": {"kind": "update", "epsilon": 8.0}},
+        {"privacy": {"kind": "example", "epsilon": 8.0, "delta": 0.01}, "ranks": [4]},
+        {"aggregation": "flora"},
+        {"aggregation": "fedit", "ranks": [4]},
+        {"split": "always"},
+        {"ranks": [1, 2, 4], "loss": 0.3, "robust": {"kind": "krum"}, "poison": {"edge": 0}},
+        {"starts": "drift", "arriving": 0.5, "participation": 0.5},
+    ],
+    ids=["secure", "private updates", "private examples", "flora", "fedit", "split", "trouble", "drift"],
+)
+def test_every_way_to_learn_runs_and_reports(changed: dict[str, Any]) -> None:
+    found = report(learning_scenario(**changed))["knowledge"]
+    assert found["rounds"]
+    for notes in found["rounds"]:
+        assert np.isfinite(notes["figures"]["cloud"]["all"])
+    assert np.isfinite(found["final"]["perplexity"])
