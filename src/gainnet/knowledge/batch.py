@@ -45,9 +45,7 @@ def collate(texts: Sequence[Encoded], pad: int) -> Batch:
     return Batch(*(torch.from_numpy(part) for part in (token, mask, row, position, target)))
 
 
-def prompts_side_by_side(
-    prompts: Sequence[Int[np.ndarray, " position"]], pad: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def prompts_side_by_side(prompts: Sequence[Int[np.ndarray, " _"]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Prompts padded on the left, so that all end together, and their mask; both (prompt, position)."""
     longest = max(map(len, prompts))
     token = np.full((len(prompts), longest), pad, np.int64)

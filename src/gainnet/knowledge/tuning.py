@@ -31,7 +31,7 @@ LOSS_MAX = 4.0
 TOKENS_AT_ONCE = 4096
 PROMPT_TOKENS_AT_ONCE = 8192
 
-Tokens = Int[np.ndarray, " position"]
+Tokens = Int[np.ndarray, " _"]  # lists of these differ in length
 
 
 class Diverged(GainnetError):

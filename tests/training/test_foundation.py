@@ -1,0 +1,178 @@
+"""Pre-training: learns, ends with the same bytes when it was stopped, and writes what transformers loads."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from gainnet.apps import pretrain
+from gainnet.apps.cli import main
+from gainnet.errors import InputError
+from gainnet.models import hub
+from gainnet.scenario.knowledge import SmallModel
+from gainnet.training.foundation import FoundationTraining, hold_out, pack
+from gainnet.training.train import Folder
+from gainnet.workers.workers import InProcess
+
+torch.set_num_threads(1)
+WORDS = [
+    "pain",
+    "doctor",
+    "takes",
+    "pills",
+    "daily",
+    "since",
+    "monday",
+    "headache",
+    "knee",
+    "left",
+    "right",
+    "worse",
+    "better",
+]
+SHAPE = ["layers=1", "width=16", "heads=2", "kv_heads=1", "vocabulary=300", "context=32", "batch=2"]
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    drawn = random.Random(0)
+    path = tmp_path_factory.mktemp("text") / "visits.txt"
+    path.write_text("\n\n".join(" ".join(drawn.choices(WORDS, k=drawn.randint(20, 60))) for _ in range(40)))
+    return path
+
+
+def _run(folder: Path, text: Path, stops: tuple[int, ...] = (), steps: int = 6) -> Folder:
+    begun = pretrain.begin(text, SHAPE, steps, 3, 1, False, folder)
+    for stop in stops:
+
+        def progress(done: int, total: int, stop: int = stop) -> None:
+            if done == stop:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            begun.run(InProcess(), progress)
+        begun = pretrain.resume(folder)
+        assert begun.done == stop
+    begun.run(InProcess(), lambda done, total: None)
+    return begun
+
+
+def test_a_stopped_training_ends_with_the_same_bytes(text: Path, tmp_path: Path) -> None:
+    _run(tmp_path / "whole", text)
+    _run(tmp_path / "stopped", text, stops=(2, 5))
+    for name in (*hub.FILES, "curve.csv", "state.safetensors", "pretrain.yaml"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes(), name
+    assert (tmp_path / "whole" / "curve.svg").is_file()
+
+
+def test_the_command_writes_what_plain_transformers_loads(
+    text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    settings = [argument for setting in SHAPE for argument in ("--set", setting)]
+    with pytest.raises(SystemExit) as ended:
+        main(["pretrain", "--text", str(text), *settings, "--steps", "3", "--threads", "1", "--out", str(out)])
+    assert ended.value.code == 0
+    assert f"model: {out}" in capsys.readouterr().out
+    found = hub.load(str(out), 32)
+    model, token = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)("pain")["input_ids"]
+    with torch.inference_mode():
+        given = torch.tensor([token])
+        assert torch.equal(model(given).logits, found.model(given).logits)
+    with pytest.raises(SystemExit) as ended:
+        main(["pretrain", "--resume", str(out)])  # all steps are taken: the same again
+    assert ended.value.code == 0
+
+
+def test_it_learns_what_words_follow(text: Path) -> None:
+    texts, held = pretrain.read(text)
+    config = pretrain.model_of([*SHAPE, "steps=60", "batch=4", "learning_rate=0.02"])
+    training = FoundationTraining(config, texts, held, 1)
+    curve = [training.step(number, InProcess()) for number in range(60)]
+    assert curve[0]["held_out_perplexity"] > 200.0
+    assert curve[-1]["held_out_perplexity"] < 60.0
+    rates = [row["learning_rate"] for row in curve]
+    assert rates[2] == max(rates) == pytest.approx(0.02)
+    assert rates[-1] == pytest.approx(0.002)
+
+
+def test_an_epoch_has_every_window_once(text: Path) -> None:
+    texts, _ = pretrain.read(text)
+    training = FoundationTraining(pretrain.model_of(SHAPE), texts, (), 1)
+    size = training.windows
+    drawn = [window for number in range(size) for window in training._drawn(number)]
+    assert sorted(drawn[:size]) == sorted(drawn[size : 2 * size]) == list(range(size))
+    assert drawn[:size] != drawn[size : 2 * size]
+
+
+def test_windows_follow_one_another_and_overlap_by_what_is_predicted() -> None:
+    tok = hub.tokenizer(("pain",), 300, 8)
+    windows = pack(tok, ["pain " * 20, "knee"], 8)
+    assert windows.shape[1] == 9
+    np.testing.assert_array_equal(windows[1:, 0], windows[:-1, -1])
+    assert windows[0, 0] == tok.bos_token_id
+    with pytest.raises(InputError, match="must fill at least one context of 8"):
+        pack(tok, [""], 8)
+
+
+def test_what_is_held_out_does_not_depend_on_order() -> None:
+    texts = [f"text {number}" for number in range(100)]
+    kept, held = hold_out(texts)
+    assert len(held) == 5
+    assert set(held) == set(hold_out(texts[::-1])[1])
+    assert sorted((*kept, *held)) == sorted(texts)
+    assert len(hold_out(texts[:2])[1]) == 1
+
+
+def test_tied_weights_count_once(text: Path) -> None:
+    texts, _ = pretrain.read(text)
+    training = FoundationTraining(SmallModel(layers=1, width=16, heads=2, kv_heads=1, vocabulary=300), texts, (), 1)
+    tokens = len(training.language().tokenizer)
+    assert training.parameters == tokens * 16 + (2 * 16 * 16 + 2 * 16 * 8) + 3 * 16 * 48 + 3 * 16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "--text is missing"),
+        (["--text", "nowhere.txt"], "nowhere.txt"),
+        (["--resume", "nowhere"], "nothing to go on from"),
+        (["--resume", "nowhere", "--steps", "3"], "give nothing else"),
+        (["--text", "x.txt", "--set", "layer=8"], "did you mean 'layers'"),
+        (["--text", "x.txt", "--set", "layers=none"], "layers"),
+        (["--text", "x.txt", "--set", "heads=3"], "width must be a multiple of heads"),
+        (["--text", "x.txt", "--set", "steps=0"], "steps = 0: must be at least 1"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: list[str],
+    complaint: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["pretrain", *arguments])
+    assert ended.value.code == 2
+    captured = capsys.readouterr()
+    assert complaint in captured.err
+    assert captured.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_text_that_changed_or_a_spoilt_description_is_refused(text: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.txt"
+    own.write_text(text.read_text())
+    _run(tmp_path / "out", own, steps=2)
+    own.write_text(text.read_text() + "\n\none more")
+    with pytest.raises(InputError, match="has changed since"):
+        pretrain.resume(tmp_path / "out")
+    (tmp_path / "out" / "pretrain.yaml").write_text("text: 3")
+    with pytest.raises(InputError, match="describes no pre-training"):
+        pretrain.resume(tmp_path / "out")
