@@ -232,7 +232,7 @@ class Registry:
             return
         path = self.folder / name / _FILE
         beside = path.with_name(_FILE + _WRITING)
-        beside.write_text(json.dumps(_plain(shelf), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        beside.write_text(_text(shelf), encoding="utf-8")
         os.replace(beside, path)
         self._shelves[name] = shelf
 
@@ -248,14 +248,17 @@ def _fill(folder: Path, save: Save) -> None:
     os.replace(beside, folder)
 
 
-def _plain(shelf: _Shelf) -> Tree:
-    """As plain data, figures that are no finite numbers as null."""
-    versions = []
-    for version in shelf.versions:
-        tree = asdict(version)
-        del tree["folder"], tree["name"]
-        versions.append(_finite(tree))
-    return {"candidate": shelf.candidate, "champions": _finite(shelf.champions), "versions": versions}
+def _text(shelf: _Shelf) -> str:
+    """As JSON, a version a line; figures that are no finite numbers are null."""
+    head = json.dumps({"candidate": shelf.candidate, "champions": shelf.champions})
+    lines = ",\n".join(map(_line, shelf.versions))
+    return f'{head[:-1]}, "versions": [\n{lines}\n]}}\n'
+
+
+def _line(version: Version) -> str:
+    tree = asdict(version)
+    del tree["folder"], tree["name"]
+    return json.dumps(_finite(tree), allow_nan=False)
 
 
 def _finite(tree: Any) -> Any:
