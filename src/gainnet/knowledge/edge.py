@@ -15,7 +15,6 @@ from gainnet.knowledge.distill import Text
 from gainnet.knowledge.drift import Drift
 from gainnet.knowledge.protection import Protection
 from gainnet.knowledge.setting import Setting
-from gainnet.knowledge.tuning import Diverged
 from gainnet.knowledge.update import Inbox, Update
 from gainnet.models.low_rank import LowRank
 
@@ -151,19 +150,18 @@ class Edge:
         if not config.distillation.samples or not config.distillation.steps:
             return {}, []
         held = setting.validation[self._index]
-        try:
-            taught = distill.small(
-                setting.tuner,
-                self.adapter,
-                setting.small,
-                self.small,
-                setting.corpus.domains[self._index].sections,
-                config.distillation,
-                setting.stream(f"small.{number}.{self._index}"),
-                sampled=sampled,
-            )
-        except Diverged as error:
-            return {}, [f"{self.name}: the ends' model stays as it was: {error}"]
+        taught = distill.small(
+            setting.tuner,
+            self.adapter,
+            setting.small,
+            self.small,
+            setting.corpus.domains[self._index].sections,
+            config.distillation,
+            setting.stream(f"small.{number}.{self._index}"),
+            sampled=sampled,
+        )
+        if taught.refused:
+            return taught.as_tree(), [f"{self.name}: the ends' model stays as it was: {taught.refused}"]
         before, after = (appraise.mean_loss(setting.small, adapter, held) for adapter in (self.small, taught.adapter))
         if after < before:
             self.small = taught.adapter

@@ -11,11 +11,14 @@ and needs no learning, since the journal knows what was asked, what arrived and 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
 
 from gainnet.errors import InputError
 from gainnet.execution.outcome import Outcomes, Result
@@ -24,6 +27,7 @@ from gainnet.knowledge.arm import Arm, Ask
 from gainnet.knowledge.arms import build
 from gainnet.knowledge.journal import Journal, Notes
 from gainnet.knowledge.network import Network
+from gainnet.knowledge.publish import publish
 from gainnet.knowledge.registry import Registry
 from gainnet.measurement import results
 from gainnet.measurement.record import Recorder
@@ -31,6 +35,7 @@ from gainnet.run import Run
 from gainnet.scenario.scenario import Scenario
 
 Progress = Callable[[str, int, int], None]
+TORCH_THREADS = 1
 _SLACK_S = 1e-9
 ARRIVED, LATE, LOST, FAILED = "arrived", "late", "lost", "failed"
 
@@ -56,12 +61,34 @@ def learn(
         InputError: data or model cannot be read, or the journal is not this run's.
     """
     recorder = Recorder(scenario) if recorder is None else recorder
-    loop = Loop(scenario, folder, progress or (lambda _what, _done, _total: None), resume=resume)
+    with _threads():
+        return _learn(scenario, recorder, folder, progress or (lambda _what, _done, _total: None), resume=resume)
+
+
+@contextlib.contextmanager
+def _threads() -> Iterator[None]:
+    """Small matrices gain nothing by more threads and lose much on a busy machine; and the bits must not depend on them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(TORCH_THREADS)
+    try:
+        with threadpool_limits(limits=1, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _learn(
+    scenario: Scenario, recorder: Recorder, folder: Path | None, progress: Progress, *, resume: bool
+) -> Recorder:
+    loop = Loop(scenario, folder, progress, resume=resume)
     frame = 0
     try:
         for frame in range(scenario.frames):
             loop.step(frame, recorder)
         report = loop.report(final=True)
+        if loop.registry is not None and loop.config.registry is not None:
+            progress("publishing versions", 0, 1)
+            publish(loop.registry, loop.config.registry)
     except KeyboardInterrupt:
         recorder.close(loop.run.execution.still_open(frame * scenario.frame_s), loop.report(final=False))
         raise
@@ -105,7 +132,9 @@ class Loop:
         self.config, self.scenario, self._progress = scenario.knowledge, scenario, progress
         self.run = Run(scenario)
         self._network = Network(self.run, scenario)
-        registry = None if folder is None else Registry(folder / results.REGISTRY)
+        self.registry = registry = None if folder is None else Registry(folder / results.REGISTRY)
+        if registry is not None and not resume:
+            registry.clear()
         self._setting = settings.build(
             self.config, scenario.seed, self._network.edge_of, scenario.network.edges, progress, registry
         )

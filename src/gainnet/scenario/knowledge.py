@@ -17,14 +17,14 @@ class SmallModel(Section):
     """
 
     kind: Literal["small"] = "small"
-    layers: Count = 4
+    layers: Count = 3
     width: Count = 128
     heads: Count = 4
     kv_heads: Count = 2
     vocabulary: Annotated[int, Field(ge=300, le=65_536)] = 1024
     context: Annotated[int, Field(ge=32)] = 256
     steps: Annotated[int, Field(ge=0)] = 300
-    batch: Count = 16
+    batch: Count = 8
     learning_rate: Positive = 3e-3
 
     @model_validator(mode="after")
@@ -194,7 +194,7 @@ class Knowledge(Section):
     foundation: Foundation = SmallModel()
     end_model: SmallModel = SmallModel(layers=2, width=64, heads=2, kv_heads=1, steps=200)
     data: Data = Synthetic()
-    rounds: Count = 6
+    rounds: Count = 5
     period_s: Positive = 10.0
     deadline_s: Positive = 8.0
     starts: Literal["period", "drift"] = "period"
@@ -204,9 +204,9 @@ class Knowledge(Section):
     ranks: Annotated[tuple[Count, ...], Field(min_length=1)] = (8,)
     edge_rank: Count = 16
     memory_byte: tuple[Positive, ...] = ()
-    local_epochs: Count = 1
-    batch: Count = 8
-    learning_rate: Positive = 2e-3
+    local_epochs: Count = 2
+    batch: Count = 4
+    learning_rate: Positive = 5e-3
     split: Literal["auto", "never", "always"] = "auto"
     aggregation: Literal["fedit", "ffa", "flexlora", "flora"] = "flexlora"
     secure: bool = False
