@@ -123,6 +123,26 @@ def test_shapes_on_lines_and_grids_take_the_least(task: Any, substrate: Any, cos
     assert answer.revenue_to_cost == answer.value / cost
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_an_embedding_that_takes_one_hop_a_link_is_found_among_links_that_are_half_used(seed: int) -> None:
+    rng = random.Random(seed)
+    substrate = _with(nx.gnp_random_graph(40, 0.25, seed=seed), "capacity", 30.0)
+    for edge in substrate.edges:
+        substrate.edges[edge]["capacity"] = float(rng.randint(0, 40))
+    members = [0]  # a connected part of the substrate becomes the task graph: it fits where it comes from
+    while len(members) < 9:
+        members.append(rng.choice(sorted(set(substrate[rng.choice(members)]) - set(members)) or members[:1]))
+        members = list(dict.fromkeys(members))
+    task = nx.relabel_nodes(nx.Graph(substrate.subgraph(members).edges), {v: f"t{v}" for v in members})
+    nx.set_node_attributes(task, 10.0, "demand")
+    for tail, head in task.edges:
+        task.edges[tail, head]["demand"] = substrate.edges[int(tail[1:]), int(head[1:])]["capacity"]
+    answer = embed(task, substrate)
+    assert isinstance(answer, Embedding)
+    assert _faults(task, substrate, _stay(task, answer)) == []
+    assert answer.revenue_to_cost > 0.95
+
+
 def test_links_go_around_what_is_full() -> None:
     substrate = _with(nx.cycle_graph(4), "capacity", 1.0, 5.0)
     substrate.edges[0, 1]["capacity"] = 1.0

@@ -24,13 +24,13 @@ TINY = 1e-12
 """Bandwidth of a link that demands none: it has no charge, and still no path where nothing leads."""
 SHAKE_START = np.array([0.5, 1.0])
 """By how much the scores of places and the order of nodes are shaken in a start, and in a repair."""
-SHAKE_REPAIR = np.array([0.15, 1.0])
+SHAKE_REPAIR = np.array([0.4, 1.0])
 CALM = np.array([0.0, 0.0])
 TRIES = 6
 """Places tried for a node, in order of their scores, while the paths to the best cost more than its score said."""
 USABLE = 0.9
 """Open links that a neighbour with room can serve; each beyond that is expected to take one hop more."""
-HEAT = 0.06
+HEAT = 0.15
 """Share of the least charge by which a repair may be worse at first."""
 RUINED = 6
 """Nodes taken out at most before a repair."""
