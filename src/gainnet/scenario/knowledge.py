@@ -99,8 +99,8 @@ class Distillation(Section):
 class Rehearsal(Section):
     """What the cloud does so that the foundation model keeps what it knew: it goes over public text after each merge."""
 
-    texts: Annotated[int, Field(ge=0)] = 64
-    learning_rate: Positive = 5e-4
+    texts: Annotated[int, Field(ge=0)] = 32
+    learning_rate: Positive = 2e-4
 
 
 class Privacy(Section):
