@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from gainnet.errors import InputError
 from gainnet.knowledge.loop import learn
 from gainnet.measurement import metrics

@@ -6,7 +6,8 @@
     |-- InputError           what a person gave: names the field or the line, and what is allowed
     |   |-- ScenarioError    a scenario file, a built-in name or a --set override
     |   `-- TraceError       a recorded trace: file and line
-    `-- OutputError          a results folder that cannot be written
+    |-- OutputError          a results folder that cannot be written
+    `-- Diverged             a training whose loss is no finite number, or exploded (`gainnet.knowledge.tuning`)
 
 Each carries one line that a person can act on. The command line prints it and exits with code 2. An infeasible
 problem is no error: it is a ``Plan.status``.

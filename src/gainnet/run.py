@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.optimize import linear_sum_assignment
 
 from gainnet.demand.demand import Demand
 from gainnet.demand.task import Tasks
@@ -217,13 +218,20 @@ def _first_state(scenario: Scenario) -> NetworkState:
 
 
 def home_edges(scenario: Scenario) -> Int[np.ndarray, " end"]:
-    """The home of every end: the edge (0 is the first) of its serving cell at time 0, or of the nearest cell without one."""
+    """The home of every end: the edge (0 is the first) that it is registered with, as near as can be at time 0.
+
+    Every edge is home to as many ends as any other, or to one more: the assignment of least total distance.
+    """
     run = Run(scenario)
     state, topology = run.network.advance(run.execution.load), run.network.topology
-    serving = state.candidate[:, 0]
     apart_m = np.linalg.norm(state.position_m[:, None] - topology.cell_xy_m, axis=-1)
-    cell = np.where(serving >= 0, serving, apart_m.argmin(axis=1))
-    return np.asarray(topology.cell_edge[cell] - topology.clouds)
+    edge = topology.cell_edge - topology.clouds
+    near_m = np.stack([apart_m[:, edge == e].min(axis=1, initial=np.inf) for e in range(topology.edges)], axis=1)
+    near_m = np.where(np.isfinite(near_m), near_m, 2.0 * apart_m.max())  # an edge without a cell is far from all
+    whole, more = divmod(len(near_m), topology.edges)
+    places = [near_m] * whole + ([near_m + apart_m.sum()] if more else [])  # a further place only where it must be
+    _, place = linear_sum_assignment(np.concatenate(places, axis=1))
+    return np.asarray(place % topology.edges)
 
 
 def simulate(

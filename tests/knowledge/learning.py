@@ -8,7 +8,7 @@ from gainnet.scenario.scenario import Scenario
 from tiny import constant, scenario
 
 TINY = {
-    "layers": 2, "width": 16, "heads": 2, "kv_heads": 1, "vocabulary": 300, "context": 256, "steps": 2, "batch": 2,
+    "layers": 2, "width": 16, "heads": 2, "kv_heads": 1, "vocabulary": 300, "context": 64, "steps": 2, "batch": 2,
     "learning_rate": 0.01,
 }  # fmt: skip
 CARD = {

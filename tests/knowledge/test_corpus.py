@@ -75,7 +75,7 @@ def test_medquad_is_public_text() -> None:
     if not DATA.is_dir():
         pytest.skip("../shared/data is missing")
     refused = Refused()
-    public, held = public_text.read(DATA / "medquad" / "medquad.jsonl.gz", refused, stream(1, "x"))
+    public, held = public_text.read(DATA / "medquad" / "medquad.jsonl.gz", refused)
     assert (len(public), len(held)) == (15_847, 512)
     assert not set(public) & set(held)
     assert public[0].startswith("Question: What is (are) ")
@@ -295,7 +295,7 @@ def test_public_formats(tmp_path: Path) -> None:
     def public(name: str, text: str) -> tuple[list[str], tuple[str, ...]]:
         (tmp_path / name).write_bytes(text.encode("utf-8", "surrogateescape"))
         refused = Refused()
-        return sorted(sum(public_text.read(tmp_path / name, refused, stream(1, "x")), ())), refused.lines()
+        return sorted(sum(public_text.read(tmp_path / name, refused), ())), refused.lines()
 
     assert public("x.txt", "one\n two\n\n\nthree\nfour \n") == (["one\ntwo", "three\nfour"], ())
     assert public("y.txt", f"a\n\nb\udcff\n\n{'xy' * 60_000}\n\nb") == (
@@ -313,7 +313,7 @@ def test_public_formats(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             public(name, text)
     with pytest.raises(InputError, match=r"none\.txt: cannot be read: No such file"):
-        public_text.read(tmp_path / "none.txt", Refused(), stream(1, "x"))
+        public_text.read(tmp_path / "none.txt", Refused())
 
 
 def test_public_text_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,13 +321,13 @@ def test_public_text_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     path = tmp_path / "x.txt"
     path.write_text("aaaa\n\nbbbb\n\ncccc")
     refused = Refused()
-    public, held = public_text.read(path, refused, stream(1, "x"))
+    public, held = public_text.read(path, refused)
     assert {*public, *held} == {"aaaa", "bbbb"}
     assert refused.lines() == ("x.txt: what is beyond 10 characters",)
     packed = tmp_path / "y.txt.gz"
     packed.write_bytes(gzip.compress("\n\n".join(f"text {i * 7919}" for i in range(9999)).encode())[:-20])
     monkeypatch.setattr(public_text, "CHARACTERS_MAX", 10**9)
-    public_text.read(packed, refused, stream(1, "x"))
+    public_text.read(packed, refused)
     assert "y.txt.gz: it is cut or damaged" in refused.lines()[-1]
 
 

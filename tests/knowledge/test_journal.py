@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from gainnet.errors import InputError
 from gainnet.knowledge import journal
 from gainnet.knowledge.journal import Journal

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from gainnet.knowledge.update import Inbox, Update
 from gainnet.models.low_rank import Factors, LowRank
 

@@ -14,8 +14,9 @@ from gainnet.apps import pretrain
 from gainnet.apps.cli import main
 from gainnet.errors import InputError
 from gainnet.models import hub
+from gainnet.models.held_out import hold_out
 from gainnet.scenario.knowledge import SmallModel
-from gainnet.training.foundation import FoundationTraining, hold_out, pack
+from gainnet.training.foundation import FoundationTraining, pack
 from gainnet.training.train import Folder
 from gainnet.workers.workers import InProcess
 

@@ -7,7 +7,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,11 +15,12 @@ import typer
 from typer.exceptions import TyperException
 
 from gainnet.apps.interrupt import EXIT_CODE, Interrupt, terminate_like_interrupt
+from gainnet.apps.progress import progress
+from gainnet.apps.running import extra, gone_on_with, simulated
 from gainnet.errors import GainnetError, InputError
 
 if TYPE_CHECKING:
-    from gainnet.measurement.record import Recorder
-    from gainnet.scenario.scenario import Scenario
+    pass
 
 app = typer.Typer(
     name="gainnet",
@@ -72,7 +73,7 @@ def run(
     if resume is not None:
         if chosen or seed is not None or duration_s is not None or out is not None:
             raise InputError("--resume DIR: goes on as it was begun: give no --set, --matcher, --seed or --out")
-        loaded, folder = _begun(scenario, resume), resume
+        loaded, folder = gone_on_with(scenario, resume), resume
     else:
         loaded = load(scenario, chosen, seed=seed, duration_s=duration_s)
         kind = loaded.orchestrator.matcher.kind
@@ -84,7 +85,7 @@ def run(
     results.prepare(folder)
     try:
         with Interrupt(lambda: _remove_empty(folder, fresh)) as interrupt:
-            recorder, interrupted = _simulated(loaded, interrupt, folder, resume=resume is not None, quiet=as_json)
+            recorder, interrupted = simulated(loaded, interrupt, folder, resume=resume is not None, quiet=as_json)
             assert recorder.record is not None, "simulate closes its recorder"
             report = results.write(folder, recorder.record, _command())
     except BaseException:
@@ -101,53 +102,6 @@ def run(
         console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
     if interrupted:
         raise typer.Exit(EXIT_CODE)
-
-
-def _begun(scenario: str, folder: Path) -> Scenario:
-    """The scenario of a run that learns and was stopped."""
-    from gainnet.measurement import results
-    from gainnet.scenario.load import load
-
-    kept = folder / "scenario.yaml"
-    if not kept.is_file() or not (folder / results.JOURNAL).is_dir():
-        raise InputError(f"--resume {folder}: holds no run that learns, so there is nothing to go on with")
-    loaded = load(str(kept))
-    if scenario not in (loaded.name, str(kept)):
-        raise InputError(f"--resume {folder}: is a run of {loaded.name!r}, not of {scenario!r}")
-    return loaded
-
-
-def _simulated(
-    scenario: Scenario, interrupt: Interrupt, folder: Path, *, resume: bool, quiet: bool
-) -> tuple[Recorder, bool]:
-    """The closed recorder of a run, and whether it was interrupted. A run that learns keeps its rounds in the folder."""
-    from gainnet.measurement.record import Recorder
-
-    recorder = Recorder(scenario)
-    try:
-        with _steps("simulating", quiet) as show:
-
-            def advance(what: str, done: int, total: int) -> None:
-                interrupt.check()
-                show(what, done, total)
-
-            if scenario.knowledge is None:
-                from gainnet.run import simulate
-
-                simulate(scenario, progress=lambda done, total: advance("simulating", done, total), recorder=recorder)
-            else:
-                with _extra("learn"):
-                    from gainnet.knowledge.loop import learn
-                from gainnet.measurement import results
-
-                if not resume:
-                    results.begin(folder, scenario)
-                learn(scenario, folder=folder, resume=resume, progress=advance, recorder=recorder)
-    except KeyboardInterrupt:
-        if recorder.record is None:  # nothing was simulated yet
-            raise
-        return recorder, True
-    return recorder, False
 
 
 @app.command()
@@ -197,7 +151,7 @@ def compare(
     fresh = not folder.exists()
     results.prepare(folder)
     try:
-        with _progress("comparing", quiet=False) as show:
+        with progress("comparing", quiet=False) as show:
             found, record = comparing.compare(base, chosen, reference, seeds, swept, workers, show, ray)
         machine = results.environment(_command())
         files = results.run_writers(record, metrics.report(record), machine)
@@ -236,7 +190,7 @@ def train(
         raise InputError(
             "--resume DIR: goes on as it was begun: give no KIND, SCENARIO, --set, --seed, --steps or --out"
         )
-    with _extra("learn"):
+    with extra("learn"):
         from gainnet.training import train as training
     from gainnet.scenario.load import load
     from gainnet.workers.start import start
@@ -247,7 +201,7 @@ def train(
         loaded = load(scenario, overrides, seed=seed)
         folder = out or Path("runs") / _slug(f"train-{kind}-{loaded.name}-seed{loaded.seed}")
         begun = training.begin(kind, loaded, steps, folder)
-    with start(workers, ray) as several, _progress("training", quiet=False) as show:
+    with start(workers, ray) as several, progress("training", quiet=False) as show:
         made = begun.run(several, show)
     print(f"checkpoint: {made}")
 
@@ -273,7 +227,7 @@ def pretrain(
     begins = (text, settings or None, seed, steps, threads, bf16 or None, out)
     if resume is not None and any(given is not None for given in begins):
         raise InputError("--resume DIR: goes on as it was begun: give nothing else")
-    with _extra("learn"):
+    with extra("learn"):
         from gainnet.apps import pretrain as pretraining
     from gainnet.workers.workers import InProcess
 
@@ -283,18 +237,9 @@ def pretrain(
         assert text is not None
         folder = out or Path("runs") / _slug(f"pretrain-{text.name.partition('.')[0]}-seed{seed or 0}")
         begun = pretraining.begin(text, settings, steps, seed or 0, threads, bf16, folder)
-    with _progress("pre-training", quiet=False) as show:
+    with progress("pre-training", quiet=False) as show:
         begun.run(InProcess(), show)
     print(f"model: {begun.folder}")
-
-
-@contextlib.contextmanager
-def _extra(name: str) -> Iterator[None]:
-    """Say in one line which extra is missing where an import fails."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise InputError(f"{error.name} is not installed: pip install 'gainnet[{name}]'") from None
 
 
 @app.command()
@@ -349,27 +294,6 @@ def schema() -> None:
     from gainnet.scenario.load import schema as scenario_schema
 
     print(json.dumps(scenario_schema(), indent=2))
-
-
-@contextlib.contextmanager
-def _progress(what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr, where that is a terminal; yields what to call with (done, total)."""
-    with _steps(what, quiet) as show:
-        yield lambda done, total: show(what, done, total)
-
-
-@contextlib.contextmanager
-def _steps(what: str, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar on stderr, where that is a terminal; yields what to call with (what is done, done, total)."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda _what, _done, _total: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda now, done, total: bar.update(task, description=now, completed=done, total=total)
 
 
 def _slug(name: str) -> str:

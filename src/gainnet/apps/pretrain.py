@@ -16,11 +16,10 @@ from gainnet.knowledge import public_text
 from gainnet.knowledge.rows import Refused
 from gainnet.measurement import results
 from gainnet.models import hub
-from gainnet.rng import stream
 from gainnet.scenario.complaint import nearest
 from gainnet.scenario.knowledge import SmallModel
 from gainnet.scenario.quantity import Count, Section
-from gainnet.training.foundation import FoundationTraining, hold_out
+from gainnet.training.foundation import FoundationTraining
 from gainnet.training.train import STATE, Folder
 
 DESCRIPTION = "pretrain.yaml"
@@ -91,8 +90,7 @@ def resume(folder: Path) -> Folder:
 
 def read(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The texts of a file, and those held out (see `hold_out`). InputError where it cannot be read."""
-    kept, held = public_text.read(path, Refused(), stream(0, "pretrain.text"))
-    return hold_out((*kept, *held))
+    return public_text.read(path, Refused())
 
 
 def model_of(settings: Sequence[str]) -> SmallModel:

@@ -21,6 +21,7 @@ from gainnet.knowledge.example import Corpus, Example
 from gainnet.knowledge.grouping import grouped
 from gainnet.knowledge.rows import FORMATS, Refused, kind, rows, stem
 from gainnet.knowledge.shards import Parts, domains, refuse_endless
+from gainnet.rng import stream
 from gainnet.scenario.knowledge import Recorded, Synthetic
 
 HELD = 0.1  # part of a single file's rows that is held out for validation, and as much for the test
@@ -55,7 +56,7 @@ def read(data: Recorded, *, ends_of_edge: Sequence[int], rng: np.random.Generato
         _refuse_empty(data.path, name, {"training": train, "validation": validation, "test": test})
         parted.append(Parts(name, sections, train, validation, test))
     dealt = domains(parted, ends_of_edge, rng)
-    public, public_held = _public(data.public, refused, rng)
+    public, public_held = _public(data.public, refused)
     return Corpus(dealt, public, public_held, refused.lines())
 
 
@@ -116,9 +117,9 @@ def _refuse_empty(path: Path, name: str, parts: Mapping[str, Sequence[Example]])
             raise InputError(f"{path}: domain {name!r} has no {part} example; each domain needs at least one")
 
 
-def _public(path: Path | None, refused: Refused, rng: np.random.Generator) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _public(path: Path | None, refused: Refused) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if path is not None:
-        return public_text.read(path, refused, rng)
+        return public_text.read(path, refused)
     default = Synthetic()
-    texts = general.texts(Draw(rng), default.public + default.held)
+    texts = general.texts(Draw(stream(0, "knowledge.public")), default.public + default.held)
     return tuple(texts[: default.public]), tuple(texts[default.public :])

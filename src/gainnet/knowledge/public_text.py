@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from gainnet.errors import InputError
 from gainnet.knowledge.rows import FIELD_MAX, FORMATS, Refused, broken, fault, kind, lines, opened, rows
+from gainnet.models.held_out import hold_out
 
-HELD = 0.05  # part of the texts that is held out
-HELD_MAX = 512
 CHARACTERS_MAX = 200_000_000  # of a file; texts lie in memory
 
 _COLUMNS = (("question", "answer"), ("text",))
 
 
-def read(path: Path, refused: Refused, rng: np.random.Generator) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The public texts of a file, and those held out (`HELD` of them, at least one and at most `HELD_MAX`).
+def read(path: Path, refused: Refused) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The public texts of a file, and those held out (see `hold_out`).
 
     A CSV or JSONL file has the columns question and answer (as MedQuAD), or text; a file that ends in .txt has texts
     with empty lines between them. What is there twice is taken once. Errors: InputError where the file cannot be read
@@ -37,16 +34,7 @@ def read(path: Path, refused: Refused, rng: np.random.Generator) -> tuple[tuple[
         refused.note(f"{path.name}: {repeated} texts that are there twice")
     if len(taken) < 2:
         raise InputError(f"{path}: has {len(taken)} texts; public text needs at least 2, one of them to hold out")
-    return _held_out(tuple(taken), rng)
-
-
-def _held_out(texts: tuple[str, ...], rng: np.random.Generator) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    number = min(max(1, round(HELD * len(texts))), HELD_MAX)
-    held = set(rng.choice(len(texts), size=number, replace=False).tolist())
-    return (
-        tuple(text for index, text in enumerate(texts) if index not in held),
-        tuple(text for index, text in enumerate(texts) if index in held),
-    )
+    return hold_out(tuple(taken))
 
 
 def _rows(path: Path, refused: Refused) -> Iterator[str]:

@@ -182,6 +182,7 @@ class Knowledge(Section):
         memory_byte: what ends give to training, dealt out in turn; none is all that their machines have.
         local_epochs: how often an end goes over its data in a round.
         split: whether an end leaves its middle layers to its edge: where that is what fits or is faster, never, or always.
+        reach: how far the cloud may go along what edges sent, 1 being their mean; its held-out notes choose among these.
         kept: what an edge may keep of its own beside the cloud's knowledge; its held-out data choose among these.
         test: notes that are written for each score at the end, 0 for all.
     """
@@ -210,6 +211,7 @@ class Knowledge(Section):
     split: Literal["auto", "never", "always"] = "auto"
     aggregation: Literal["fedit", "ffa", "flexlora", "flora"] = "flexlora"
     secure: bool = False
+    reach: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.5, 1.0, 2.0)
     kept: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (0.0, 0.5, 1.0)
     compression: Compression = Compression()
     distillation: Distillation = Distillation()
