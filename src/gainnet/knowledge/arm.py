@@ -95,7 +95,12 @@ class Arm(ABC):
 
     Args:
         setting: models, data and ends.
+
+    Attributes:
+        alone: whether a round goes on though no end is asked anything.
     """
+
+    alone = False
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting

@@ -79,13 +79,7 @@ class Cloud:
         figures: dict[str, Any] = {"before": appraise.overall(self.scores)}
         if not learnt:
             return figures | {"cloud": appraise.overall(self.scores), "gate": "nothing arrived"}
-        joined = robust.join(
-            config.robust.kind,
-            [part.change for part in learnt],
-            [part.weight for part in learnt],
-            hostile_max=config.robust.hostile_max,
-            trusted=self._reference(number, learnt) if config.robust.kind == "fltrust" else None,
-        )
+        joined = self._joined(number, learnt)
         suspected = [self._names[learnt[index].edge] for index in joined.suspected]
         figures["suspected"] = suspected
         figures["weights"] = {self._names[p.edge]: float(w) for p, w in zip(learnt, joined.weight, strict=True)}
@@ -93,7 +87,7 @@ class Cloud:
         figures["merged"] = appraise.overall(appraise.appraise(setting.tuner, candidate, setting))
         trusted = [part for part in learnt if self._names[part.edge] not in suspected]
         candidate, figures["distilled"] = self._distil(number, candidate, trusted)
-        candidate = self._rehearse(number, candidate)
+        candidate = self._rehearse(number, candidate, trusted)
         scores = appraise.appraise(setting.tuner, candidate, setting)
         verdict = judge(scores, self.scores, config.gate, self._origin)
         self._register(number, candidate, scores, learnt, joined.weight, verdict.promoted, verdict.reasons, spent)
@@ -103,6 +97,31 @@ class Cloud:
             self.adapter, self.scores = candidate, scores
         figures["gate"] = "promoted" if verdict.promoted else "; ".join(verdict.reasons)
         return figures | {"promoted": verdict.promoted, "cloud": appraise.overall(self.scores)}
+
+    def _joined(self, number: int, learnt: Sequence[Learnt]) -> robust.Joined:
+        """What edges sent, made one by the scenario's rule."""
+        rule = self._setting.config.robust
+        changes, weights = [part.change for part in learnt], [part.weight for part in learnt]
+        if rule.kind != "judged":
+            trusted = self._reference(number, learnt) if rule.kind == "fltrust" else None
+            return robust.join(rule.kind, changes, weights, hostile_max=rule.hostile_max, trusted=trusted)
+        harmful = [index for index, part in enumerate(learnt) if self._harms(part)]
+        sound = [index for index in range(len(learnt)) if index not in harmful]
+        joined = robust.join("mean", [changes[i] for i in sound or [0]], [weights[i] for i in sound or [0]])
+        if not sound:
+            return robust.Joined(scaled(joined.adapter, 0.0), (0.0,) * len(learnt), tuple(harmful), len(harmful))
+        share = dict(zip(sound, joined.weight, strict=True))
+        return robust.Joined(
+            joined.adapter, tuple(share.get(i, 0.0) for i in range(len(learnt))), tuple(harmful), len(harmful)
+        )
+
+    def _harms(self, part: Learnt) -> bool:
+        """Whether an edge's change makes the model worse on its own domain, where it should be best."""
+        held = self._setting.validation[part.edge][:JUDGED_OF_DOMAIN]
+        if not held:
+            return False
+        with_it = appraise.mean_loss(self._setting.tuner, part.teacher, held)
+        return not with_it <= appraise.mean_loss(self._setting.tuner, self.adapter, held)
 
     def _reached(self, change: LowRank) -> tuple[float, LowRank]:
         """How far to go along a change, and where that leads: the best of some on a few held-out notes of every domain.
@@ -158,8 +177,10 @@ class Cloud:
         )
         return taught.adapter, taught.as_tree()
 
-    def _rehearse(self, number: int, candidate: LowRank) -> LowRank:
-        """Go over some public text again, so that the model keeps what it knew."""
+    def _rehearse(self, number: int, candidate: LowRank, teachers: Sequence[Learnt]) -> LowRank:
+        """Go over some public text again, so that the model keeps what it knew, beside what edges made up, so that it keeps
+        that too.
+        """
         setting, config = self._setting, self._setting.config
         if not config.rehearsal.texts or not setting.public:
             return candidate
@@ -167,7 +188,10 @@ class Cloud:
         chosen = rng.permutation(len(setting.public))[: config.rehearsal.texts]
         tuned = setting.tuner.tune(
             candidate,
-            [setting.public[index] for index in chosen.tolist()],
+            [
+                *(setting.public[index] for index in chosen.tolist()),
+                *distill.worth_learning(setting.tuner, [text for part in teachers for text in part.texts]),
+            ],
             epochs=1,
             batch=config.batch,
             learning_rate=config.rehearsal.learning_rate,

@@ -241,6 +241,11 @@ def learnable(encoded: Encoded, special: Sequence[int | None], end: int) -> bool
     return len(set(pairs)) >= BIGRAMS_DISTINCT * len(pairs)
 
 
+def worth_learning(tuner: Tuner, texts: Sequence[Text]) -> list[Encoded]:
+    """The sampled texts that are `learnable`, each once."""
+    return [found.encoded for found in _filtered(texts, tuner)]
+
+
 def _filtered(texts: Sequence[Text], tuner: Tuner) -> list[Text]:
     """Those worth learning, each once; an end's own, which have no section, as they are."""
     tokenizer = tuner.language.tokenizer

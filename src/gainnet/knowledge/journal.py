@@ -57,7 +57,11 @@ class Journal:
         old.unlink(missing_ok=True)
 
     def rounds(self) -> list[Notes]:
-        """The notes of all rounds that are over, in order; InputError where one is missing or broken."""
+        """The notes of all rounds that are over, as they were given; InputError where one is missing or broken."""
+        return [{key: value for key, value in kept.items() if key != "weights"} for kept in self._kept()]
+
+    def _kept(self) -> list[Notes]:
+        """The notes with the digest of the weights."""
         if self._folder is None:
             return []
         found = []
@@ -75,7 +79,7 @@ class Journal:
         """The weights after a round; InputError where they are not those that were written."""
         assert self._folder is not None, "a journal without a folder has no rounds"
         path = self._folder / f"round-{number:04d}.safetensors"
-        notes = self.rounds()[number]
+        notes = self._kept()[number]
         try:
             packed = path.read_bytes()
         except OSError as error:
@@ -96,16 +100,18 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def packed(name: str, adapter: LowRank) -> dict[str, np.ndarray]:
-    """An adapter as arrays whose names begin with ``name``."""
+    """An adapter as arrays whose names begin with ``name``, and tell the order of its layers."""
     arrays = {
-        f"{name}|{layer}|{part}": getattr(factors, part) for layer, factors in adapter.layers.items() for part in "ab"
+        f"{name}|{place:04d}|{layer}|{part}": getattr(factors, part)
+        for place, (layer, factors) in enumerate(adapter.layers.items())
+        for part in "ab"
     }
     return arrays | {f"{name}|scale": np.array([adapter.scale])}
 
 
 def unpacked(name: str, arrays: Arrays, base: str) -> LowRank:
-    """The adapter of that name among arrays."""
-    pattern = re.compile(re.escape(name) + r"\|(.+)\|a")
-    found = {match[1]: array for key, array in arrays.items() if (match := pattern.fullmatch(key))}
-    layers = {layer: Factors(a, arrays[f"{name}|{layer}|b"]) for layer, a in found.items()}
+    """The adapter of that name among arrays, its layers in the order that they had: sums over layers depend on it."""
+    pattern = re.compile(re.escape(name) + r"\|\d{4}\|(.+)\|a")
+    found = {match[1]: key for key in sorted(arrays) if (match := pattern.fullmatch(key))}
+    layers = {layer: Factors(arrays[key], arrays[f"{key[:-1]}b"]) for layer, key in found.items()}
     return LowRank(layers, float(arrays[f"{name}|scale"][0]), base)

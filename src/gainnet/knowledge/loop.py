@@ -198,6 +198,9 @@ class Loop:
             asks = tuple(Ask.of(tree) for tree in known["asks"])
         else:
             asks = self._arm.ask(number, self._network.links())
+        if not asks and self._arm.alone:
+            self._open = _Round(number, now_s, asks)
+            return
         if not asks:
             self._keep(known or {"number": number, "start_s": now_s, "asks": [], "started": False}, now_s)
             return

@@ -19,6 +19,8 @@ BIT_PER_CHARACTER = 8.0
 class Central(Arm):
     """One adapter, trained in the cloud on what the ends sent there."""
 
+    alone = True
+
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self._adapter = setting.tuner.adapters.fresh(setting.config.edge_rank, setting.stream("fresh"))
@@ -33,7 +35,7 @@ class Central(Arm):
             bit = self._text_bit(end, int(self._sent[end]), len(self.setting.held(end, number)))
             if bit:
                 asks.append(Ask(end, "central", (0, 0), 0.0, 0.0, bit, 0.0))
-        return tuple(asks) or (Ask(0, "central", (0, 0), 0.0, 0.0, 0.0, 0.0),)
+        return tuple(asks)
 
     @override
     def arrived(self, number: int, ask: Ask, late_by: int) -> None:
