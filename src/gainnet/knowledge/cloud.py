@@ -23,7 +23,7 @@ EXACT_MAX = 4
 """Edges up to which all coalitions are tried."""
 SHARE_TOLERANCE = 1e-3
 """What counts as little in a contribution (nat a token)."""
-JUDGED_OF_DOMAIN = 6
+JUDGED_OF_DOMAIN = 4
 """Validation examples of each domain on which contributions, and how far to go, are judged."""
 WORST_LOSS = 50.0
 """What a model counts for whose loss is no finite number (nat a token)."""
