@@ -224,6 +224,7 @@ def bench(
     data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Folder with reference data.")] = None,
     reference: Annotated[Path | None, typer.Option("--reference", metavar="FILE", help="File to compare with.")] = None,
     instance: Annotated[Path | None, typer.Option("--instance", metavar="FILE", help="A problem to solve.")] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", metavar="DIR", help="Keep and go on with parts.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Less work, rougher figures.")] = False,
 ) -> None:
     """Run a benchmark of this source checkout and print its figures."""
@@ -232,7 +233,8 @@ def bench(
     for option, path in (("--data", data), ("--reference", reference), ("--instance", instance)):
         if path is not None and not path.exists():
             raise InputError(f"{option} {path}: there is no such file or folder")
-    figures, meaning = benches.run(name, {"data": data, "reference": reference, "instance": instance, "quick": quick})
+    options = {"data": data, "reference": reference, "instance": instance, "resume": resume, "quick": quick}
+    figures, meaning = benches.run(name, options)
     if as_json:
         from gainnet.measurement.results import environment
 
