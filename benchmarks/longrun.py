@@ -1,15 +1,20 @@
 """Long runs on unseen seeds: the learned matcher beside the others, an off-the-shelf learner, and what hindsight allows.
 
 Every setting is run for a minute on the same ten seeds by every matcher; intervals of differences are paired by seed.
+With a folder to resume, every (setting, matcher) is kept there as soon as it is measured, and what is there of the same
+scenario, seeds and checkpoints is not measured again: the whole takes an hour or so and can be stopped at any time.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import multiprocessing
 import os
 import runpy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,9 +28,10 @@ from gainnet.measurement.comparison import figures as figures_of
 from gainnet.measurement.interval import Interval, interval, paired
 from gainnet.measurement.metrics import report
 from gainnet.measurement.record import Recorder
+from gainnet.orchestrator import checkpoint
 from gainnet.orchestrator.outlook import RESIDUAL_MAX, Outlook, Steering
 from gainnet.run import Run
-from gainnet.scenario.load import change, load
+from gainnet.scenario.load import change, dump, load
 from gainnet.scenario.matcher import MATCHER_KINDS
 from gainnet.scenario.scenario import Scenario
 
@@ -91,21 +97,18 @@ def _replay(base: Scenario, service: str, path: Path) -> str:
     return f"demand.services.{service}.arrivals={replay}"
 
 
-def figures(data: Path | None = None, quick: bool = False) -> dict[str, float]:
+def figures(data: Path | None = None, quick: bool = False, resume: Path | None = None) -> dict[str, float]:
     """``<setting>.<matcher>.<metric>_mean`` and ``_ci95``, and the same of ``<setting>.drl_minus_<matcher>``.
 
     Args:
         data: the folder of the traces; without it the setting ``traces`` is left out.
         quick: two seeds of 20 s, and little training of PPO.
+        resume: the folder in which what is measured is kept and looked for; remove it where the code has changed.
     """
     seeds = QUICK_SEEDS if quick else SEEDS
     found: dict[str, float] = {}
-    given = settings(data, quick)
-    model = _trained(given[TRAINED_ON], QUICK_PPO_STEPS if quick else PPO_STEPS) if _can_train() else None
-    for name, scenario in given.items():
-        samples = _matchers(scenario, seeds) | {HINDSIGHT: _bounds(scenario, seeds)}
-        if model is not None:
-            samples[PPO] = _off_the_shelf(model, scenario, seeds)
+    for name, scenario in settings(data, quick).items():
+        samples = _samples(name, scenario, seeds, quick, resume)
         for kind, sample in samples.items():
             found |= _named(f"{name}.{kind}", {metric: interval(sample[metric]) for metric in METRICS})
         if LEARNED not in samples:
@@ -115,6 +118,46 @@ def figures(data: Path | None = None, quick: bool = False) -> dict[str, float]:
                 pairs = {metric: paired(samples[LEARNED][metric], samples[kind][metric]) for metric in METRICS}
                 found |= _named(f"{name}.{LEARNED}_minus_{kind}", pairs)
     return found
+
+
+def _samples(name: str, scenario: Scenario, seeds: int, quick: bool, resume: Path | None) -> dict[str, Sample]:
+    """What everything reaches on a setting, by seed: from the folder where it is there, and measured where it is not."""
+    steps = QUICK_PPO_STEPS if quick else PPO_STEPS
+
+    def off_the_shelf() -> Sample:
+        return _off_the_shelf(_trained(settings(None, quick)[TRAINED_ON], steps), scenario, seeds)
+
+    measures: dict[str, Callable[[], Sample]] = {
+        kind: partial(_matcher, kind, scenario, seeds) for kind in MATCHERS if kind in MATCHER_KINDS
+    }
+    measures[HINDSIGHT] = lambda: _bounds(scenario, seeds)
+    if _can_train():
+        measures[PPO] = off_the_shelf
+    notes = {"scenario": dump(scenario), "seeds": str(seeds), "ppo_steps": str(steps)}
+    return {
+        kind: measure() if resume is None else _kept(resume / f"{name}-{kind}.json", notes | _weights(kind), measure)
+        for kind, measure in measures.items()
+    }
+
+
+def _weights(kind: str) -> dict[str, str]:
+    """Digests of the checkpoints that a matcher uses."""
+    used = {LEARNED: (LEARNED, "neural"), "neural": ("neural",)}.get(kind, ())
+    return {name: hashlib.sha256(checkpoint.shipped(name).read_bytes()).hexdigest() for name in used}
+
+
+def _kept(path: Path, notes: Mapping[str, str], measure: Callable[[], Sample]) -> Sample:
+    """The sample in a file where it was measured under the same notes, else a new one, which is kept there."""
+    if path.is_file():
+        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if kept["notes"] == notes:
+            return {metric: list(kept["sample"][metric]) for metric in METRICS}
+    sample = measure()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = path.with_suffix(".writing")
+    written.write_text(json.dumps({"notes": notes, "sample": sample}, indent=1), encoding="utf-8")
+    written.replace(path)
+    return sample
 
 
 def _named(prefix: str, intervals: Mapping[str, Interval]) -> dict[str, float]:
@@ -127,11 +170,11 @@ def _named(prefix: str, intervals: Mapping[str, Interval]) -> dict[str, float]:
     return {name: value for name, value in parts.items() if value is not None}
 
 
-def _matchers(scenario: Scenario, seeds: int) -> dict[str, Sample]:
-    """Every matcher there is, by seed."""
-    arms = {kind: (f"orchestrator.matcher={kind}",) for kind in MATCHERS if kind in MATCHER_KINDS}
-    found, _ = compare(scenario, arms, next(iter(arms)), seeds, workers=os.cpu_count() or 1)
-    return {arm: {metric: found.sample(0, arm, metric) for metric in METRICS} for arm in arms}
+def _matcher(kind: str, scenario: Scenario, seeds: int) -> Sample:
+    """A matcher, by seed."""
+    arms = {kind: (f"orchestrator.matcher={kind}",)}
+    found, _ = compare(scenario, arms, kind, seeds, workers=os.cpu_count() or 1)
+    return {metric: found.sample(0, kind, metric) for metric in METRICS}
 
 
 def _seeded(scenario: Scenario, seeds: int) -> list[Scenario]:

@@ -56,7 +56,7 @@ def test_the_command_line_is_frozen(call: Call) -> None:
         "run": "scenario --set --matcher --seed --duration-s --out --json",
         "compare": "scenario --matchers --seeds --sweep --arm --workers --ray --set --seed --duration-s --out",
         "train": "kind scenario --set --seed --steps --workers --ray --out --resume",
-        "bench": "name --json --data --reference --instance --quick",
+        "bench": "name --json --data --reference --instance --resume --quick",
         "validate": "file --set",
         "schema": "",
     }

@@ -29,7 +29,7 @@ def run(name: str, options: Mapping[str, Any], folder: Path = FOLDER) -> tuple[d
 
     Args:
         name: which one.
-        options: data, reference, instance, quick; None or False where not given. Only those that it takes may be given.
+        options: data, reference, instance, resume, quick; None or False where not given. Only those that it takes may be given.
         folder: where the benchmarks are.
 
     Raises:

@@ -90,9 +90,9 @@ class Compression(Section):
 class Distillation(Section):
     """Data-free distillation: texts that models sample themselves, taught by whoever is better at them."""
 
-    samples: Annotated[int, Field(ge=0)] = 48
-    steps: Annotated[int, Field(ge=0)] = 12
-    learning_rate: Positive = 1e-3
+    samples: Annotated[int, Field(ge=0)] = 64
+    steps: Annotated[int, Field(ge=0)] = 20
+    learning_rate: Positive = 5e-3
     top_k: Count = 16
 
 
