@@ -249,11 +249,8 @@ def bench(
     data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Folder with reference data.")] = None,
     reference: Annotated[Path | None, typer.Option("--reference", metavar="FILE", help="File to compare with.")] = None,
     instance: Annotated[Path | None, typer.Option("--instance", metavar="FILE", help="A problem to solve.")] = None,
-<<<<<<< HEAD
     model: Annotated[Path | None, typer.Option("--model", metavar="DIR", help="A model to begin with.")] = None,
-=======
     resume: Annotated[Path | None, typer.Option("--resume", metavar="DIR", help="Keep and go on with parts.")] = None,
->>>>>>> drl2
     quick: Annotated[bool, typer.Option("--quick", help="Less work, rougher figures.")] = False,
 ) -> None:
     """Run a benchmark of this source checkout and print its figures."""
@@ -262,13 +259,10 @@ def bench(
     for option, path in (("--data", data), ("--reference", reference), ("--instance", instance), ("--model", model)):
         if path is not None and not path.exists():
             raise InputError(f"{option} {path}: there is no such file or folder")
-<<<<<<< HEAD
-    given = {"data": data, "reference": reference, "instance": instance, "model": model, "quick": quick}
+    given = {
+        "data": data, "reference": reference, "instance": instance, "model": model, "resume": resume, "quick": quick,
+    }  # fmt: skip
     figures, meaning = benches.run(name, given)
-=======
-    options = {"data": data, "reference": reference, "instance": instance, "resume": resume, "quick": quick}
-    figures, meaning = benches.run(name, options)
->>>>>>> drl2
     if as_json:
         from gainnet.measurement.results import environment
 
