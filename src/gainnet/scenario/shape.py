@@ -46,13 +46,20 @@ def member(node: Node, value: Any) -> Node:
 
 
 def fields(node: Node) -> dict[str, Node]:
-    """The declared fields of a section, by name."""
-    properties: dict[str, Node] = node.get("properties", {})
+    """The declared fields of a section, by name; also of one that may be left out."""
+    properties: dict[str, Node] = _given(node).get("properties", {})
     return properties
+
+
+def _given(node: Node) -> Node:
+    """A section that may be null, as it is where it is not."""
+    branches = [branch for branch in map(resolved, node.get("anyOf", ())) if branch.get("type") != "null"]
+    return branches[0] if len(branches) == 1 and branches[0].get("type") == "object" else node
 
 
 def below(node: Node, part: str | int) -> Node:
     """What may stand at the field, entry or index ``part`` of a section or list; empty where nothing is declared."""
+    node = _given(node)
     if isinstance(part, int):
         return resolved(node.get("items", {}))
     if part in fields(node):
