@@ -1,5 +1,6 @@
-"""Puts tests/ on the path, starts Ray for tests that ask for it, and has the shapes and types of all that is not compiled
-checked at run time.
+"""Puts tests/ on the path, starts Ray for tests that ask for it, keeps models that tests train out of the user's cache.
+
+The shapes and types of all that is not compiled are checked at run time.
 
 Left alone are compiled modules, since the compiler reads their plain functions, the command line, whose annotations
 typer reads, and the scenario, whose annotations pydantic holds it to.
@@ -52,3 +53,11 @@ def cluster() -> Iterator[str]:
     assert host == "127.0.0.1"
     with pytest.raises(OSError, match="refused"):
         socket.create_connection((host, int(port)))
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Models that loops train are kept for the session, not in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield

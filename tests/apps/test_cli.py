@@ -53,10 +53,11 @@ def test_the_command_line_is_frozen(call: Call) -> None:
     face = {name: " ".join(max(p.opts, key=len) for p in command.params) for name, command in commands.items()}
     assert face == {
         "scenarios": "",
-        "run": "scenario --set --matcher --seed --duration-s --out --json",
-        "compare": "scenario --matchers --seeds --sweep --arm --workers --ray --set --seed --duration-s --out",
+        "run": "scenario --set --matcher --seed --duration-s --out --resume --json",
+        "compare": "scenario --matchers --arms --seeds --sweep --arm --workers --ray --set --seed --duration-s --out",
         "train": "kind scenario --set --seed --steps --workers --ray --out --resume",
-        "bench": "name --json --data --reference --instance --resume --quick",
+        "pretrain": "--text --set --steps --seed --threads --bf16 --out --resume",
+        "bench": "name --json --data --reference --instance --model --resume --quick",
         "validate": "file --set",
         "schema": "",
     }
@@ -69,7 +70,7 @@ def test_the_command_line_is_frozen(call: Call) -> None:
 def test_scenarios_lists_the_built_in_ones(call: Call) -> None:
     code, out, err = call("scenarios")
     assert (code, err) == (0, "")
-    assert [line.split()[0] for line in out.splitlines()] == ["campus", "vehicular", "vehicular-dense"]
+    assert [line.split()[0] for line in out.splitlines()] == ["campus", "medical", "vehicular", "vehicular-dense"]
 
 
 def test_run_writes_the_default_folder_and_a_summary(call: Call) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from gainnet.knowledge import aggregate, appraise, contribution, distill, journal, robust
 from gainnet.knowledge.algebra import Algebra, scaled
 from gainnet.knowledge.distill import Text
-from gainnet.knowledge.gate import Scores, judge
+from gainnet.knowledge.gate import Scores, Verdict, judge
 from gainnet.knowledge.registry import Contributor, Origin, Registry, Spent
 from gainnet.knowledge.setting import Setting
 from gainnet.knowledge.text import Encoded
@@ -19,6 +19,8 @@ from gainnet.models import adapter as adapters
 from gainnet.models.low_rank import LowRank
 
 FOUNDATION = "foundation"
+PARTS = (1.0, 0.5, 0.25)
+"""Of the way to a candidate that are tried, while it is refused."""
 EXACT_MAX = 4
 """Edges up to which all coalitions are tried."""
 SHARE_TOLERANCE = 1e-3
@@ -88,15 +90,27 @@ class Cloud:
         trusted = [part for part in learnt if self._names[part.edge] not in suspected]
         candidate, figures["distilled"] = self._distil(number, candidate, trusted)
         candidate = self._rehearse(number, candidate, trusted)
-        scores = appraise.appraise(setting.tuner, candidate, setting)
-        verdict = judge(scores, self.scores, config.gate, self._origin)
-        self._register(number, candidate, scores, learnt, joined.weight, verdict.promoted, verdict.reasons, spent)
         if config.incentive.budget > 0.0:
             figures |= self._reward(number, learnt)
-        if verdict.promoted:
-            self.adapter, self.scores = candidate, scores
-        figures["gate"] = "promoted" if verdict.promoted else "; ".join(verdict.reasons)
-        return figures | {"promoted": verdict.promoted, "cloud": appraise.overall(self.scores)}
+        return figures | self._promoted(number, candidate, learnt, joined.weight, spent)
+
+    def _promoted(
+        self, number: int, candidate: LowRank, learnt: Sequence[Learnt], weights: Sequence[float], spent: Spent | None
+    ) -> dict[str, Any]:
+        """Judge a candidate; what is refused whole may pass in part, on the way there from the champion."""
+        setting = self._setting
+        for part in PARTS:
+            tried = self._algebra.mix(self.adapter, candidate, part)
+            scores = appraise.appraise(setting.tuner, tried, setting)
+            verdict = judge(scores, self.scores, setting.config.gate, self._origin)
+            self._register(number, tried, scores, learnt, weights, verdict, spent)
+            if verdict.promoted:
+                self.adapter, self.scores = tried, scores
+                break
+        said = (
+            ("promoted" if part == 1.0 else f"promoted to {part:g}") if verdict.promoted else "; ".join(verdict.reasons)
+        )
+        return {"gate": said, "promoted": verdict.promoted, "cloud": appraise.overall(self.scores)}
 
     def _joined(self, number: int, learnt: Sequence[Learnt]) -> robust.Joined:
         """What edges sent, made one by the scenario's rule."""
@@ -233,8 +247,7 @@ class Cloud:
         scores: Scores,
         learnt: Sequence[Learnt],
         weights: Sequence[float],
-        promoted: bool,
-        reasons: tuple[str, ...],
+        verdict: Verdict,
         spent: Spent | None,
     ) -> None:
         """Keep the version with where it came from and what became of it."""
@@ -254,10 +267,10 @@ class Cloud:
         version = self._registry.register(
             FOUNDATION, candidate.digest(), lambda folder: adapters.save(candidate, folder), origin
         )
-        if promoted:
+        if verdict.promoted:
             self._registry.promote(version)
         else:
-            self._registry.reject(version, reasons)
+            self._registry.reject(version, verdict.reasons)
 
     def weights(self) -> dict[str, np.ndarray]:
         """The champion."""

@@ -69,8 +69,11 @@ class Comparison:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Those of METRICS that any run has a figure of."""
-        return tuple(name for name in METRICS if any(found[name] is not None for found in self.runs.values()))
+        """The METRICS of these runs: those of a knowledge loop only where any run has a figure of it."""
+        runs = self.runs.values()
+        return tuple(
+            n for n, (_, _, path) in METRICS.items() if path[0] != "knowledge" or any(f[n] is not None for f in runs)
+        )
 
     def sample(self, value: int, arm: str, metric: str) -> list[float | None]:
         """A metric of an arm at the value of that index, over the seeds in their order."""

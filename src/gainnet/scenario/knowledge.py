@@ -23,7 +23,7 @@ class SmallModel(Section):
     kv_heads: Count = 2
     vocabulary: Annotated[int, Field(ge=300, le=65_536)] = 1024
     context: Annotated[int, Field(ge=32)] = 256
-    steps: Annotated[int, Field(ge=0)] = 300
+    steps: Annotated[int, Field(ge=0)] = 250
     batch: Count = 8
     learning_rate: Positive = 3e-3
 
@@ -49,8 +49,8 @@ class Synthetic(Section):
     """Doctor-patient dialogues and their notes, made up from facts that are drawn anew for each."""
 
     kind: Literal["synthetic"] = "synthetic"
-    train: Count = 320
-    held: Count = 40
+    train: Count = 256
+    held: Count = 32
     public: Count = 1024
 
 
@@ -90,7 +90,7 @@ class Compression(Section):
 class Distillation(Section):
     """Data-free distillation: texts that models sample themselves, taught by whoever is better at them."""
 
-    samples: Annotated[int, Field(ge=0)] = 64
+    samples: Annotated[int, Field(ge=0)] = 48
     steps: Annotated[int, Field(ge=0)] = 20
     learning_rate: Positive = 5e-3
     top_k: Count = 16
@@ -200,7 +200,7 @@ class Knowledge(Section):
     cards: Tiers = Tiers()
     closed: bool = True
     foundation: Foundation = SmallModel()
-    end_model: SmallModel = SmallModel(layers=2, width=64, heads=2, kv_heads=1, steps=200)
+    end_model: SmallModel = SmallModel(layers=2, width=64, heads=2, kv_heads=1, steps=150)
     data: Data = Synthetic()
     rounds: Count = 5
     period_s: Positive = 10.0

@@ -1,0 +1,83 @@
+"""Runs that learn, from the command line: the folder, going on, arms side by side, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gainnet.apps import cli
+from gainnet.scenario.load import dump
+from learning import learning_scenario
+
+pytestmark = pytest.mark.usefixtures("models")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(dump(learning_scenario()))
+    return tmp_path
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        cli.main(arguments)
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+def test_a_run_that_learns_writes_what_it_learnt_and_goes_on(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("run", "tiny.yaml", "--out", "learnt") == 0
+    assert "satisfaction" in capsys.readouterr().out
+    page = (folder / "learnt" / "report.html").read_text()
+    for part in ("What the models know", "Closed loop", "Contribution", "On 2 test notes"):
+        assert part in page
+    found = json.loads((folder / "learnt" / "report.json").read_text())["knowledge"]
+    assert len(found["rounds"]) == 2
+    versions = json.loads((folder / "learnt" / "registry" / "foundation" / "versions.json").read_text())
+    assert len(versions["versions"]) >= 2
+    assert run("run", "tiny", "--resume", "learnt") == 0
+    assert json.loads((folder / "learnt" / "report.json").read_text())["knowledge"] == found
+    again = json.loads((folder / "learnt" / "registry" / "foundation" / "versions.json").read_text())
+    assert again == versions
+
+
+def test_arms_are_compared(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = ("compare", "tiny.yaml", "--arms", "local,flat", "--seeds", "2", "--workers", "1", "--out", "arms")
+    assert run(*chosen) == 0
+    out = capsys.readouterr().out
+    assert "ROUGE-1" in out
+    rows = json.loads((folder / "arms" / "compare.json").read_text())["rows"]
+    assert [row["arm"] for row in rows] == ["local", "flat"]
+    assert rows[0]["metrics"]["learning_uplink_bit"]["mean"]["mean"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("run", "tiny", "--resume", "nowhere"), "holds no run that learns"),
+        (("run", "tiny", "--resume", "nowhere", "--seed", "3"), "goes on as it was begun"),
+        (("compare", "campus", "--arms", "flat"), "campus has no knowledge loop"),
+        (("compare", "campus"), "give at least one, like greedy,price, or --arms"),
+        (
+            ("compare", "tiny.yaml", "--arms", "flat,local", "--matchers", "price,greedy"),
+            "give one at most beside --arms",
+        ),
+        (("compare", "tiny.yaml", "--arms", "none"), 'knowledge.arm = "none": must be one of gainnet'),
+        (
+            ("run", "tiny.yaml", "--set", "knowledge.foundation={kind: pretrained, name: .}"),
+            "holds no safetensors file",
+        ),
+        (("run", "tiny.yaml", "--set", "knowledge.data={kind: recorded, path: no.csv}"), "no.csv does not exist"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+) -> None:
+    assert run(*arguments) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1
+    assert folder.exists()
