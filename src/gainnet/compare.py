@@ -122,7 +122,7 @@ def compare(
         for arm, overrides in arms.items()
         for seed in all_seeds
     ]  # fmt: skip
-    warm = {job.key[1]: change(job.scenario, duration_s=min(_WARM_UP_S, scenario.duration_s)) for job in jobs}
+    warm = {job.key[1]: _short(job.scenario) for job in jobs}
     done: dict[Key, tuple[Figures, Record | None]] = {}
     with start(workers, ray) as hired:
         for first in warm.values():
@@ -152,6 +152,11 @@ def run_one(job: Job) -> tuple[Figures, Record | None]:
         record = learn(job.scenario).record
     assert record is not None, "simulate closes its recorder"
     return figures(metrics.report(record)), record if job.whole else None
+
+
+def _short(scenario: Scenario) -> Scenario:
+    """The first seconds of a scenario, without a knowledge loop: what there is to compile is compiled in them."""
+    return scenario.model_copy(update={"knowledge": None, "duration_s": min(_WARM_UP_S, scenario.duration_s)})
 
 
 def _name(job: Job) -> str:

@@ -62,7 +62,11 @@ def summary(report: Report) -> list[Table]:
 def comparison(found: Comparison) -> list[tuple[str, Table]]:
     """Without a sweep one table, a row for each arm; with one, a table for each metric, a row for each value."""
     if found.path is None:
-        return [(_caption(found), _arms(found))]
+        served, learnt = (
+            [m for m in found.metrics if (METRICS[m][2][0] == "knowledge") == late] for late in (False, True)
+        )
+        tables = [(_caption(found), _arms(found, served, "satisfaction"))]
+        return tables + ([("what was learnt", _arms(found, learnt, "rouge1"))] if learnt else [])
     tables = []
     for metric in found.metrics:
         title, unit, _ = METRICS[metric]
@@ -84,14 +88,15 @@ def _caption(found: Comparison) -> str:
     return f"{found.scenario}, {seeds}, mean ± 95 % interval"
 
 
-def _arms(found: Comparison) -> Table:
-    named = [METRICS[metric] for metric in found.metrics]
+def _arms(found: Comparison, metrics: list[str], compared: str) -> Table:
+    """A row for each arm: these metrics, and the difference of one of them to the reference's."""
+    named = [METRICS[metric] for metric in metrics]
     titles = [f"{title} (%)" if unit == "%" else title for title, unit, _ in named]
-    table = _table("arm", *titles, f"Δ satisfaction to {found.reference} (points)")
+    table = _table("arm", *titles, f"Δ {METRICS[compared][0]} to {found.reference} (points)")
     for arm in found.arms:
-        cells = [shown(found.mean(0, arm, metric), METRICS[metric][1]) for metric in found.metrics]
+        cells = [shown(found.mean(0, arm, metric), METRICS[metric][1]) for metric in metrics]
         own = arm == found.reference
-        difference = "reference" if own else shown(found.difference(0, arm, "satisfaction"), "%", signed=True)
+        difference = "reference" if own else shown(found.difference(0, arm, compared), "%", signed=True)
         table.add_row(arm, *cells, difference, style="bold" if own else None)
     return table
 
