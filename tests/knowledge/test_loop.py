@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from learning import learning_scenario
 from safetensors.numpy import load_file
 
 from gainnet.errors import InputError
 from gainnet.knowledge.loop import learn
 from gainnet.measurement import metrics
 from gainnet.scenario.scenario import Scenario
+from learning import learning_scenario
 
 pytestmark = pytest.mark.usefixtures("models")
 FORK = multiprocessing.get_context("fork")
@@ -140,3 +140,20 @@ def test_every_way_to_learn_runs_and_reports(changed: dict[str, Any]) -> None:
     for notes in found["rounds"]:
         assert np.isfinite(notes["figures"]["cloud"]["all"])
     assert np.isfinite(found["final"]["perplexity"])
+
+
+def test_a_candidate_beyond_its_limits_is_kept_and_marked_and_the_champion_stays(tmp_path: Path) -> None:
+    found = report(learning_scenario(gate={"memory_byte": 1.0, "latency_s": 60.0}), folder=tmp_path)["knowledge"]
+    for notes in found["rounds"]:
+        assert notes["figures"]["cloud"] == pytest.approx(found["start"]["cloud"])
+        assert any("candidate refused, the champion stays: memory" in line for line in notes["lines"])
+    kept = json.loads((tmp_path / "registry" / "foundation" / "versions.json").read_text())
+    assert {version["status"] for version in kept["versions"]} == {"rejected"}
+    assert all("memory" in version["reasons"][0] for version in kept["versions"])
+
+
+def test_a_poisoned_edge_is_named_and_left_out() -> None:
+    found = report(learning_scenario(poison={"edge": 1, "scale": 5.0}))["knowledge"]
+    last = found["rounds"][-1]["figures"]
+    assert last["suspected"] == [found["domains"][1]]
+    assert last["weights"][found["domains"][1]] == 0.0

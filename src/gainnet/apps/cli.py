@@ -20,7 +20,8 @@ from gainnet.apps.running import extra, gone_on_with, simulated
 from gainnet.errors import GainnetError, InputError
 
 if TYPE_CHECKING:
-    pass
+    from gainnet.measurement.comparison import Comparison
+    from gainnet.measurement.record import Record
 
 app = typer.Typer(
     name="gainnet",
@@ -139,7 +140,7 @@ def compare(
 
     import gainnet.compare as comparing
     from gainnet.apps import tables
-    from gainnet.measurement import contrast, metrics, results
+    from gainnet.measurement import results
 
     if learning and base.knowledge is None:
         raise InputError(f"--arms: {base.name} has no knowledge loop to compare arms of")
@@ -153,12 +154,7 @@ def compare(
     try:
         with progress("comparing", quiet=False) as show:
             found, record = comparing.compare(base, chosen, reference, seeds, swept, workers, show, ray)
-        machine = results.environment(_command())
-        files = results.run_writers(record, metrics.report(record), machine)
-        files["compare.json"] = results.text_writer(results.as_json(found.as_tree(machine)))
-        files["compare.csv"] = results.text_writer(found.as_csv())
-        files["compare.html"] = results.text_writer(contrast.page(found, machine))
-        results.replace(folder, files)
+        _write_comparison(folder, found, record)
     except BaseException:
         _remove_empty(folder, fresh)
         raise
@@ -169,6 +165,18 @@ def compare(
             console.print(table)
     console.print(f"comparison: {folder / 'compare.html'}", soft_wrap=True)
     console.print(f"one run of {reference}: {folder / 'report.html'}", soft_wrap=True)
+
+
+def _write_comparison(folder: Path, found: Comparison, record: Record) -> None:
+    """The files of one whole run, and those of the comparison beside them."""
+    from gainnet.measurement import contrast, metrics, results
+
+    machine = results.environment(_command())
+    files = results.run_writers(record, metrics.report(record), machine)
+    files["compare.json"] = results.text_writer(results.as_json(found.as_tree(machine)))
+    files["compare.csv"] = results.text_writer(found.as_csv())
+    files["compare.html"] = results.text_writer(contrast.page(found, machine))
+    results.replace(folder, files)
 
 
 @app.command()

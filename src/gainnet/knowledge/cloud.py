@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from gainnet.models import adapter as adapters
 from gainnet.models.low_rank import LowRank
 
 FOUNDATION = "foundation"
+FLOAT_BYTE = 4
 PARTS = (1.0, 0.5, 0.25)
 """Of the way to a candidate that are tried, while it is refused."""
 EXACT_MAX = 4
@@ -101,7 +103,7 @@ class Cloud:
         setting = self._setting
         for part in PARTS:
             tried = self._algebra.mix(self.adapter, candidate, part)
-            scores = appraise.appraise(setting.tuner, tried, setting)
+            scores = self._scored(tried)
             verdict = judge(scores, self.scores, setting.config.gate, self._origin)
             self._register(number, tried, scores, learnt, weights, verdict, spent)
             if verdict.promoted:
@@ -111,6 +113,27 @@ class Cloud:
             ("promoted" if part == 1.0 else f"promoted to {part:g}") if verdict.promoted else "; ".join(verdict.reasons)
         )
         return {"gate": said, "promoted": verdict.promoted, "cloud": appraise.overall(self.scores)}
+
+    def _scored(self, adapter: LowRank) -> Scores:
+        """Loss on held-out data, memory of weights and adapter and, only where it has a limit, the time that a note takes.
+
+        Time is of this machine and differs from run to run.
+        """
+        setting = self._setting
+        found = appraise.appraise(setting.tuner, adapter, setting)
+        model = setting.language.model
+        weights = sum(
+            weight.numel() * weight.element_size() for name, weight in model.named_parameters() if "lora_" not in name
+        )
+        memory = float(weights + FLOAT_BYTE * adapter.numbers)
+        if setting.config.gate.latency_s is None:
+            return replace(found, memory_byte=memory)
+        examples = [example for domain in setting.corpus.domains for example in domain.validation[:1]]
+        began = time.perf_counter()
+        for example in examples:
+            appraise.write(setting.tuner, adapter, setting, [example])
+        took = (time.perf_counter() - began) / max(len(examples), 1)
+        return replace(found, memory_byte=memory, latency_s=took)
 
     def _joined(self, number: int, learnt: Sequence[Learnt]) -> robust.Joined:
         """What edges sent, made one by the scenario's rule."""
