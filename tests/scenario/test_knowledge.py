@@ -21,7 +21,6 @@ from gainnet.scenario.load import dump, load
         ("knowledge.aggregation=ffa", "edge_rank: ffa keeps the factors of ends"),
         ("knowledge.privacy.kind=update", "privacy.kind: .* so aggregation must be ffa"),
         ("knowledge.secure=true", "secure: masked sums are linear, so aggregation must be ffa"),
-        ("knowledge.rounds=9", "knowledge.rounds: 9 rounds of 10.0 s do not fit into 60.0 s"),
         ("knowledge.deadline_s=11", "deadline_s must be at most period_s"),
         ("knowledge.ranks=[4,32]", "edge_rank must be at least the largest of ranks"),
         ("knowledge.service=notes", "knowledge.service: 'notes' is no service of kind 'learning': learning"),

@@ -180,7 +180,7 @@ class Knowledge(Section):
         requests: name of the text service whose requests the models answer.
         cards: the models that answer them.
         closed: whether anything is learnt; False is the same network with the loop switched off.
-        rounds: how many, ``period_s`` apart; a round's tasks are due ``deadline_s`` after it starts.
+        rounds: how many at most, ``period_s`` apart, as far as the run lasts; tasks are due ``deadline_s`` after its start.
         starts: a round starts at every period, or only where edges have new data or see their loss rise (drift).
         arriving: part of each end's examples that arrive in the course of the run, evenly over the rounds.
         participation: part of each edge's ends that take part in a round.

@@ -112,8 +112,4 @@ class Scenario(Section):
             raise ValueError(
                 f"knowledge.poison.edge = {config.poison.edge}, but there are edges 0 to {self.network.edges - 1}"
             )
-        if config.rounds * config.period_s > self.duration_s + 1e-9:
-            raise ValueError(
-                f"knowledge.rounds: {config.rounds} rounds of {config.period_s} s do not fit into {self.duration_s} s"
-            )
         return self
