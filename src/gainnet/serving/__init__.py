@@ -1,0 +1,1 @@
+"""The live network: one OpenAI-compatible address over nodes of all tiers."""
