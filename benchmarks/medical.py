@@ -1,30 +1,57 @@
-"""The medical case study on recorded dialogues: four ways to learn from them, trouble survived, and the loop that pays back.
+"""The medical case study measured: four ways to learn from recorded dialogues; trouble survived; the loop that pays back.
 
-`gainnet bench medical --data DIR --model DIR`: ``DIR/mts_dialog`` (MTS-Dialog as published) and ``DIR/medquad``, and a
-foundation model that `gainnet pretrain` made of the latter. Without ``--model`` a small one is trained on the way, which
-shows that everything runs and no more. ``--quick`` is one seed of two rounds.
+`gainnet bench medical --data DIR --model DIR --resume DIR`: the four arms learn from ``DIR/mts_dialog`` (MTS-Dialog as
+published) with a foundation model that `gainnet pretrain` made of ``DIR/medquad``; trouble, privacy, the closed loop and
+the placing of rounds are measured on the scenario's own synthetic dialogues and small model. Every run is one
+`gainnet run medical`, two at a time, kept in the folder to resume as soon as it is done, and gone on with where it was
+stopped. Without ``--model`` a small one is trained on the way, which shows that everything runs and no more. ``--quick`` is
+one seed of two rounds.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gainnet.errors import InputError
-from gainnet.knowledge.loop import learn
-from gainnet.measurement import metrics
+from gainnet.errors import GainnetError, InputError
+from gainnet.measurement import results
 from gainnet.measurement.interval import interval, paired
-from gainnet.scenario.load import load
+from gainnet.workers.workers import ONE_THREAD
 
 ARMS = ("local", "flat", "gainnet", "central")
-SEEDS, ROUNDS = 3, 6
-TROUBLE = ("knowledge.ranks=[4,8,16]", "knowledge.loss=0.3")
-POISON = "knowledge.poison={edge: 2, scale: 5.0}"
-PRIVATE = ("knowledge.aggregation=ffa", "knowledge.privacy={kind: update, epsilon: 8.0}")
+SEEDS = 3
+RECORDED = (
+    # 60 dialogues an end take a telephone a minute to learn from; an adapter of 0.4 M numbers at 16 bits, as flat sends it,
+    # takes the narrow band of 20 ends half a minute.
+    "knowledge.ranks=[16]",
+    "knowledge.period_s=120.0",
+    "knowledge.deadline_s=110.0",
+    "demand.services.learning.deadline_s=110.0",
+    "knowledge.learning_rate=2e-3",
+    "knowledge.reach=[1.0, 2.0, 4.0]",
+    "knowledge.held=12",
+    "knowledge.public_held=6",
+    "knowledge.distillation={samples: 24, steps: 10, learning_rate: 2e-3}",
+    "knowledge.rehearsal={texts: 24, learning_rate: 2e-4}",
+    "knowledge.incentive.budget=0",
+)
+ROUNDS, CONTEXT = 4, 320
+MIXED = ("knowledge.ranks=[4,8,16]",)
+TROUBLE = (*MIXED, "knowledge.loss=0.3", "knowledge.poison={edge: 2, scale: 5.0}")
+FFA = ("knowledge.aggregation=ffa", "knowledge.ranks=[8]", "knowledge.edge_rank=8")
+PRIVATE = (*FFA, "knowledge.privacy={kind: update, epsilon: 8.0}")
+LIGHT = ("knowledge.test=1", "knowledge.distillation.steps=0", "knowledge.incentive.budget=0")
 FINAL = ("rouge1", "rouge2", "rougeL", "perplexity")
 SPENT = ("uplink_bit", "time_s", "energy_j")
 
@@ -40,8 +67,9 @@ MEANING = {
     "copy": "copying the dialogue",
     "gainnet_to_central": "a ratio paired by seed; perplexity at most 1.02, rouge1 at least 0.98",
     "uplink_to_reach_flat": "uplink bits of gainnet until it is as good as flat in the end, over flat's; at most 0.25",
+    "uplink_gainnet_to_flat": "uplink bits in all",
     "trouble.perplexity_ratio": "ranks mixed, 30 % of ends lost, one edge poisoned, over the same clean; at most 1.03",
-    "trouble.named": "part of the rounds in which the poisoned edge was named",
+    "trouble.named": "part of the rounds in which the poisoned edge, and no other, was named",
     "private.perplexity_ratio": "updates private at epsilon 8 over the same without noise",
     "loop.satisfaction": "of note requests, last period less first, loop closed less loop open",
     "loop.share_on_ends": "of answered requests, likewise",
@@ -50,47 +78,114 @@ MEANING = {
 }
 
 
-def figures(data: Path, model: Path | None = None, quick: bool = False) -> dict[str, float]:
-    """All of it; InputError where the data are not there."""
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One run: its seed and what is changed in the scenario."""
+
+    seed: int
+    changes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """What its folder is called: of the same changes and seed the same."""
+        return f"{hashlib.sha256(json.dumps(self.changes).encode()).hexdigest()[:12]}-seed{self.seed}"
+
+
+Reports = list[dict[str, Any]]
+
+
+def figures(data: Path, model: Path | None = None, resume: Path | None = None, quick: bool = False) -> dict[str, float]:
+    """All of it.
+
+    Args:
+        data: the folder with mts_dialog and medquad.
+        model: a foundation model made of the latter.
+        resume: where runs are kept and looked for; remove it where the code has changed.
+        quick: less of everything.
+
+    Raises:
+        InputError: the data are not there.
+        GainnetError: a run failed.
+    """
     for name in ("mts_dialog", "medquad"):
         if not (data / name).is_dir():
             raise InputError(f"--data {data}: holds no folder {name}")
-    base = _base(data, model, quick=quick)
+    recorded, made = _recorded(data, model, quick=quick), _made(quick=quick)
+    wanted: dict[str, tuple[str, ...]] = {arm: (*recorded, f"knowledge.arm={arm}") for arm in ARMS} | {
+        "mixed": (*made, *MIXED),
+        "trouble": (*made, *TROUBLE),
+        "ffa": (*made, *FFA),
+        "private": (*made, *PRIVATE),
+        "closed": made,
+        "open": (*made, "knowledge.closed=false", "knowledge.test=1"),
+        "matched": (*made, *LIGHT, "demand.services.learning.placement=matched"),
+        "nearest": (*made, *LIGHT, "demand.services.learning.placement=nearest"),
+    }
     seeds = range(1 if quick else SEEDS)
+    parts = {name: [Part(seed, changes) for seed in seeds] for name, changes in wanted.items()}
+    with tempfile.TemporaryDirectory() as fleeting:
+        folder = resume or Path(fleeting)
+        every = [part for seed in seeds for found in parts.values() for part in found if part.seed == seed]
+        with ThreadPoolExecutor(max(1, os.cpu_count() or 1)) as pool:
+            done = dict(zip(every, pool.map(lambda part: _run(part, folder), every), strict=True))
+    runs = {name: [done[part] for part in found] for name, found in parts.items()}
     found: dict[str, float] = {}
-    runs = {arm: [_run(base, seed, f"knowledge.arm={arm}") for seed in seeds] for arm in ARMS}
-    for arm, reports in runs.items():
-        _put(found, arm, reports)
+    for arm in ARMS:
+        _put(found, arm, runs[arm])
     first = runs["gainnet"][0]["knowledge"]["final"]
     found |= {f"copy.{name}": first[f"{name}_copy"] for name in ("rouge1", "rouge2", "rougeL")}
     for name in ("perplexity", "rouge1"):
-        ratios = [
-            own["knowledge"]["final"][name] / whole["knowledge"]["final"][name]
-            for own, whole in zip(runs["gainnet"], runs["central"], strict=True)
-        ]
-        _interval(found, f"gainnet_to_central.{name}", ratios)
-    reached = [_reach(own, flat) for own, flat in zip(runs["gainnet"], runs["flat"], strict=True)]
-    if all(part is not None for part in reached):
-        _interval(found, "uplink_to_reach_flat", [part for part in reached if part is not None])
-    found |= _trouble(base, seeds) | _private(base, seeds) | _loop(base, seeds, runs["gainnet"]) | _placed(base, seeds)
+        _interval(found, f"gainnet_to_central.{name}", _ratios(runs["gainnet"], runs["central"], name))
+    _uplink(found, runs["gainnet"], runs["flat"])
+    _interval(found, "trouble.perplexity_ratio", _ratios(runs["trouble"], runs["mixed"], "perplexity"))
+    _interval(found, "trouble.named", [_named(report) for report in runs["trouble"]])
+    _interval(found, "private.perplexity_ratio", _ratios(runs["private"], runs["ffa"], "perplexity"))
+    _loop(found, runs["closed"], runs["open"])
+    served = [[report["knowledge"]["services_satisfaction"] for report in runs[how]] for how in ("matched", "nearest")]
+    _paired(found, "placed.services", served)
     return found
 
 
-def _base(data: Path, model: Path | None, *, quick: bool) -> list[str]:
+def _recorded(data: Path, model: Path | None, *, quick: bool) -> tuple[str, ...]:
+    """The scenario on MTS-Dialog."""
     rounds = 2 if quick else ROUNDS
-    recorded = f"{{kind: recorded, path: {data / 'mts_dialog'}, public: {data / 'medquad' / 'medquad.jsonl.gz'}}}"
-    chosen = [f"knowledge.data={recorded}", "knowledge.ranks=[16]", f"knowledge.rounds={rounds}"]
+    where = data.resolve()
+    source = f"{{kind: recorded, path: {where / 'mts_dialog'}, public: {where / 'medquad' / 'medquad.jsonl.gz'}}}"
+    chosen = [f"knowledge.data={source}", *RECORDED, f"knowledge.rounds={rounds}", f"duration_s={120.0 * rounds}"]
     if model is not None:
-        chosen.append(f"knowledge.foundation={{kind: pretrained, name: {model.resolve()}}}")
-    return [*chosen, f"duration_s={10 * rounds}", f"knowledge.test={4 if quick else 0}"]
+        chosen.append(f"knowledge.foundation={{kind: pretrained, name: {model.resolve()}, context: {CONTEXT}}}")
+    return (*chosen, f"knowledge.test={4 if quick else 0}")
 
 
-def _run(base: Sequence[str], seed: int, *changes: str) -> dict[str, Any]:
-    """The report of one run, said on stderr."""
-    sys.stderr.write(f"medical: seed {seed} {' '.join(changes)}\n")
-    record = learn(load("medical", [*base, *changes], seed=seed)).record
-    assert record is not None
-    return metrics.report(record)
+def _made(*, quick: bool) -> tuple[str, ...]:
+    """The scenario as it is."""
+    return ("knowledge.rounds=2", "duration_s=20.0", "knowledge.test=4") if quick else ()
+
+
+def _run(part: Part, folder: Path) -> dict[str, Any]:
+    """The report of a run that is done, gone on with where it was stopped, or begun."""
+    own = folder / part.name
+    kept = own / "report.json"
+    if kept.is_file():
+        report: dict[str, Any] = json.loads(kept.read_text("utf-8"))
+        if report["knowledge"]["complete"]:
+            return report
+    begun = (own / results.JOURNAL).is_dir() and any((own / results.JOURNAL).iterdir())
+    given = ["--resume", str(own)] if begun else ["--out", str(own), "--seed", str(part.seed)]
+    sets = [] if begun else [word for change in part.changes for word in ("--set", change)]
+    sys.stderr.write(f"medical: {part.name} {' '.join(part.changes)}\n")
+    command = [sys.executable, "-m", "gainnet", "run", "medical", *given, *sets, "--json"]
+    found = subprocess.run(command, capture_output=True, text=True, env=os.environ | ONE_THREAD, check=False)
+    if found.returncode:
+        raise GainnetError(f"{part.name} ended with {found.returncode}: {found.stderr.strip()[-400:]}")
+    done: dict[str, Any] = json.loads(found.stdout)
+    return done
+
+
+def _ratios(these: Reports, those: Reports, figure: str) -> list[float]:
+    """Of a final score, seed by seed."""
+    pairs = zip(these, those, strict=True)
+    return [a["knowledge"]["final"][figure] / b["knowledge"]["final"][figure] for a, b in pairs]
 
 
 def _put(found: dict[str, float], name: str, reports: Sequence[Mapping[str, Any]]) -> None:
@@ -126,75 +221,48 @@ def _reach(own: Mapping[str, Any], flat: Mapping[str, Any]) -> float | None:
     return None
 
 
-def _trouble(base: Sequence[str], seeds: Sequence[int]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    clean = [_run(base, seed, "knowledge.ranks=[4,8,16]") for seed in seeds]
-    hurt = [_run(base, seed, *TROUBLE, POISON) for seed in seeds]
-    ratio = [
-        bad["knowledge"]["final"]["perplexity"] / good["knowledge"]["final"]["perplexity"]
-        for bad, good in zip(hurt, clean, strict=True)
-    ]
-    _interval(found, "trouble.perplexity_ratio", ratio)
-    poisoned = hurt[0]["knowledge"]["domains"][2]
-    named = [
-        float(np.mean([poisoned in notes["figures"].get("suspected", ()) for notes in report["knowledge"]["rounds"]]))
-        for report in hurt
-    ]
-    _interval(found, "trouble.named", named)
-    return found
+def _uplink(found: dict[str, float], own: Reports, flat: Reports) -> None:
+    """What gainnet sends beside flat: in all, and until it is as good as flat in the end (absent where it never is)."""
+    _interval(
+        found,
+        "uplink_gainnet_to_flat",
+        [a["knowledge"]["uplink_bit"] / b["knowledge"]["uplink_bit"] for a, b in zip(own, flat, strict=True)],
+    )
+    reached = [_reach(a, b) for a, b in zip(own, flat, strict=True)]
+    if all(part is not None for part in reached):
+        _interval(found, "uplink_to_reach_flat", [part for part in reached if part is not None])
 
 
-def _private(base: Sequence[str], seeds: Sequence[int]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    plain = [_run(base, seed, PRIVATE[0]) for seed in seeds]
-    noisy = [_run(base, seed, *PRIVATE) for seed in seeds]
-    ratio = [
-        bad["knowledge"]["final"]["perplexity"] / good["knowledge"]["final"]["perplexity"]
-        for bad, good in zip(noisy, plain, strict=True)
-    ]
-    _interval(found, "private.perplexity_ratio", ratio)
-    return found
+def _named(report: Mapping[str, Any]) -> float:
+    """Part of the rounds in which the poisoned edge, and no other, was suspected."""
+    poisoned = [report["knowledge"]["domains"][2]]
+    return float(np.mean([r["figures"].get("suspected", []) == poisoned for r in report["knowledge"]["rounds"]]))
 
 
-def _loop(base: Sequence[str], seeds: Sequence[int], closed: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    still = [_run(base, seed, "knowledge.closed=false", "knowledge.test=1") for seed in seeds]
+def _loop(found: dict[str, float], closed: Reports, still: Reports) -> None:
+    """What the loop pays back, beside the same network with the loop switched off."""
     for figure in ("satisfaction", "share_on_ends"):
-        rise = [[_rise(report, figure) for report in reports] for reports in (closed, still)]
-        made = paired(*rise)
-        if made.mean is not None:
-            found[f"loop.{figure}"] = made.mean
-        if made.half_width is not None:
-            found[f"loop.{figure}.ci95"] = made.half_width
-    public = [
-        report["knowledge"]["rounds"][-1]["figures"]["cloud"]["public"]
-        / report["knowledge"]["start"]["cloud"]["public"]
-        for report in closed
-    ]
-    _interval(found, "loop.public_ratio", public)
-    return found
+        _paired(found, f"loop.{figure}", [[_rise(report, figure) for report in reports] for reports in (closed, still)])
+    _interval(
+        found,
+        "loop.public_ratio",
+        [
+            report["knowledge"]["rounds"][-1]["figures"]["cloud"]["public"]
+            / report["knowledge"]["start"]["cloud"]["public"]
+            for report in closed
+        ],
+    )
+
+
+def _paired(found: dict[str, float], name: str, samples: Sequence[Sequence[float | None]]) -> None:
+    made = paired(*samples)
+    if made.mean is not None:
+        found[name] = made.mean
+    if made.half_width is not None:
+        found[f"{name}.ci95"] = made.half_width
 
 
 def _rise(report: Mapping[str, Any], figure: str) -> float | None:
     periods = report["knowledge"]["periods"]
     first, last = periods[0][figure], periods[-1][figure]
     return None if first is None or last is None else float(last - first)
-
-
-def _placed(base: Sequence[str], seeds: Sequence[int]) -> dict[str, float]:
-    """The same rounds with learning placed by ``price`` and fixed; nothing is scored but the services."""
-    found: dict[str, float] = {}
-    light = [*base, "knowledge.test=1", "knowledge.distillation.steps=0", "knowledge.incentive.budget=0"]
-    served = [
-        [
-            _run(light, seed, f"demand.services.learning.placement={placement}")["knowledge"]["services_satisfaction"]
-            for seed in seeds
-        ]
-        for placement in ("matched", "nearest")
-    ]
-    made = paired(*served)
-    if made.mean is not None:
-        found["placed.services"] = made.mean
-    if made.half_width is not None:
-        found["placed.services.ci95"] = made.half_width
-    return found

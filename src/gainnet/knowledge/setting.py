@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Int
@@ -13,6 +13,7 @@ from gainnet.errors import InputError
 from gainnet.knowledge import corpus, synthetic, text
 from gainnet.knowledge.example import Corpus, Example
 from gainnet.knowledge.foundation import foundation, small
+from gainnet.knowledge.gate import Scores
 from gainnet.knowledge.registry import Registry
 from gainnet.knowledge.text import Encoded
 from gainnet.knowledge.tuning import Tuner
@@ -21,8 +22,6 @@ from gainnet.rng import stream
 from gainnet.scenario.knowledge import Knowledge, Synthetic
 
 PUBLIC_SEED = 0  # public text and foundation models are the same whatever the run's seed
-PUBLIC_HELD_MAX = 16
-VALIDATION_MAX = 24
 Progress = Callable[[str, int, int], None]
 
 
@@ -42,6 +41,7 @@ class Setting:
         validation: held-out examples of each domain, for decisions.
         public: public text to learn from; public_held: held out.
         registry: where versions are kept, None to keep none.
+        appraised: what was measured already of adapters of the foundation model, by digest (see `appraise`).
     """
 
     config: Knowledge
@@ -56,6 +56,7 @@ class Setting:
     public: tuple[Encoded, ...]
     public_held: tuple[Encoded, ...]
     registry: Registry | None
+    appraised: dict[str, Scores] = field(default_factory=dict)
 
     @property
     def domains(self) -> int:
@@ -139,9 +140,9 @@ def build(
         small=Tuner(end_language, (config.edge_rank,)),
         edge_of=edge_of,
         shards=tuple(shards),
-        validation=tuple(encode(domain.validation[:VALIDATION_MAX]) for domain in found.domains),
+        validation=tuple(encode(domain.validation[: config.held]) for domain in found.domains),
         public=public,
-        public_held=public_held[:PUBLIC_HELD_MAX],
+        public_held=public_held[: config.public_held],
         registry=registry,
     )
 

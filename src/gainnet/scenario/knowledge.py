@@ -189,8 +189,10 @@ class Knowledge(Section):
         memory_byte: what ends give to training, dealt out in turn; none is all that their machines have.
         local_epochs: how often an end goes over its data in a round.
         split: whether an end leaves its middle layers to its edge: where that is what fits or is faster, never, or always.
-        reach: how far the cloud may go along what edges sent, 1 being their mean; its held-out notes choose among these.
+        reach: how far an edge may go along what its ends sent, and the cloud along what edges sent, 1 being the mean;
+            held-out notes choose among these.
         kept: what an edge may keep of its own beside the cloud's knowledge; its held-out data choose among these.
+        held: held-out notes of a domain that decisions are judged on, at most; ``public_held``: pieces of public text.
         test: notes that are written for each score at the end, 0 for all.
     """
 
@@ -229,6 +231,8 @@ class Knowledge(Section):
     gate: Gate = Gate()
     incentive: Incentive = Incentive()
     registry: str | None = None
+    held: Count = 24
+    public_held: Count = 16
     test: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")

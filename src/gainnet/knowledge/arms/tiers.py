@@ -81,13 +81,15 @@ class Tiers(Arm):
         bit = 0.0
         figures: dict[str, Any] = {"train_loss": float(np.mean(losses)) if losses else None}
         gathered: dict[int, list[Update]] = {}
+        gone: dict[str, float] = {}
         for index, edge in enumerate(self._edges):
             asked = [end for end in self._asked if int(self.setting.edge_of[end]) == index]
             found = edge.gather(number, asked, self._private)
             lines.extend(found.lines)
             bit += found.uplink_bit
             if found.updates:
-                gathered[index] = found.updates
+                gathered[index], gone[edge.name] = found.updates, found.reach
+        figures["gone"] = gone
         figures["up"] = self._known()
         spent = self._private.spend() if self._private is not None else None
         figures["epsilon"] = spent.epsilon if spent is not None else None
