@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -218,4 +218,8 @@ class RoundRobin(_Fixed):
         return "its turn"
 
 
-FIXED: Mapping[str, type[Router]] = {"nearest": Nearest, "cloud": Cloud, "round_robin": RoundRobin}
+FIXED: Mapping[str, Callable[[Sequence[Place]], Router]] = {
+    "nearest": Nearest,
+    "cloud": Cloud,
+    "round_robin": RoundRobin,
+}

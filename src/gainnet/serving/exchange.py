@@ -1,0 +1,358 @@
+"""The path of a request through the gateway: found in order, admitted, routed, tried, passed on, counted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+
+from aiohttp import web
+
+from gainnet.serving import call as calls
+from gainnet.serving.admission import Permit
+from gainnet.serving.answers import error_body, error_event
+from gainnet.serving.attempt import Attempt, Busy
+from gainnet.serving.call import Call, Given
+from gainnet.serving.idempotency import Kept
+from gainnet.serving.router import Kind, Refused, Target
+from gainnet.serving.state import State
+from gainnet.serving.upstream import Expired, Failed
+
+logger = logging.getLogger(__name__)
+JSON = "application/json"
+_NOT_KEPT = frozenset((401, 408, 409, 422, 429))
+_GONE = 499  # what logs and metrics say of a client that left
+
+
+class Exchange:
+    """One request and its answer.
+
+    Attributes:
+        status: of the answer, for metrics.
+    """
+
+    def __init__(self, state: State, request: web.BaseRequest, kind: Kind, path: str) -> None:
+        self._of, self._request, self._kind, self._path = state, request, kind, path
+        self._loop = state.loop
+        self._began = self._loop.time()
+        self._id = calls.request_id(request.headers)
+        self._call: Call | None = None
+        self._headers: dict[str, str] = {"x-request-id": self._id}
+        self._node = ""
+        self._first_byte_at: float | None = None
+        self._response: web.StreamResponse | None = None
+        self._lost = False
+        self.status = 500
+
+    async def answer(self) -> web.StreamResponse:
+        """The answer, errors included."""
+        try:
+            return await self._answered()
+        except Refused as refused:
+            return self._refused(refused)
+        except asyncio.CancelledError:
+            self.status = _GONE
+            raise
+        except Exception:
+            logger.exception("a request failed", extra={"request_id": self._id, **self._trace()})
+            if self._response is not None and self._response.prepared:
+                raise
+            return self._refused(Refused(500, "the gateway failed", code="internal_error"))
+        finally:
+            self._count()
+
+    async def _answered(self) -> web.StreamResponse:
+        call = self._call = await self._read()
+        key = call.given.idempotency_key
+        if key is None:
+            return await self._admitted(call, None)
+        held = await self._of.idempotency.begin(call.tenant.name, key, call.digest())
+        if isinstance(held, Kept):
+            return self._replayed(held)
+        keeping = _Keeping(self._of.idempotency.byte_max)
+        try:
+            return await self._admitted(call, keeping)
+        except Refused as refused:
+            if refused.status < 500 and refused.status not in _NOT_KEPT:
+                keeping.whole(refused.status, {}, error_body(refused))
+            raise
+        finally:
+            self._of.idempotency.end(call.tenant.name, key, held, keeping.kept)
+
+    async def _read(self) -> Call:
+        """The request, found in order; nothing was done for it yet."""
+        of, headers = self._of, self._request.headers
+        tenant = of.tenants.who(headers.get("authorization"))
+        given = calls.given(headers, self._id, self._began)
+        raw = await self._body(headers, given)
+        call = Call(self._kind, self._path, given, tenant, raw, of.settings.limits)
+        if not of.serves(call.model) or (tenant.models is not None and call.model not in tenant.models):
+            raise Refused(404, f"the model {call.model!r} does not exist", code="model_not_found", param="model")
+        call.check(of.settings.limits, of.settings.models.get(call.model))
+        if given.deadline is not None and self._loop.time() >= given.deadline:
+            raise Refused(408, "the deadline passed while the request came", code="deadline_exceeded")
+        return call
+
+    async def _body(self, headers: Mapping[str, str], given: Given) -> bytes:
+        """The body as JSON text, not looked into."""
+        request, byte_max = self._request, self._of.settings.limits.body_byte
+        if request.content_type != JSON:
+            raise Refused(415, f"the body must be {JSON}", code="unsupported_media_type")
+        if request.content_length is not None and request.content_length > byte_max:
+            raise self._too_large(byte_max)
+        if headers.get("expect", "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0
+        until = self._began + self._of.settings.timeouts.body_s
+        try:
+            async with asyncio.timeout_at(until if given.deadline is None else min(until, given.deadline)):
+                return await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            raise self._too_large(byte_max) from None
+        except TimeoutError:
+            raise Refused(408, "the body came too slowly", code="body_timeout") from None
+        except web.RequestPayloadError:
+            raise Refused(400, "the body is not what its headers say", code="invalid_body") from None
+
+    def _too_large(self, byte_max: int) -> Refused:
+        return Refused(413, f"the body is longer than {byte_max} byte", code="body_too_large")
+
+    async def _admitted(self, call: Call, keeping: _Keeping | None) -> web.StreamResponse:
+        of, tenant = self._of, call.tenant
+        permit = of.admission.enter(call.ask.prompt_token)
+        try:
+            now = self._loop.time()
+            charged = call.ask.prompt_token + call.ask.output_token
+            try:
+                tenant.charge(charged, now)
+            finally:
+                self._headers |= tenant.headers(now)
+            version = of.versions.pin(call.model)
+            used = 0
+            try:
+                call.pinned(version, now)
+                route = await of.router.route(call.ask)
+                used = await self._tried(call, route.targets, permit, keeping)
+            finally:
+                of.versions.release(version)
+                tenant.settle(charged, used, self._loop.time())
+        finally:
+            permit.leave()
+        assert self._response is not None
+        return self._response
+
+    async def _tried(self, call: Call, targets: Sequence[Target], permit: Permit, keeping: _Keeping | None) -> int:
+        """Try targets until one begins to answer, and pass its answer on; the tokens used."""
+        last: Failed | None = None
+        for target in targets:
+            upstream = self._of.upstreams[target.node]
+            if not upstream.breaker.allows(self._loop.time()):
+                continue
+            attempt = Attempt(call, target, upstream, self._of.router, self._of.settings.limits)
+            ok = at_fault = False
+            try:
+                await (self._streamed if call.stream else self._passed)(attempt, permit, keeping)
+                ok, at_fault = attempt.done or not call.stream, self._lost
+                attempt.end(ok, at_fault=at_fault)
+                return self._used(call, attempt)
+            except Failed as failed:
+                last, at_fault = failed, not isinstance(failed, Busy)
+                self._say_failed(target, failed)
+            except Refused:
+                ok = True
+                raise
+            except Expired:
+                raise Refused(504, "the deadline passed before an answer began", code="deadline_exceeded") from None
+            finally:
+                attempt.end(ok, at_fault=at_fault)
+        raise _nobody(call.model, last)
+
+    def _used(self, call: Call, attempt: Attempt) -> int:
+        prompt = call.ask.prompt_token if attempt.prompt_token is None else attempt.prompt_token
+        labels = (("model_name", call.model),)
+        self._of.metrics.add("vllm:prompt_tokens_total", labels, float(prompt))
+        self._of.metrics.add("vllm:generation_tokens_total", labels, float(attempt.output_token))
+        return prompt + attempt.output_token
+
+    async def _passed(self, attempt: Attempt, permit: Permit, keeping: _Keeping | None) -> None:
+        """Pass a whole answer on."""
+        whole = await attempt.whole()
+        permit.began()
+        self._first_byte_at = self._loop.time()
+        self._from(attempt)
+        if keeping is not None:
+            keeping.whole(whole.status, {"content-type": JSON} | self._provenance(attempt), whole.body)
+        self._response = self._whole(whole.status, whole.body)
+
+    async def _streamed(self, attempt: Attempt, permit: Permit, keeping: _Keeping | None) -> None:
+        """Pass a stream on; once its first byte has gone out, whatever happens is said in an event."""
+        data = await attempt.first()
+        permit.began()
+        last_at = self._first_byte_at = self._loop.time()
+        self._from(attempt)
+        self.status = 200
+        response = self._response = web.StreamResponse(headers=self._headers)
+        response.content_type = "text/event-stream"
+        response.headers["cache-control"] = "no-cache"
+        response.headers["x-accel-buffering"] = "no"
+        if self._of.draining:
+            response.force_close()
+        between = self._of.metrics.histogram("vllm:inter_token_latency_seconds")
+        try:
+            await response.prepare(self._request)
+            while data:
+                await self._write(response, data)
+                if keeping is not None:
+                    keeping.more(data)
+                data = await attempt.more()
+                now = self._loop.time()
+                between.observe(now - last_at)
+                last_at = now
+            await response.write_eof()
+        except (Failed, Expired) as error:
+            await self._write(response, error_event(self._broken(attempt, error)))
+            await response.write_eof()
+        except (ConnectionError, _TooSlow):
+            self.status = _GONE
+            return
+        except Exception:
+            await self._write(response, error_event(Refused(500, "the gateway failed", code="internal_error")))
+            raise
+        if attempt.done:
+            if keeping is not None:
+                keeping.finish(200, {"content-type": "text/event-stream"} | self._provenance(attempt))
+            await attempt.finished()
+
+    async def _write(self, response: web.StreamResponse, data: bytes) -> None:
+        """Write to the client, waiting while it doesn't take what it was sent."""
+        try:
+            async with asyncio.timeout(self._of.settings.timeouts.client_s):
+                await response.write(data)
+        except TimeoutError:
+            if self._request.transport is not None:
+                self._request.transport.abort()
+            raise _TooSlow from None
+
+    def _broken(self, attempt: Attempt, error: Failed | Expired) -> Refused:
+        """What a client reads at the end of a stream that its node did not end."""
+        self._of.metrics.add("gainnet:streams_lost_total", (("node", attempt.target.node),))
+        if isinstance(error, Expired):
+            return Refused(504, "the deadline passed while the answer was streamed", code="deadline_exceeded")
+        self._lost = True
+        self._say_failed(attempt.target, error)
+        return Refused(502, "the node was lost while the answer was streamed", code="upstream_lost")
+
+    def _from(self, attempt: Attempt) -> None:
+        self._node = attempt.target.node
+        self._headers |= self._provenance(attempt)
+        self._headers["openai-processing-ms"] = str(int((self._loop.time() - self._began) * 1_000.0))
+
+    def _provenance(self, attempt: Attempt) -> dict[str, str]:
+        target = attempt.target
+        why = target.why if target.why.isascii() and target.why.isprintable() else ascii(target.why)
+        return {"x-gainnet-node": target.node, "x-gainnet-tier": self._of.tiers[target.node], "x-gainnet-why": why}
+
+    def _say_failed(self, target: Target, failed: Failed) -> None:
+        self._of.metrics.add("gainnet:tries_failed_total", (("node", target.node),))
+        logger.warning(
+            "a try failed",
+            extra={"request_id": self._id, "node": target.node, "reason": failed.reason, **self._trace()},
+        )
+
+    def _trace(self) -> dict[str, str]:
+        trace = None if self._call is None else self._call.given.trace
+        return {} if trace is None else {"trace_id": trace[0], "parent_id": trace[1]}
+
+    def _whole(self, status: int, body: bytes) -> web.Response:
+        self.status = status
+        response = web.Response(body=body, status=status, headers=self._headers, content_type=JSON)
+        if self._of.draining:
+            response.force_close()
+        return response
+
+    def _replayed(self, kept: Kept) -> web.Response:
+        self.status = kept.status
+        headers = {"content-type": JSON} | self._headers | kept.headers | {"x-gainnet-replayed": "true"}
+        return web.Response(body=kept.body, status=kept.status, headers=headers)
+
+    def _refused(self, refused: Refused) -> web.Response:
+        """The error object, with when to come back."""
+        if refused.retry_after_s is not None:
+            self._headers["retry-after"] = str(max(1, round(refused.retry_after_s + 0.499)))
+            self._headers["retry-after-ms"] = str(max(1, round(refused.retry_after_s * 1_000.0)))
+        elif refused.status in (408, 409, 429) or refused.status >= 500:
+            self._headers["x-should-retry"] = "false"
+        if refused.status == 401:
+            self._headers["www-authenticate"] = "Bearer"
+        response = self._whole(refused.status, error_body(refused))
+        if not self._request.content.at_eof() and refused.status in (401, 408, 413, 415):
+            response.force_close()  # the rest of its body is not read
+        return response
+
+    def _count(self) -> None:
+        """Put the request into the metrics, and into the log where that is wanted."""
+        now = self._loop.time()
+        call, metrics = self._call, self._of.metrics
+        model = "" if call is None else call.model
+        metrics.add(
+            "gainnet:requests_total",
+            (("kind", self._kind), ("model_name", model), ("node", self._node), ("status", str(self.status))),
+        )
+        if call is not None:
+            labels = (("model_name", model),)
+            metrics.histogram("vllm:e2e_request_latency_seconds", labels).observe(now - self._began)
+            operation = (("gen_ai_operation_name", self._kind),)
+            metrics.histogram("gen_ai_server_request_duration_seconds", operation).observe(now - self._began)
+            if self._first_byte_at is not None:
+                first_s = self._first_byte_at - self._began
+                metrics.histogram("vllm:time_to_first_token_seconds", labels).observe(first_s)
+        if logger.isEnabledFor(logging.DEBUG):
+            said: dict[str, object] = {"request_id": self._id, "kind": self._kind, "model": model, "node": self._node}
+            said |= {"status": self.status, "latency_s": round(now - self._began, 6)}
+            logger.debug("request", extra=said | self._trace())
+
+
+class _TooSlow(Exception):
+    """The client takes nothing."""
+
+
+class _Keeping:
+    """Gathers an answer for repeated requests.
+
+    Attributes:
+        kept: the whole answer, None where there is none worth keeping.
+    """
+
+    def __init__(self, byte_max: int) -> None:
+        self._byte_max = byte_max
+        self._parts: list[bytes] | None = []
+        self._byte = 0
+        self.kept: Kept | None = None
+
+    def whole(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        """An answer that is not streamed."""
+        self.kept = Kept(status, headers, body)
+
+    def more(self, data: bytes) -> None:
+        """A part of a stream."""
+        self._byte += len(data)
+        if self._byte > self._byte_max:
+            self._parts = None
+        if self._parts is not None:
+            self._parts.append(data)
+
+    def finish(self, status: int, headers: dict[str, str]) -> None:
+        """The stream has come to its end."""
+        if self._parts is not None:
+            self.kept = Kept(status, headers, b"".join(self._parts))
+
+
+def _nobody(model: str, last: Failed | None) -> Refused:
+    """What a client reads where no target answered."""
+    if isinstance(last, Busy):
+        return Refused(
+            429, "every node that serves the model has its hands full", last.retry_after_s, code="overloaded"
+        )
+    if last is None or last.unreachable:
+        return Refused(503, f"no node that serves {model!r} can be reached", 1.0, code="no_node")
+    return Refused(502, f"the nodes that serve {model!r} failed", 1.0, code="upstream_failed")

@@ -1,0 +1,368 @@
+"""What a person writes for a gateway: a YAML file, with every value also settable by the environment.
+
+`GAINNET_GATEWAY_LISTEN__PORT=8443` sets ``listen.port``; what is set by the environment wins over the file. Lists and
+maps are given as JSON there. Relative paths are under the file's folder, or the working folder in the environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+
+from gainnet.errors import InputError
+from gainnet.scenario import document
+from gainnet.scenario.complaint import nearest, shown
+from gainnet.serving.router import Kind
+
+_folder: ContextVar[Path] = ContextVar("folder of the settings file")
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@:/-]{0,127}$")]
+Url = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~/-]*)?$")]
+HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]+$", to_lower=True)]
+HeaderValue = Annotated[str, StringConstraints(pattern=r"^[\x20-\x7e]*$")]
+Seconds = Annotated[float, Field(gt=0.0, le=86_400.0)]
+Port = Annotated[int, Field(ge=0, le=65_535)]
+KINDS: tuple[str, ...] = get_args(Kind)
+
+
+def _under_folder(path: Path) -> Path:
+    return (_folder.get(Path()) / path.expanduser()).resolve()
+
+
+File = Annotated[Path, AfterValidator(_under_folder)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Tls(_Section):
+    """Who a listener is.
+
+    Attributes:
+        cert: chain of certificates, PEM.
+        key: its private key, PEM.
+        client_ca: clients must show a certificate that one of these signed (mutual TLS); None: nobody is asked.
+    """
+
+    cert: File
+    key: File
+    client_ca: File | None = None
+
+
+class PeerTls(_Section):
+    """How a node is recognised, and how the gateway shows itself to it.
+
+    Attributes:
+        ca: who may have signed the node's certificate; None: those the system trusts.
+        cert: the gateway's own chain of certificates for mutual TLS, PEM.
+        key: its private key.
+    """
+
+    ca: File | None = None
+    cert: File | None = None
+    key: File | None = None
+
+
+class Listen(_Section):
+    """Where requests come in; port 0 takes a free one."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    tls: Tls | None = None
+
+
+class AdminListen(_Section):
+    """Where metrics and administration are asked, apart from requests.
+
+    Attributes:
+        token: bearer token for what changes something; None: nothing may be changed from outside this machine's loopback.
+    """
+
+    host: str = "127.0.0.1"
+    port: Port = 9090
+    tls: Tls | None = None
+    token: SecretStr | None = None
+
+
+def _as_map(models: Any) -> Any:
+    return {name: name for name in models} if isinstance(models, list) else models
+
+
+class NodePlace(_Section):
+    """A node that the gateway may send requests to: any OpenAI-compatible server.
+
+    Attributes:
+        name: shown in x-gainnet-node.
+        tier: of the node.
+        url: without `/v1`.
+        models: the node's own id of each public model; a list where they are the same.
+        headers: sent with every request, as `authorization`.
+        tls: for https.
+        end: which end it is, for nodes of tier end: only that end's requests go there.
+    """
+
+    name: Name
+    tier: Literal["end", "edge", "cloud"]
+    url: Url
+    models: Annotated[dict[Name, Name], BeforeValidator(_as_map)] = Field(default={}, validate_default=True)
+    headers: dict[HeaderName, HeaderValue] = {}
+    tls: PeerTls = PeerTls()
+    end: int | None = None
+
+    @model_validator(mode="after")
+    def _ends_are_ends(self) -> NodePlace:
+        if self.end is not None and self.tier != "end":
+            raise ValueError("end: only a node of tier end is one")
+        return self
+
+
+class ModelSetting(_Section):
+    """What is known of a public model.
+
+    Attributes:
+        kinds: of requests that it answers.
+        context_token: prompt and answer together, None where the node alone knows.
+        root: what it is an adapter of.
+    """
+
+    kinds: tuple[Kind, ...] = ("chat", "completion", "embedding", "image")
+    context_token: Annotated[int, Field(gt=0)] | None = None
+    root: Name | None = None
+
+
+class Limits(_Section):
+    """What a request may ask for, and how much may be under way at once.
+
+    Attributes:
+        body_byte: of a request, decompressed.
+        prompt_token: estimated as a quarter of the prompt's bytes.
+        output_token: most that max_tokens may be.
+        output_token_default: counted where a request names none.
+        choices: most that n may be.
+        inputs: prompts or texts in one request.
+        steps: of an image.
+        side_pixel: of an image, either side.
+        in_flight: requests at once.
+        queued_prompt_token: of all requests that wait for their first byte.
+        answer_byte: of an answer that isn't streamed.
+        event_byte: of one event of a stream.
+        connections: of clients at once.
+    """
+
+    body_byte: Annotated[int, Field(gt=0)] = 4_000_000
+    prompt_token: Annotated[int, Field(gt=0)] = 131_072
+    output_token: Annotated[int, Field(gt=0)] = 32_768
+    output_token_default: Annotated[int, Field(gt=0)] = 256
+    choices: Annotated[int, Field(gt=0)] = 8
+    inputs: Annotated[int, Field(gt=0)] = 2_048
+    steps: Annotated[int, Field(gt=0)] = 100
+    side_pixel: Annotated[int, Field(gt=0)] = 2_048
+    in_flight: Annotated[int, Field(gt=0)] = 1_024
+    queued_prompt_token: Annotated[int, Field(gt=0)] = 2_000_000
+    answer_byte: Annotated[int, Field(gt=0)] = 64_000_000
+    event_byte: Annotated[int, Field(gt=0)] = 1_000_000
+    connections: Annotated[int, Field(gt=0)] = 4_096
+
+
+class Timeouts(_Section):
+    """How long what may take.
+
+    Attributes:
+        body_s: a client's request body.
+        connect_s: to a node.
+        first_byte_s: until a node's answer begins.
+        between_chunks_s: of a node's answer.
+        client_s: a client that takes nothing of a stream.
+        drain_s: requests under way after SIGTERM.
+        notice_s: from a failing /ready to a closed door, so that balancers see it.
+        idle_s: a client's connection between requests.
+    """
+
+    body_s: Seconds = 30.0
+    connect_s: Seconds = 2.0
+    first_byte_s: Seconds = 120.0
+    between_chunks_s: Seconds = 30.0
+    client_s: Seconds = 60.0
+    drain_s: Seconds = 60.0
+    notice_s: Annotated[float, Field(ge=0.0)] = 0.0
+    idle_s: Seconds = 75.0
+
+
+class BreakerSetting(_Section):
+    """When a node is left alone: after this many failures in a row, for this long; then one request tries it."""
+
+    failures: Annotated[int, Field(gt=0)] = 5
+    rest_s: Seconds = 5.0
+
+
+class KeysSetting(_Section):
+    """Who may ask: see `gainnet.serving.keys`.
+
+    Attributes:
+        file: YAML with tenants.
+        pepper: the secret of the digests.
+    """
+
+    file: File
+    pepper: Annotated[SecretStr, Field(min_length=16)]
+
+
+class IdempotencySetting(_Section):
+    """How long and how many answers are kept for a repeated Idempotency-Key."""
+
+    keep_s: Seconds = 3_600.0
+    byte: Annotated[int, Field(gt=0)] = 64_000_000
+
+
+class AdaptersSetting(_Section):
+    """Where adapters may come from: only folders below `root`."""
+
+    root: File
+
+
+class GatewaySettings(BaseSettings):
+    """All of a gateway's settings; `read` makes one.
+
+    Attributes:
+        listen: for requests.
+        admin: for metrics and administration.
+        nodes: that answer.
+        models: what is known of public models.
+        aliases: names that stand for one of the nodes' models, and may be moved by the administration.
+        router: nearest, cloud or round_robin; others are given to the gateway by who starts it.
+        limits: of requests.
+        timeouts: of everything that waits.
+        breaker: when nodes are left alone.
+        keys: who may ask; None: anyone.
+        idempotency: of repeated requests.
+        adapters: where they come from; None: none are loaded.
+        log_level: of the JSON log.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="GAINNET_GATEWAY_", env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+
+    listen: Listen = Listen()
+    admin: AdminListen = AdminListen()
+    nodes: tuple[NodePlace, ...] = ()
+    models: dict[Name, ModelSetting] = {}
+    aliases: dict[Name, Name] = {}
+    router: Name = "nearest"
+    limits: Limits = Limits()
+    timeouts: Timeouts = Timeouts()
+    breaker: BreakerSetting = BreakerSetting()
+    keys: KeysSetting | None = None
+    idempotency: IdempotencySetting = IdempotencySetting()
+    adapters: AdaptersSetting | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment, then the file; nothing else."""
+        return env_settings, init_settings
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> GatewaySettings:
+        names = [node.name for node in self.nodes]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"nodes: two are named {name!r}")
+        served = {model for node in self.nodes for model in node.models}
+        for alias, model in self.aliases.items():
+            if model not in served:
+                raise ValueError(f"aliases.{alias}: no node serves {model!r}{nearest(model, served)}")
+            if alias in served:
+                raise ValueError(f"aliases.{alias}: a node serves a model of that name")
+        return self
+
+
+def read(path: Path | None = None, **given: Any) -> GatewaySettings:
+    """The settings of a file and the environment.
+
+    Args:
+        path: YAML file; None: environment only.
+        given: sections in place of the file's.
+
+    Raises:
+        InputError: one line that names the field (or the file and its line).
+    """
+    tree = _tree(path) | given
+    with _paths_under(path.resolve().parent if path is not None else Path.cwd()):
+        try:
+            return GatewaySettings(**tree)
+        except ValidationError as error:
+            raise InputError(_complaint(error)) from None
+        except SettingsError as error:
+            raise InputError(f"environment: {' '.join(str(error).split())}") from None
+
+
+def _tree(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = (error.strerror or error) if isinstance(error, OSError) else "is not UTF-8 text"
+        raise InputError(f"{path}: the settings cannot be read: {reason}") from None
+    tree = document.read(text, str(path))
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
+        raise InputError(f"{path}: is {shown(tree)}: settings are a section with the fields listen, nodes, ...")
+    return tree
+
+
+@contextmanager
+def _paths_under(folder: Path) -> Iterator[None]:
+    token = _folder.set(folder)
+    try:
+        yield
+    finally:
+        _folder.reset(token)
+
+
+def _complaint(error: ValidationError) -> str:
+    """The first of the errors on one line, with the path of its field; never the value, which may be a secret."""
+    detail = error.errors(include_url=False, include_input=False)[0]
+    name = ".".join(str(part) for part in detail["loc"] if part != "[key]")
+    if detail["type"] == "extra_forbidden":
+        return f"{name} is not a field{nearest(str(detail['loc'][-1]), _fields(detail['loc'][:-1]))}"
+    message = detail["msg"].removeprefix("Value error, ")
+    return " ".join((f"{name}: {message}" if name else message).split())
+
+
+def _fields(location: tuple[int | str, ...]) -> Mapping[str, Any]:
+    """The declared fields of the section at a location."""
+    schema = GatewaySettings.model_json_schema()
+    node: dict[str, Any] = schema
+    for part in location:
+        node = node.get("items", {}) if isinstance(part, int) else node.get("properties", {}).get(part, {})
+        for branch in (node, *node.get("anyOf", ()), *node.get("allOf", ())):
+            if "$ref" in branch:
+                node = schema["$defs"][branch["$ref"].rsplit("/", 1)[1]]
+    fields: Mapping[str, Any] = node.get("properties", {})
+    return fields
