@@ -1,0 +1,1 @@
+"""Generative models that answer requests here: the embedded engine."""

@@ -1,0 +1,480 @@
+"""The embedded engine: many texts continued at once by one model, each with its adapter, joining and leaving at any step.
+
+A thread of its own computes step after step while there is work (iteration-level scheduling: Orca, OSDI 2022; prompts in
+chunks beside decoding: arXiv 2308.16369). All methods may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from gainnet.errors import InputError
+from gainnet.inference.adapters import Versions
+from gainnet.inference.forward import forward
+from gainnet.inference.request import Answer, EngineStopped, QueueFull, Sampling, Waiter, wake
+from gainnet.inference.scheduler import Scheduler, resolve
+from gainnet.inference.stats import Stats
+from gainnet.inference.stops import Stops, Texts
+from gainnet.inference.work import Embedding, Generation, Judged, Session, Verified, Work
+from gainnet.models import tokens
+from gainnet.models.hub import Language
+from gainnet.models.low_rank import LowRank
+
+PREFIX_BYTE = 64 << 20
+GREEDY = Sampling(temperature=0.0, max_tokens=1 << 30)
+"""How a session's text goes on by default."""
+
+
+class Engine:
+    """A model that answers.
+
+    Attributes:
+        language: the model and its tokenizer.
+        slots: how many texts run at once.
+    """
+
+    def __init__(
+        self,
+        language: Language,
+        *,
+        slots: int = 8,
+        queue: int = 64,
+        sessions: int = 8,
+        prefill: int = 256,
+        prefix_byte: int = PREFIX_BYTE,
+        threads: int | None = None,
+    ) -> None:
+        """Make an engine; `start` begins its work.
+
+        Args:
+            language: what it computes; nothing here changes it.
+            slots: texts that run at once.
+            queue: texts that may wait for a slot.
+            sessions: sessions that keep their keys and values; more may be open, and are computed again when asked.
+            prefill: tokens of prompts in a step at most, so that those who decode wait no longer than that takes.
+            prefix_byte: what keys and values of earlier texts may take; 0 keeps none.
+            threads: of torch in the engine's thread; None leaves them as they are.
+
+        Raises:
+            InputError: a number is too small, or the model is of a kind that cannot be served.
+        """
+        for name, value, least in (
+            ("slots", slots, 1),
+            ("queue", queue, 1),
+            ("sessions", sessions, 1),
+            ("prefill", prefill, 1),
+            ("prefix_byte", prefix_byte, 0),
+        ):
+            if value < least:
+                raise InputError(f"{name} {value}: must be at least {least}")
+        self.language, self.slots = language, slots
+        self._queue_max, self._threads = queue, threads
+        with torch.inference_mode():
+            made = forward(language, slots + sessions)
+        self._scheduler = Scheduler(made, slots, sessions, prefill, prefix_byte)
+        self._versions = Versions(made.sites, language.digest)
+        self._texts = Texts(language.tokenizer)
+        self._vocabulary = int(language.model.config.vocab_size)
+        self._ends = _ends(language)
+        self._waiting: deque[Work] = deque()
+        self._sessions: dict[str, Session] = {}
+        self._closing: list[Session] = []
+        self._asked = 0
+        self._changed = threading.Condition(threading.Lock())
+        self._stopping, self._draining = False, False
+        self._failure: BaseException | None = None
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Begin to work; what was asked before waited for this."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="gainnet-engine", daemon=True)
+            self._thread.start()
+
+    def close(self, drain: bool = False) -> None:
+        """Take nothing more, and end: at once, where readers get EngineStopped, or when all that was asked is done."""
+        with self._changed:
+            self._stopping, self._draining = True, drain and self._thread is not None
+            self._changed.notify_all()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+        self._end(EngineStopped("the engine was closed"))
+
+    # Requests
+
+    def submit(
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling | None = None,
+        *,
+        adapter: str | None = None,
+        tenant: str = "",
+    ) -> Answer:
+        """Continue a text.
+
+        Args:
+            prompt: its tokens, with what begins a text.
+            sampling: how.
+            adapter: name of a loaded one; None for the plain model. Its version now is the one that answers.
+            tenant: whose it is; nothing that is kept is shared between tenants.
+
+        Raises:
+            InputError: the prompt is empty, too long or has unknown tokens, or there is no such adapter.
+            QueueFull: as many wait as may.
+            EngineStopped: it was closed, or it failed.
+        """
+        how = sampling or Sampling()
+        text = self._checked(prompt, 1)
+        seed = secrets.randbits(63) if how.seed is None else how.seed
+        with self._changed:
+            self._accepting(1)
+            work = Generation(
+                text,
+                self._versions.pin(adapter),
+                tenant,
+                how,
+                seed,
+                len(text),
+                min(how.max_tokens, self.language.context - len(text)),
+                Answer(len(text), seed, lambda: self._cancel([work])),
+                self._texts.decoder(),
+                Stops(how.stop),
+                frozenset() if how.ignore_eos else self._ends,
+            )
+            self._waiting.append(work)
+            self._changed.notify_all()
+        return work.answer
+
+    def embed(
+        self, texts: Sequence[str | Sequence[int]], *, adapter: str | None = None, tenant: str = ""
+    ) -> Future[Float[np.ndarray, "text width"]]:
+        """Mean hidden states after the last layer of each text, of length 1; texts or their tokens.
+
+        Cancelling the future gives up what was not computed yet. Raises as `submit`, InputError also where there is no
+        text, or more than may wait.
+        """
+        if not texts:
+            raise InputError("embed: there is no text")
+        if len(texts) > self._queue_max:
+            raise InputError(f"embed: {len(texts)} texts: at most {self._queue_max} at once")
+        start = tokens.start(self.language.tokenizer)
+        plain = [
+            [*start, *tokens.ids(self.language.tokenizer, text)] if isinstance(text, str) else text for text in texts
+        ]
+        checked = [self._checked(text, 0) for text in plain]
+        with self._changed:
+            self._accepting(len(texts))
+            works: list[Work] = []
+            parts: list[Future[Float[np.ndarray, " width"]]] = []
+            for text in checked:
+                parts.append(Future())
+                works.append(Embedding(text, self._versions.pin(adapter), tenant, parts[-1]))
+            self._waiting.extend(works)
+            self._changed.notify_all()
+        return self._joined(parts, works)
+
+    def _joined(
+        self, parts: Sequence[Future[Float[np.ndarray, " width"]]], works: Sequence[Work]
+    ) -> Future[Float[np.ndarray, "text width"]]:
+        whole: Future[Float[np.ndarray, "text width"]] = Future()
+
+        def ready(_: Future[Float[np.ndarray, " width"]]) -> None:
+            if all(part.done() for part in parts) and not whole.done():
+                error = next((e for part in parts if (e := part.exception()) is not None), None)
+                if error is None:
+                    resolve(whole, np.stack([part.result() for part in parts]))
+                else:
+                    whole.set_exception(error)
+
+        for part in parts:
+            part.add_done_callback(ready)
+        whole.add_done_callback(lambda done: self._cancel(works) if done.cancelled() else None)
+        return whole
+
+    # Sessions, whose drafts are judged
+
+    def open_session(
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling | None = None,
+        *,
+        adapter: str | None = None,
+        tenant: str = "",
+    ) -> str:
+        """Begin a text that someone else drafts; its name is returned. By default it goes on greedily.
+
+        Raises as `submit`, but takes no place in the queue.
+        """
+        how = sampling or GREEDY
+        text = self._checked(prompt, 1)
+        seed = secrets.randbits(63) if how.seed is None else how.seed
+        with self._changed:
+            self._accepting(0)
+            name = secrets.token_hex(16)
+            room = min(how.max_tokens, self.language.context - len(text))
+            ends = frozenset() if how.ignore_eos else self._ends
+            self._sessions[name] = Session(
+                text, self._versions.pin(adapter), tenant, name, replace(how, seed=seed), seed, len(text), room, ends
+            )
+        return name
+
+    def verify(
+        self, session: str, draft: Sequence[int], probability: Float[np.ndarray, "draft vocabulary"] | None = None
+    ) -> Future[Verified]:
+        """Judge a draft of how a session's text goes on; what stays, and the token after it, become part of the text.
+
+        Keys and values of what stays are kept, the rest is rolled back. An empty draft asks for the next token.
+
+        Args:
+            session: its name.
+            draft: tokens that may follow.
+            probability: what each of them was drawn from. None: see `gainnet.inference.sampling.judge`; then the text
+                is the very one that `submit` gives.
+
+        Raises:
+            InputError: no such session, it ended, it is being judged, or the draft has unknown tokens, is longer than
+                the context has room for, or its probabilities are none.
+            QueueFull: as many drafts wait as may.
+            EngineStopped: it was closed, or it failed.
+        """
+        tokens_ = self._known(draft, "draft")
+        if probability is not None and not _distributions(probability, tokens_, self._vocabulary):
+            shape = (len(tokens_), self._vocabulary)
+            raise InputError(f"draft: its probabilities must be {shape}, not negative, and positive for what was drawn")
+        with self._changed:
+            found = self._session(session)
+            self._accepting(0)
+            if found.finish is not None:
+                raise InputError(f"session {session}: has ended ({found.finish})")
+            if found.judged is not None:
+                raise InputError(f"session {session}: a draft of it is being judged")
+            if len(found.token) + len(tokens_) > self.language.context:
+                raise InputError(
+                    f"draft: {len(tokens_)} tokens after {len(found.token)}: the context is {self.language.context}"
+                )
+            if len(self._scheduler.judging) >= self._queue_max:
+                self._scheduler.counters.refused += 1
+                raise QueueFull(f"{self._queue_max} drafts wait already")
+            self._asked += 1
+            found.used = self._asked
+            future: Future[Verified] = Future()
+            found.judged = Judged(tokens_, probability, future)
+            self._scheduler.judging.append(found)
+            self._changed.notify_all()
+        return future
+
+    def text_of(self, session: str) -> tuple[int, ...]:
+        """The tokens of a session's text so far, its prompt too. InputError where there is no such session."""
+        with self._changed:
+            return tuple(self._session(session).token)
+
+    def close_session(self, session: str) -> None:
+        """End a session; a draft that is being judged is given up. InputError where there is no such session."""
+        with self._changed:
+            self._closing.append(self._session(session))
+            del self._sessions[session]
+            self._changed.notify_all()
+
+    def _session(self, name: str) -> Session:
+        found = self._sessions.get(name)
+        if found is None:
+            raise InputError(f"session {name}: there is none")
+        return found
+
+    # Adapters
+
+    def load_adapter(self, name: str, adapter: LowRank | Path, *, replace: bool = False) -> str:
+        """Make an adapter available under a name, while others run; its digest is returned.
+
+        Args:
+            name: by which requests ask for it.
+            adapter: it, or the folder that holds it (`gainnet.models.adapter.save`).
+            replace: whether the name may be taken from another version; what began with that goes on with it.
+
+        Raises:
+            InputError: the name is taken, or the adapter does not fit the model or cannot be read.
+        """
+        made = self._versions.prepare(name, adapter)
+        with self._changed:
+            self._versions.add(made, replace)
+        return made.digest
+
+    def unload_adapter(self, name: str) -> None:
+        """Take no more requests for an adapter; what began with it goes on. InputError where it is not loaded."""
+        with self._changed:
+            self._versions.remove(name)
+            self._changed.notify_all()
+
+    def stats(self) -> Stats:
+        """What it is doing, and has done."""
+        with self._changed:
+            scheduler = self._scheduler
+            running = list(scheduler.running)
+            used = sum(work.done for work in running) / (self.slots * self.language.context)
+            prefixes = scheduler.prefixes
+            return Stats(
+                running=len(running),
+                waiting=len(self._waiting),
+                slots=self.slots,
+                sessions=len(self._sessions),
+                kv_use=used,
+                resident=self._versions.names,
+                pins=self._versions.pins,
+                prefix_queries=prefixes.queries,
+                prefix_hits=prefixes.hits,
+                prefix_hit_tokens=prefixes.hit_tokens,
+                prefix_byte=prefixes.byte,
+                counters=replace(scheduler.counters),
+            )
+
+    # Checks, before any work
+
+    def _checked(self, prompt: Sequence[int], after: int) -> list[int]:
+        found = self._known(prompt, "prompt")
+        if not found:
+            raise InputError("prompt: is empty")
+        if len(found) + after > self.language.context:
+            raise InputError(f"prompt: {len(found)} tokens: must be at most {self.language.context - after}")
+        return found
+
+    def _known(self, given: Sequence[int], what: str) -> list[int]:
+        found = [int(token) for token in given]
+        odd = next((token for token in found if not 0 <= token < self._vocabulary), None)
+        if odd is not None:
+            raise InputError(f"{what}: token {odd}: must be from 0 to {self._vocabulary - 1}")
+        return found
+
+    def _accepting(self, count: int) -> None:
+        if self._failure is not None:
+            raise EngineStopped(f"the engine failed: {self._failure}")
+        if self._stopping:
+            raise EngineStopped("the engine was closed")
+        if len(self._waiting) + count > self._queue_max:
+            self._scheduler.counters.refused += 1
+            raise QueueFull(f"{len(self._waiting)} requests wait already, of at most {self._queue_max}")
+
+    # The engine's thread
+
+    def _cancel(self, works: Sequence[Work]) -> None:
+        woken: list[Waiter | None] = []
+        with self._changed:
+            for work in works:
+                work.cancelled = True
+                if work in self._waiting:
+                    self._waiting.remove(work)
+                    woken.append(self._give_up(work))
+            self._changed.notify_all()
+        wake(woken)
+
+    def _give_up(self, work: Work) -> Waiter | None:
+        self._versions.unpin(work.adapter)
+        self._scheduler.counters.cancelled += 1
+        if isinstance(work, Generation):
+            return work.give_up()
+        if isinstance(work, Embedding):
+            work.future.cancel()
+        return None
+
+    def _run(self) -> None:
+        try:
+            if self._threads is not None:
+                torch.set_num_threads(self._threads)
+            with torch.inference_mode():
+                while self._prepare():
+                    ended, woken = self._scheduler.step()
+                    if ended:
+                        with self._changed:
+                            for work in ended:
+                                self._scheduler.release(work)
+                                self._versions.unpin(work.adapter)
+                    wake(woken)
+        except BaseException as error:  # noqa: BLE001  whoever reads must learn of it
+            self._failure = error
+            self._end(EngineStopped(f"the engine failed: {error}"))
+
+    def _prepare(self) -> bool:
+        """Wait for work and give it slots. False where there is none and none will come."""
+        woken: list[Waiter | None] = []
+        with self._changed:
+            while True:
+                woken += self._tidy()
+                while self._waiting and self._scheduler.room:
+                    self._scheduler.admit(self._waiting.popleft())
+                busy = bool(self._scheduler.running or self._scheduler.judging)
+                if busy or self._stopping or woken:
+                    break
+                self._changed.wait()
+            if self._stopping and not (self._draining and busy):
+                return False
+        wake(woken)
+        return True
+
+    def _tidy(self) -> list[Waiter | None]:
+        """Free what was given up, and forget what nothing holds."""
+        scheduler, woken = self._scheduler, []
+        for work in [work for work in scheduler.running if work.cancelled]:
+            scheduler.release(work)
+            woken.append(self._give_up(work))
+        for session in self._closing:
+            if session.judged is not None:
+                scheduler.judging.remove(session)
+                session.judged.future.cancel()
+                session.judged = None
+            scheduler.unseat(session)
+            self._versions.unpin(session.adapter)
+        self._closing.clear()
+        for digest in self._versions.dropped:
+            scheduler.prefixes.forget(digest)
+            scheduler.stacks.forget(digest)
+        self._versions.dropped.clear()
+        return woken
+
+    def _end(self, error: BaseException) -> None:
+        """Tell all who still wait why nothing comes."""
+        with self._changed:
+            works = [*self._scheduler.running, *self._waiting]
+            drafts = [session.judged for session in self._scheduler.judging if session.judged is not None]
+            self._waiting.clear()
+            self._scheduler.running.clear()
+            self._scheduler.judging.clear()
+        wake([work.answer.fail(error) for work in works if isinstance(work, Generation)])
+        futures: list[Future[Float[np.ndarray, " width"]] | Future[Verified]] = [draft.future for draft in drafts]
+        futures += [work.future for work in works if isinstance(work, Embedding)]
+        for future in futures:
+            if not future.done():
+                future.set_exception(error)
+
+
+def _ends(language: Language) -> frozenset[int]:
+    """Tokens that end a text: the tokenizer's, and those that the model names."""
+    config = language.model.generation_config
+    named = getattr(config, "eos_token_id", None) or ()
+    several = [named] if isinstance(named, int) else list(named)
+    return frozenset([tokens.end(language.tokenizer), *map(int, several)])
+
+
+def _distributions(probability: Float[np.ndarray, "draft vocabulary"], draft: Sequence[int], size: int) -> bool:
+    if probability.shape != (len(draft), size) or not np.isfinite(probability).all() or (probability < 0.0).any():
+        return False
+    return bool((probability[np.arange(len(draft)), draft] > 0.0).all())

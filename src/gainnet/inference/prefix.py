@@ -1,0 +1,116 @@
+"""Keys and values of texts that were computed before, for others that begin alike.
+
+A tree for each adapter version and tenant; each of its branches stands for one block of tokens, compared token by
+token. So what begins alike is kept once, and nothing is ever shared between tenants or versions.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from gainnet.inference.batch import Rows
+
+BLOCK = 16
+"""Tokens that are kept or dropped together."""
+
+Owner = tuple[str, str]
+"""Digest of the adapter ("" for none), and the tenant."""
+_Tokens = tuple[int, ...]
+
+
+@dataclass(slots=True, eq=False)
+class _Node:
+    parent: _Node | None
+    token: _Tokens
+    key: Tensor | None
+    value: Tensor | None
+    children: dict[_Tokens, _Node] = field(default_factory=dict)
+
+
+class Prefixes:
+    """What is kept, the longest unused dropped first, within a budget.
+
+    Attributes:
+        byte: what is kept now.
+        queries: texts that were looked up.
+        hits: those of them that began like one that is kept.
+        hit_tokens: how many tokens were taken from here.
+    """
+
+    def __init__(self, rows: Rows, byte_max: int) -> None:
+        self._rows, self._byte_max = rows, byte_max
+        self._block_byte = BLOCK * rows.byte_token
+        self._roots: dict[Owner, _Node] = {}
+        self._used: OrderedDict[_Node, None] = OrderedDict()
+        self.queries = self.hits = self.hit_tokens = 0
+
+    @property
+    def byte(self) -> int:
+        """What is kept, in byte."""
+        return len(self._used) * self._block_byte
+
+    def take(self, owner: Owner, token: Sequence[int], row: int) -> int:
+        """Put what is kept of a text's beginning into a row; how many tokens that is, less than the text has."""
+        self.queries += 1
+        found = self._walk(owner, token[:-1])
+        for index, node in enumerate(found):
+            place = slice(index * BLOCK, (index + 1) * BLOCK)
+            assert node.key is not None
+            assert node.value is not None
+            self._rows.key[:, row, place] = node.key
+            self._rows.value[:, row, place] = node.value
+        self._touch(found)
+        self.hits += bool(found)
+        self.hit_tokens += len(found) * BLOCK
+        return len(found) * BLOCK
+
+    def keep(self, owner: Owner, token: Sequence[int], row: int) -> None:
+        """Keep a row's keys and values, which belong to these tokens; whole blocks only."""
+        blocks = len(token) // BLOCK
+        if not blocks or self._block_byte > self._byte_max:
+            return
+        found = self._walk(owner, token)
+        node = found[-1] if found else self._roots.setdefault(owner, _Node(None, (), None, None))
+        for index in range(len(found), blocks):
+            place = slice(index * BLOCK, (index + 1) * BLOCK)
+            key, value = self._rows.key[:, row, place].clone(), self._rows.value[:, row, place].clone()
+            child = _Node(node, tuple(token[place]), key, value)
+            node.children[child.token] = node = child
+            found.append(child)
+        self._touch(found)
+        while self.byte > self._byte_max:
+            self._drop(next(iter(self._used)))
+
+    def forget(self, digest: str) -> None:
+        """Drop all that was computed with an adapter version."""
+        for owner in [owner for owner in self._roots if owner[0] == digest]:
+            for child in list(self._roots.pop(owner).children.values()):
+                self._drop(child)
+
+    def _walk(self, owner: Owner, token: Sequence[int]) -> list[_Node]:
+        found: list[_Node] = []
+        node = self._roots.get(owner)
+        for start in range(0, len(token) - BLOCK + 1, BLOCK):
+            node = node.children.get(tuple(token[start : start + BLOCK])) if node is not None else None
+            if node is None:
+                break
+            found.append(node)
+        return found
+
+    def _touch(self, path: Sequence[_Node]) -> None:
+        """A block counts as used after those that follow it, so that ends of texts are dropped before beginnings."""
+        for node in reversed(path):
+            self._used[node] = None
+            self._used.move_to_end(node)
+
+    def _drop(self, node: _Node) -> None:
+        """Drop a block and whatever follows it."""
+        for child in list(node.children.values()):
+            self._drop(child)
+        self._used.pop(node, None)
+        if node.parent is not None:
+            node.parent.children.pop(node.token, None)
