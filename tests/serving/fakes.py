@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
 import aiohttp
+import uvloop
 from aiohttp import web
 
 from gainnet.serving.gateway import Gateway, MakeRouter
@@ -22,7 +23,7 @@ USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
 
 def run(main: Coroutine[Any, Any, Result]) -> Result:
     """A coroutine in a loop of its own, as gateways run in."""
-    return asyncio.run(asyncio.wait_for(main, 15.0))
+    return uvloop.run(asyncio.wait_for(main, 30.0))
 
 
 async def until(what: Callable[[], bool]) -> None:
@@ -60,7 +61,9 @@ class FakeNode:
         self.url = ""
 
     async def start(self) -> None:
-        self._runner = web.ServerRunner(web.Server(self._answer, handler_cancellation=True, access_log=None))
+        self._runner = web.ServerRunner(
+            web.Server(self._answer, handler_cancellation=True, access_log=None), shutdown_timeout=0.1
+        )
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
         host, port = self._runner.addresses[0][:2]
@@ -173,6 +176,14 @@ class Place:
 
     def __init__(self, gateway: Gateway, nodes: list[FakeNode], client: aiohttp.ClientSession) -> None:
         self.gateway, self.nodes, self.client = gateway, nodes, client
+        self.port = int(gateway.url.rsplit(":", 1)[1])
+
+    @property
+    def connections(self) -> int:
+        """Clients' connections."""
+        server = self.gateway._runners[0].server
+        assert server is not None
+        return len(server.connections)
 
     @property
     def state(self) -> State:
@@ -205,7 +216,7 @@ class Place:
 
 @asynccontextmanager
 async def network(
-    tiers: str = "edge", make_router: MakeRouter | None = None, models: Any = ["m"], known: Any = None, **sections: Any
+    tiers: str = "edge", make_router: MakeRouter | None = None, models: Any = ("m",), known: Any = None, **sections: Any
 ) -> AsyncIterator[Place]:
     """A gateway over fake nodes of these tiers (words), named tier-0 and so on; `known` and sections are settings."""
     async with AsyncExitStack() as stack:
@@ -214,7 +225,14 @@ async def network(
         for number, (tier, node) in enumerate(zip(tiers.split(), nodes, strict=True)):
             await node.start()
             stack.push_async_callback(node.close)
-            listed.append({"name": f"{tier}-{number}", "tier": tier, "url": node.url, "models": models})
+            listed.append(
+                {
+                    "name": f"{tier}-{number}",
+                    "tier": tier,
+                    "url": node.url,
+                    "models": models if isinstance(models, dict) else list(models),
+                }
+            )
         own = {"listen": {"port": 0}, "admin": {"port": 0}, "nodes": listed, "models": known or {}}
         gateway = Gateway(GatewaySettings(**(own | sections)), make_router)
         await gateway.start()

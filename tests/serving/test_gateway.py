@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-
 from fakes import CHAT, USAGE, Place, network, run, scene, until
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
+from typing import Any
 from urllib.parse import urlsplit
 
 import httptools
@@ -45,7 +46,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._transport: asyncio.Transport | None = None
+        self._transport: Any = None
         self._waiter: asyncio.Future[None] | None = None
         self._error: Exception | None = None
         self._parser = httptools.HttpResponseParser(self)
@@ -60,8 +61,7 @@ class Connection(asyncio.Protocol):
         self._chunks: deque[bytes] = deque()
         self._buffered = 0
         self._paused = False
-        self._head_done = False
-        self._done = False
+        self._head_done = self._done = self._kept = False
 
     @property
     def open(self) -> bool:
@@ -101,7 +101,7 @@ class Connection(asyncio.Protocol):
 
     def release(self) -> bool:
         """The request is over: whether the connection may carry another. It is closed where not."""
-        whole = self._done and not self._chunks and self.open and self._parser.should_keep_alive()
+        whole = self._done and not self._chunks and self._kept and self.open
         self._busy = False
         self.used += 1
         if not whole:
@@ -130,9 +130,8 @@ class Connection(asyncio.Protocol):
 
     # What asyncio calls.
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See asyncio.Protocol."""
-        assert isinstance(transport, asyncio.Transport)
+    def connection_made(self, transport: Any) -> None:
+        """See asyncio.Protocol; uvloop's transports are no asyncio.Transport."""
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
@@ -195,6 +194,7 @@ class Connection(asyncio.Protocol):
         """See httptools."""
         if self._head_done:
             self._done = True
+            self._kept = self._parser.should_keep_alive()  # later it no longer knows
 
 
 class Pool:

@@ -42,7 +42,6 @@ class Events:
         if end == 1:
             self._keep(data)
             return b""
-        self._keep(data[end:])
         passed = 0
         while passed < end and not self.over:
             until = data.index(b"\n\n", passed)
@@ -50,6 +49,8 @@ class Events:
             if self.wrong is not None:
                 break
             passed = until + 2
+        if not self.over:
+            self._keep(data[end:])
         return data if passed == len(data) else data[:passed]
 
     def _keep(self, rest: bytes) -> None:

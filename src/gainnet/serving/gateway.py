@@ -8,6 +8,7 @@ import signal
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -206,16 +207,19 @@ class _Server(web.Server):
     def __call__(self) -> RequestHandler:
         """A protocol for a new connection; it is closed at once where there are too many."""
         if len(self.connections) >= self._most:
-            return _Full()  # type: ignore[return-value]
+            return _Full(self, loop=asyncio.get_running_loop())
         return super().__call__()
 
 
-class _Full(asyncio.Protocol):
-    """One connection too many."""
+class _Full(RequestHandler):
+    """One connection too many: it is closed before anything is read."""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: Any) -> None:
         """See asyncio.Protocol."""
         transport.close()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """See asyncio.Protocol."""
 
 
 def _tls(field: str, listen: Listen | AdminListen) -> ssl.SSLContext | None:

@@ -79,9 +79,9 @@ def _lines(name: str, labels: Labels, histogram: Histogram) -> Iterable[str]:
     below = 0
     for bound, count in zip((*map(str, SECONDS), "+Inf"), histogram.counts, strict=True):
         below += count
-        yield _line(f"{name}_bucket", (*labels, ("le", bound)), below)
+        yield _line(f"{name}_bucket", (*labels, ("le", bound)), float(below))
     yield _line(f"{name}_sum", labels, histogram.total)
-    yield _line(f"{name}_count", labels, below)
+    yield _line(f"{name}_count", labels, float(below))
 
 
 def _line(name: str, labels: Labels, value: float) -> str:
