@@ -68,6 +68,11 @@ class Connection(asyncio.Protocol):
         """Whether it can carry another request."""
         return self._error is None and self._transport is not None and not self._transport.is_closing()
 
+    @property
+    def ready(self) -> bool:
+        """Whether `chunk` has something to give at once."""
+        return bool(self._chunks) or self._done
+
     def send(self, head: bytes, body: bytes) -> None:
         """Write a request; the answer is had by `answer`, then `chunk` until it is empty."""
         assert self._transport is not None
@@ -215,13 +220,13 @@ class Pool:
         self.prefix = parts.path.rstrip("/")
         self.host = parts.netloc
 
-    async def take(self) -> Connection:
-        """An idle connection, the last used first, or a new one. Lost where none can be made."""
+    def take(self) -> Connection | None:
+        """An idle connection, the last used first; None where there is none."""
         while self._idle:
             connection = self._idle.pop()
             if connection.open:
                 return connection
-        return await self.connect()
+        return None
 
     async def connect(self) -> Connection:
         """A new connection. Lost where it cannot be made."""

@@ -21,6 +21,7 @@ from gainnet.serving.upstream import Expired, Failed
 logger = logging.getLogger(__name__)
 JSON = "application/json"
 _NOT_KEPT = frozenset((401, 408, 409, 422, 429))
+_SMALL_BYTE = 16_384
 _GONE = 499  # what logs and metrics say of a client that left
 
 
@@ -105,6 +106,8 @@ class Exchange:
             request.writer.output_size = 0
         until = self._began + self._of.settings.timeouts.body_s
         try:
+            if request.content.is_eof():  # all of it is here
+                return await request.read()
             async with asyncio.timeout_at(until if given.deadline is None else min(until, given.deadline)):
                 return await request.read()
         except web.HTTPRequestEntityTooLarge:
@@ -225,12 +228,16 @@ class Exchange:
 
     async def _write(self, response: web.StreamResponse, data: bytes) -> None:
         """Write to the client, waiting while it doesn't take what it was sent."""
+        transport = self._request.transport
+        if transport is not None and not transport.get_write_buffer_size() and len(data) < _SMALL_BYTE:
+            await response.write(data)
+            return
         try:
             async with asyncio.timeout(self._of.settings.timeouts.client_s):
                 await response.write(data)
         except TimeoutError:
-            if self._request.transport is not None:
-                self._request.transport.abort()
+            if transport is not None:
+                transport.abort()
             raise _TooSlow from None
 
     def _broken(self, attempt: Attempt, error: Failed | Expired) -> Refused:

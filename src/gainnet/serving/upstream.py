@@ -116,7 +116,7 @@ class Upstream:
         head = b"POST %b%b HTTP/1.1\r\n%b%bcontent-length: %d\r\n\r\n" % (
             self._pool.prefix.encode(), posted.path.encode(), self._fixed, posted.headers, len(posted.body),
         )  # fmt: skip
-        connection = await self._connected(posted.deadline, fresh=False)
+        connection = self._pool.take() or await self._connected(posted.deadline)
         while True:
             used = connection.used
             try:
@@ -137,7 +137,7 @@ class Upstream:
             except BaseException:
                 connection.close()
                 raise
-            connection = await self._connected(posted.deadline, fresh=True)
+            connection = await self._connected(posted.deadline)
 
     async def chunk(self, connection: Connection, deadline: float | None, first: bool = False) -> bytes:
         """What comes next of a body; empty at its end.
@@ -146,6 +146,8 @@ class Upstream:
             Failed: it was cut, or stalled.
             Expired: the deadline passed.
         """
+        if connection.ready:
+            return await connection.chunk()
         wait_s = self._timeouts.first_byte_s if first else self._timeouts.between_chunks_s
         try:
             async with asyncio.timeout_at(self._until(wait_s, deadline)):
@@ -176,10 +178,10 @@ class Upstream:
         """Close what is kept."""
         self._pool.close()
 
-    async def _connected(self, deadline: float | None, *, fresh: bool) -> Connection:
+    async def _connected(self, deadline: float | None) -> Connection:
         try:
             async with asyncio.timeout_at(self._until(self._timeouts.connect_s, deadline)):
-                return await (self._pool.connect() if fresh else self._pool.take())
+                return await self._pool.connect()
         except Lost as error:
             raise Failed(str(error), unreachable=True) from None
         except TimeoutError:
