@@ -32,12 +32,12 @@ from gainnet.workers.workers import ONE_THREAD
 ARMS = ("local", "flat", "gainnet", "central")
 SEEDS = 3
 RECORDED = (
-    # 60 dialogues an end take a telephone a minute to learn from; an adapter of 0.4 M numbers at 16 bits, as flat sends it,
-    # takes the narrow band of 20 ends half a minute.
+    # An end has 10 to 300 dialogues to go over, and an adapter has 0.4 M numbers: with both, rounds of flat, which sends 16
+    # bits a number, take three quarters of a minute on the narrow band that 20 ends share with services.
     "knowledge.ranks=[16]",
-    "knowledge.period_s=120.0",
-    "knowledge.deadline_s=110.0",
-    "demand.services.learning.deadline_s=110.0",
+    "knowledge.period_s=60.0",
+    "knowledge.deadline_s=55.0",
+    "demand.services.learning.deadline_s=55.0",
     "knowledge.learning_rate=2e-3",
     "knowledge.reach=[1.0, 2.0, 4.0]",
     "knowledge.held=12",
@@ -151,7 +151,7 @@ def _recorded(data: Path, model: Path | None, *, quick: bool) -> tuple[str, ...]
     rounds = 2 if quick else ROUNDS
     where = data.resolve()
     source = f"{{kind: recorded, path: {where / 'mts_dialog'}, public: {where / 'medquad' / 'medquad.jsonl.gz'}}}"
-    chosen = [f"knowledge.data={source}", *RECORDED, f"knowledge.rounds={rounds}", f"duration_s={120.0 * rounds}"]
+    chosen = [f"knowledge.data={source}", *RECORDED, f"knowledge.rounds={rounds}", f"duration_s={60.0 * rounds}"]
     if model is not None:
         chosen.append(f"knowledge.foundation={{kind: pretrained, name: {model.resolve()}, context: {CONTEXT}}}")
     return (*chosen, f"knowledge.test={4 if quick else 0}")

@@ -1,35 +1,65 @@
-"""What a step of local tuning costs over the same step written directly in PEFT and transformers, in one process.
+"""What learning costs beside its arithmetic: a step over the same step written directly in PEFT and transformers, in one
+process; and a round of 20 ends that share one frozen base, in memory and in time outside training and evaluation.
 
-Both have the same texts, batches, lengths, weights and optimiser; they take turns, so that a busy machine slows both,
+Steps have the same texts, batches, lengths, weights and optimiser; they take turns, so that a busy machine slows all,
 and the ratio is that of the CPU time of all turns' medians.
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import resource
 import time
 import warnings
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 
+from gainnet.knowledge import setting as settings
+from gainnet.knowledge.arm import Links
+from gainnet.knowledge.arms import build
 from gainnet.knowledge.batch import collate
+from gainnet.knowledge.split import SplitTuner
 from gainnet.knowledge.text import Encoded
 from gainnet.knowledge.tuning import Tuner
 from gainnet.models import hub
 from gainnet.models.adapter import SCALE, Adapters
 from gainnet.models.low_rank import LowRank
-from gainnet.scenario.knowledge import SmallModel
+from gainnet.scenario.knowledge import Compression, SmallModel
+from gainnet.scenario.load import load
 
 MEANING = {
     "local_step_ratio": "CPU time of a tuning step through Tuner over the same written in PEFT and transformers",
     "local_step_s": "CPU time of a tuning step through Tuner",
+    "split_step_ratio": "CPU time of a split tuning step (cut after layers 2 and 4, nothing compressed) over the direct one",
+    "split_step_s": "CPU time of a split tuning step",
     "direct_step_s": "CPU time of the same step written in PEFT and transformers",
-    "loss_difference": "largest difference of the two trainings' losses: they do the same",
+    "loss_difference": "largest difference of the trainings' losses: they do the same",
+    "round.ends": "ends of a federated round of a model of round.parameters numbers",
+    "round.overhead_s": "CPU time of the round outside training, evaluation and sampling; at most 0.2",
+    "round.inside_s": "CPU time of these",
+    "round.base_byte": "the frozen base",
+    "round.growth_byte": "by how much peak memory grew in the round: far below 20 bases",
+    "round.peak_byte": "peak memory of the process",
 }
 SHAPE = SmallModel(layers=6, width=384, heads=6, kv_heads=2, vocabulary=4096, context=512)
 RANK, BATCH, STEPS, RATE = 8, 8, 4, 1e-3
+CUT = (2, 4)
+ENDS, EDGES = 20, 4
+ROUND = (
+    "knowledge.foundation={kind: small, layers: 10, width: 384, heads: 6, kv_heads: 2, context: 128, steps: 0}",
+    "knowledge.end_model={kind: small, layers: 2, width: 64, heads: 2, kv_heads: 1, context: 128, steps: 0}",
+    "knowledge.data={kind: synthetic, train: 40, held: 8, public: 64}",
+    "knowledge.held=2",
+    "knowledge.public_held=2",
+    "knowledge.distillation={samples: 4, steps: 1}",
+    "knowledge.rehearsal.texts=2",
+    "knowledge.split=never",
+)
 NOTE = 48
 """Tokens of a note; a text has 64 to 256 of them in all."""
 
@@ -42,24 +72,88 @@ def figures(quick: bool = False) -> dict[str, float]:
     tuner = Tuner(_language(words), [RANK])
     start = tuner.adapters.fresh(RANK, np.random.default_rng(0))
     plain = _Direct(_language(words), tuner.adapters, start)
-    through, direct, differences = [], [], []
+    split = SplitTuner(tuner)
+    through, cut, direct, differences = [], [], [], []
     for turn in range(3 if quick else 7):
         begun = time.process_time()
         tuned = tuner.tune(start, texts, epochs=1, batch=BATCH, learning_rate=RATE, rng=np.random.default_rng(turn))
+        between = time.process_time()
+        apart = split.tune(
+            start, texts, epochs=1, batch=BATCH, learning_rate=RATE, rng=np.random.default_rng(turn), factors="ab",
+            cut=CUT, compression=Compression(activation_bits=32),
+        )  # fmt: skip
         middle = time.process_time()
         loss = plain.train(texts, np.random.default_rng(turn))
         ended = time.process_time()
         if turn:  # the first warms up
-            through.append((middle - begun) / STEPS)
+            through.append((between - begun) / STEPS)
+            cut.append((middle - between) / STEPS)
             direct.append((ended - middle) / STEPS)
-        differences.append(abs(tuned.loss - loss))
-    local, written = float(np.median(through)), float(np.median(direct))
+        differences.append(max(abs(tuned.loss - loss), abs(apart.tuned.loss - loss)))
+    local, halves, written = (float(np.median(found)) for found in (through, cut, direct))
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as alone:  # peak memory is a process's
+        found = alone.submit(_round).result()
     return {
         "local_step_ratio": local / written,
         "local_step_s": local,
+        "split_step_ratio": halves / written,
+        "split_step_s": halves,
         "direct_step_s": written,
         "loss_difference": max(differences),
+        **found,
     }
+
+
+def _round() -> dict[str, float]:
+    """A whole round: ends train and send, edges and the cloud join, judge, distil and hand down."""
+    torch.set_num_threads(1)
+    config = load("medical", ROUND).knowledge
+    assert config is not None
+    setting = settings.build(config, 0, np.arange(ENDS) % EDGES, EDGES, lambda *_: None)
+    arm, watch = build(setting), _Stopwatch()
+    for tuner in (setting.tuner, setting.small):
+        for name in ("tune", "losses", "answer", "sample", "top"):
+            setattr(tuner, name, watch.around(getattr(tuner, name)))
+    plenty = np.full(ENDS, 1e12)
+    before, begun = _peak_byte(), time.process_time()
+    asks = arm.ask(0, Links(plenty, plenty, plenty, plenty, plenty))
+    for ask in asks:
+        arm.arrived(0, ask, 0)
+    arm.close(0)
+    took, after = time.process_time() - begun, _peak_byte()
+    base = [weight for name, weight in setting.language.model.named_parameters() if "lora_" not in name]
+    return {
+        "round.ends": float(len(asks)),
+        "round.parameters": float(sum(weight.numel() for weight in base)),
+        "round.overhead_s": took - watch.total_s,
+        "round.inside_s": watch.total_s,
+        "round.base_byte": float(sum(weight.numel() * weight.element_size() for weight in base)),
+        "round.growth_byte": after - before,
+        "round.peak_byte": after,
+    }
+
+
+def _peak_byte() -> float:
+    return 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+class _Stopwatch:
+    """CPU time inside some functions, none of which calls another."""
+
+    def __init__(self) -> None:
+        self.total_s = 0.0
+
+    def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, watched."""
+
+        def watched(*given: Any, **named: Any) -> Any:
+            begun = time.process_time()
+            try:
+                return function(*given, **named)
+            finally:
+                self.total_s += time.process_time() - begun
+
+        return watched
 
 
 class _Direct:
