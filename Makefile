@@ -24,7 +24,7 @@ demo: $(VENV)/installed  ## the main job: compare matchers on one network, and a
 
 test: $(VENV)/installed-dev  ## the tests, with a floor under their coverage; kernels are compiled before the tracer watches
 	$(BIN)/gainnet compare campus --matchers random,nearest,greedy,exact,price --seeds 1 --set duration_s=0.5 --out runs/compiled > /dev/null
-	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=95
+	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term --cov-fail-under=95
 
 check: $(VENV)/installed-dev  ## style, types, layers
 	$(BIN)/ruff check .
