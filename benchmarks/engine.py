@@ -49,10 +49,14 @@ def figures(quick: bool = False) -> dict[str, float]:
     lengths = rng.integers(*LENGTHS, REQUESTS, endpoint=True).tolist()
     expected = [_generated(language, prompt, length) for prompt, length in zip(prompts, lengths, strict=True)]
     ours, peers, wrong, wrong_peer = [], [], 0, 0
-    with Engine(language, slots=SLOTS, queue=REQUESTS, prefix_byte=0, threads=1) as engine:
+    with (
+        Engine(language, slots=SLOTS, queue=REQUESTS, prefix_byte=0, threads=1) as engine,
+        warnings.catch_warnings(action="ignore"),
+        _peer(language) as manager,
+    ):
         for turn in range(3 if quick else 6):
             answers, spent = _timed(lambda: _answered(engine, prompts, lengths))
-            others, spent_peer = _timed(lambda: _peer(language, prompts, lengths))
+            others, spent_peer = _timed(lambda: _answered_by_peer(manager, prompts, lengths))
             wrong, wrong_peer = wrong + _differing(answers, expected), wrong_peer + _differing(others, expected)
             if turn:  # the first warms up
                 ours.append(sum(lengths) / spent)
@@ -102,26 +106,26 @@ def _answered(engine: Engine, prompts: Sequence[list[int]], lengths: Sequence[in
     return _read([engine.submit(p, Sampling(temperature=0.0, max_tokens=n, ignore_eos=True)) for p, n in pairs])
 
 
-def _peer(language: hub.Language, prompts: Sequence[list[int]], lengths: Sequence[int]) -> list[list[int]]:
+def _peer(language: hub.Language) -> Any:
+    """transformers' manager of continuous batching, which a ``with`` starts: its start is not part of any figure."""
     model: Any = language.model
     how = GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=0, max_new_tokens=LENGTHS[1])
     bounded = ContinuousBatchingConfig(
         page_size=32, num_blocks=64, max_batch_tokens=256, max_requests_per_batch=SLOTS, allow_block_sharing=False
     )
+    return model.continuous_batching_context_manager(generation_config=how, continuous_batching_config=bounded)
+
+
+def _answered_by_peer(manager: Any, prompts: Sequence[list[int]], lengths: Sequence[int]) -> list[list[int]]:
+    pairs = zip(prompts, lengths, strict=True)
+    names = [manager.add_request(prompt, max_new_tokens=length) for prompt, length in pairs]
     found: dict[str, list[int]] = {}
-    with (
-        warnings.catch_warnings(action="ignore"),
-        model.continuous_batching_context_manager(generation_config=how, continuous_batching_config=bounded) as manager,
-    ):
-        names = [
-            manager.add_request(prompt, max_new_tokens=length) for prompt, length in zip(prompts, lengths, strict=True)
-        ]
-        while len(found) < len(names):
-            result = manager.get_result(timeout=1.0)
-            if result is not None and result.is_finished():
-                found[result.request_id] = list(result.generated_tokens)
-            elif result is None and not manager.is_running():
-                raise RuntimeError("transformers' continuous batching stopped")
+    while len(found) < len(names):
+        result = manager.get_result(timeout=1.0)
+        if result is not None and result.is_finished():
+            found[result.request_id] = list(result.generated_tokens)
+        elif result is None and not manager.is_running():
+            raise RuntimeError("transformers' continuous batching stopped")
     return [found[name] for name in names]
 
 

@@ -22,12 +22,14 @@ from jaxtyping import Float
 
 from gainnet.errors import InputError
 from gainnet.inference.adapters import Versions
+from gainnet.inference.bounds import Bounds
 from gainnet.inference.forward import forward
 from gainnet.inference.request import Answer, EngineStopped, QueueFull, Sampling, Waiter, wake
-from gainnet.inference.scheduler import Scheduler, resolve
+from gainnet.inference.scheduler import Scheduler
+from gainnet.inference.sessions import Sessions
 from gainnet.inference.stats import Stats
-from gainnet.inference.stops import Stops, Texts
-from gainnet.inference.work import Embedding, Generation, Judged, Session, Verified, Work
+from gainnet.inference.stops import Stops, Texts, ends
+from gainnet.inference.work import Embedding, Generation, Verified, Work, joined
 from gainnet.models import tokens
 from gainnet.models.hub import Language
 from gainnet.models.low_rank import LowRank
@@ -70,15 +72,9 @@ class Engine:
         Raises:
             InputError: a number is too small, or the model is of a kind that cannot be served.
         """
-        for name, value, least in (
-            ("slots", slots, 1),
-            ("queue", queue, 1),
-            ("sessions", sessions, 1),
-            ("prefill", prefill, 1),
-            ("prefix_byte", prefix_byte, 0),
-        ):
-            if value < least:
-                raise InputError(f"{name} {value}: must be at least {least}")
+        for name, value in {"slots": slots, "queue": queue, "sessions": sessions, "prefill": prefill}.items():
+            if value < 1:
+                raise InputError(f"{name} {value}: must be at least 1")
         self.language, self.slots = language, slots
         self._queue_max, self._threads = queue, threads
         with torch.inference_mode():
@@ -86,12 +82,10 @@ class Engine:
         self._scheduler = Scheduler(made, slots, sessions, prefill, prefix_byte)
         self._versions = Versions(made.sites, language.digest)
         self._texts = Texts(language.tokenizer)
-        self._vocabulary = int(language.model.config.vocab_size)
-        self._ends = _ends(language)
+        self._bounds = Bounds(int(language.model.config.vocab_size), language.context)
+        self._ends = ends(language)
         self._waiting: deque[Work] = deque()
-        self._sessions: dict[str, Session] = {}
-        self._closing: list[Session] = []
-        self._asked = 0
+        self._sessions = Sessions(self._bounds, queue, self._scheduler.judging)
         self._changed = threading.Condition(threading.Lock())
         self._stopping, self._draining = False, False
         self._failure: BaseException | None = None
@@ -145,7 +139,7 @@ class Engine:
             EngineStopped: it was closed, or it failed.
         """
         how = sampling or Sampling()
-        text = self._checked(prompt, 1)
+        text = self._bounds.prompt(prompt, 1)
         seed = secrets.randbits(63) if how.seed is None else how.seed
         with self._changed:
             self._accepting(1)
@@ -182,7 +176,7 @@ class Engine:
         plain = [
             [*start, *tokens.ids(self.language.tokenizer, text)] if isinstance(text, str) else text for text in texts
         ]
-        checked = [self._checked(text, 0) for text in plain]
+        checked = [self._bounds.prompt(text, 0) for text in plain]
         with self._changed:
             self._accepting(len(texts))
             works: list[Work] = []
@@ -192,25 +186,7 @@ class Engine:
                 works.append(Embedding(text, self._versions.pin(adapter), tenant, parts[-1]))
             self._waiting.extend(works)
             self._changed.notify_all()
-        return self._joined(parts, works)
-
-    def _joined(
-        self, parts: Sequence[Future[Float[np.ndarray, " width"]]], works: Sequence[Work]
-    ) -> Future[Float[np.ndarray, "text width"]]:
-        whole: Future[Float[np.ndarray, "text width"]] = Future()
-
-        def ready(_: Future[Float[np.ndarray, " width"]]) -> None:
-            if all(part.done() for part in parts) and not whole.done():
-                error = next((e for part in parts if (e := part.exception()) is not None), None)
-                if error is None:
-                    resolve(whole, np.stack([part.result() for part in parts]))
-                else:
-                    whole.set_exception(error)
-
-        for part in parts:
-            part.add_done_callback(ready)
-        whole.add_done_callback(lambda done: self._cancel(works) if done.cancelled() else None)
-        return whole
+        return joined(parts, lambda: self._cancel(works))
 
     # Sessions, whose drafts are judged
 
@@ -227,17 +203,11 @@ class Engine:
         Raises as `submit`, but takes no place in the queue.
         """
         how = sampling or GREEDY
-        text = self._checked(prompt, 1)
-        seed = secrets.randbits(63) if how.seed is None else how.seed
+        text = self._bounds.prompt(prompt, 1)
         with self._changed:
             self._accepting(0)
-            name = secrets.token_hex(16)
-            room = min(how.max_tokens, self.language.context - len(text))
-            ends = frozenset() if how.ignore_eos else self._ends
-            self._sessions[name] = Session(
-                text, self._versions.pin(adapter), tenant, name, replace(how, seed=seed), seed, len(text), room, ends
-            )
-        return name
+            last = frozenset() if how.ignore_eos else self._ends
+            return self._sessions.open(text, self._versions.pin(adapter), tenant, how, last)
 
     def verify(
         self, session: str, draft: Sequence[int], probability: Float[np.ndarray, "draft vocabulary"] | None = None
@@ -258,49 +228,27 @@ class Engine:
             QueueFull: as many drafts wait as may.
             EngineStopped: it was closed, or it failed.
         """
-        tokens_ = self._known(draft, "draft")
-        if probability is not None and not _distributions(probability, tokens_, self._vocabulary):
-            shape = (len(tokens_), self._vocabulary)
-            raise InputError(f"draft: its probabilities must be {shape}, not negative, and positive for what was drawn")
+        checked = self._bounds.draft(draft, probability)
         with self._changed:
-            found = self._session(session)
             self._accepting(0)
-            if found.finish is not None:
-                raise InputError(f"session {session}: has ended ({found.finish})")
-            if found.judged is not None:
-                raise InputError(f"session {session}: a draft of it is being judged")
-            if len(found.token) + len(tokens_) > self.language.context:
-                raise InputError(
-                    f"draft: {len(tokens_)} tokens after {len(found.token)}: the context is {self.language.context}"
-                )
-            if len(self._scheduler.judging) >= self._queue_max:
+            try:
+                found = self._sessions.judge(session, checked, probability)
+            except QueueFull:
                 self._scheduler.counters.refused += 1
-                raise QueueFull(f"{self._queue_max} drafts wait already")
-            self._asked += 1
-            found.used = self._asked
-            future: Future[Verified] = Future()
-            found.judged = Judged(tokens_, probability, future)
-            self._scheduler.judging.append(found)
+                raise
             self._changed.notify_all()
-        return future
+        return found
 
     def text_of(self, session: str) -> tuple[int, ...]:
         """The tokens of a session's text so far, its prompt too. InputError where there is no such session."""
         with self._changed:
-            return tuple(self._session(session).token)
+            return tuple(self._sessions.text(session))
 
     def close_session(self, session: str) -> None:
         """End a session; a draft that is being judged is given up. InputError where there is no such session."""
         with self._changed:
-            self._closing.append(self._session(session))
-            del self._sessions[session]
+            self._sessions.close(session)
             self._changed.notify_all()
-
-    def _session(self, name: str) -> Session:
-        found = self._sessions.get(name)
-        if found is None:
-            raise InputError(f"session {name}: there is none")
-        return found
 
     # Adapters
 
@@ -318,6 +266,7 @@ class Engine:
         made = self._versions.prepare(name, adapter)
         with self._changed:
             self._versions.add(made, replace)
+            self._changed.notify_all()
         return made.digest
 
     def unload_adapter(self, name: str) -> None:
@@ -347,23 +296,6 @@ class Engine:
                 prefix_byte=prefixes.byte,
                 counters=replace(scheduler.counters),
             )
-
-    # Checks, before any work
-
-    def _checked(self, prompt: Sequence[int], after: int) -> list[int]:
-        found = self._known(prompt, "prompt")
-        if not found:
-            raise InputError("prompt: is empty")
-        if len(found) + after > self.language.context:
-            raise InputError(f"prompt: {len(found)} tokens: must be at most {self.language.context - after}")
-        return found
-
-    def _known(self, given: Sequence[int], what: str) -> list[int]:
-        found = [int(token) for token in given]
-        odd = next((token for token in found if not 0 <= token < self._vocabulary), None)
-        if odd is not None:
-            raise InputError(f"{what}: token {odd}: must be from 0 to {self._vocabulary - 1}")
-        return found
 
     def _accepting(self, count: int) -> None:
         if self._failure is not None:
@@ -402,13 +334,13 @@ class Engine:
                 torch.set_num_threads(self._threads)
             with torch.inference_mode():
                 while self._prepare():
-                    ended, woken = self._scheduler.step()
+                    ended, told = self._scheduler.step()
                     if ended:
                         with self._changed:
                             for work in ended:
                                 self._scheduler.release(work)
                                 self._versions.unpin(work.adapter)
-                    wake(woken)
+                    wake([tell() for tell in told])
         except BaseException as error:  # noqa: BLE001  whoever reads must learn of it
             self._failure = error
             self._end(EngineStopped(f"the engine failed: {error}"))
@@ -425,10 +357,9 @@ class Engine:
                 if busy or self._stopping or woken:
                     break
                 self._changed.wait()
-            if self._stopping and not (self._draining and busy):
-                return False
+            more = busy if self._draining else not self._stopping
         wake(woken)
-        return True
+        return more
 
     def _tidy(self) -> list[Waiter | None]:
         """Free what was given up, and forget what nothing holds."""
@@ -436,14 +367,14 @@ class Engine:
         for work in [work for work in scheduler.running if work.cancelled]:
             scheduler.release(work)
             woken.append(self._give_up(work))
-        for session in self._closing:
+        for session in self._sessions.closing:
             if session.judged is not None:
                 scheduler.judging.remove(session)
                 session.judged.future.cancel()
                 session.judged = None
             scheduler.unseat(session)
             self._versions.unpin(session.adapter)
-        self._closing.clear()
+        self._sessions.closing.clear()
         for digest in self._versions.dropped:
             scheduler.prefixes.forget(digest)
             scheduler.stacks.forget(digest)
@@ -464,17 +395,3 @@ class Engine:
         for future in futures:
             if not future.done():
                 future.set_exception(error)
-
-
-def _ends(language: Language) -> frozenset[int]:
-    """Tokens that end a text: the tokenizer's, and those that the model names."""
-    config = language.model.generation_config
-    named = getattr(config, "eos_token_id", None) or ()
-    several = [named] if isinstance(named, int) else list(named)
-    return frozenset([tokens.end(language.tokenizer), *map(int, several)])
-
-
-def _distributions(probability: Float[np.ndarray, "draft vocabulary"], draft: Sequence[int], size: int) -> bool:
-    if probability.shape != (len(draft), size) or not np.isfinite(probability).all() or (probability < 0.0).any():
-        return False
-    return bool((probability[np.arange(len(draft)), draft] > 0.0).all())

@@ -84,6 +84,8 @@ class Prefixes:
         self._touch(found)
         while self.byte > self._byte_max:
             self._drop(next(iter(self._used)))
+        if len(self._roots) > len(self._used):  # of tenants of whom nothing is kept any more
+            self._roots = {owner: root for owner, root in self._roots.items() if root.children}
 
     def forget(self, digest: str) -> None:
         """Drop all that was computed with an adapter version."""
@@ -109,8 +111,10 @@ class Prefixes:
 
     def _drop(self, node: _Node) -> None:
         """Drop a block and whatever follows it."""
-        for child in list(node.children.values()):
-            self._drop(child)
-        self._used.pop(node, None)
         if node.parent is not None:
             node.parent.children.pop(node.token, None)
+        left = [node]
+        while left:
+            one = left.pop()
+            left.extend(one.children.values())
+            self._used.pop(one, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections import deque
@@ -84,7 +85,7 @@ class Piece:
     finish: Finish | None = None
 
 
-Waiter = tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]"]
+Waiter = tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]
 
 
 class Answer:
@@ -169,7 +170,7 @@ def wake(waiters: Iterable[Waiter | None]) -> None:
         if waiter is not None:
             loops.setdefault(waiter[0], []).append(waiter[1])
     for loop, futures in loops.items():
-        if not loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody reads any more
             loop.call_soon_threadsafe(_resume, futures)
 
 

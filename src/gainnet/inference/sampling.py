@@ -81,9 +81,14 @@ def cut(logits: Float[Tensor, "row vocabulary"], samplings: Sequence[Sampling]) 
     falling = falling.masked_fill(torch.arange(size) >= kept, -torch.inf)
     before = torch.softmax(falling, -1).cumsum(-1).roll(1, -1)
     before[:, 0] = 0.0
-    nucleus = (before < torch.tensor([[s.top_p] for s in samplings], dtype=torch.float64)).sum(-1, keepdim=True)
+    nucleus = (before < torch.tensor([[_nucleus(s)] for s in samplings], dtype=torch.float64)).sum(-1, keepdim=True)
     last = falling.gather(-1, torch.minimum(nucleus, kept) - 1)
     return scaled.masked_fill_(scaled < last, -torch.inf)
+
+
+def _nucleus(sampling: Sampling) -> float:
+    """All tokens, however their probabilities are rounded, where none is to be left out."""
+    return sampling.top_p if sampling.top_p < 1.0 else 2.0
 
 
 def _race(draw: Draw, vocabulary: int) -> Float[np.ndarray, " vocabulary"]:

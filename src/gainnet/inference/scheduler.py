@@ -7,9 +7,8 @@ takes its row. Sessions have rows of their own after those. Only the engine's th
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, InvalidStateError
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,7 +20,10 @@ from gainnet.inference.prefix import Prefixes
 from gainnet.inference.request import Waiter
 from gainnet.inference.sampling import choose, judge
 from gainnet.inference.stats import Counters
-from gainnet.inference.work import Embedding, Generation, Session, Work, settle
+from gainnet.inference.work import Embedding, Generation, Session, Work, resolve, settle
+
+Tell = Callable[[], Waiter | None]
+"""Hands out a result; whoever is to be woken up by that is returned."""
 
 
 class Scheduler:
@@ -78,8 +80,8 @@ class Scheduler:
             self._free.append(session.row)
             session.row, session.done = -1, 0
 
-    def step(self) -> tuple[list[Work], list[Waiter | None]]:
-        """One forward pass. Texts that ended by it (not yet released), and whoever is to be woken up."""
+    def step(self) -> tuple[list[Work], list[Tell]]:
+        """One forward pass. Texts that ended by it, to be released, and then what is to be told to whoever asked."""
         begun = time.monotonic()
         segments, works = self._plan()
         if not segments:
@@ -121,8 +123,8 @@ class Scheduler:
             size = min(left, len(pending))
             if size < len(pending):
                 size = min(size, len(pending) - last)
-            if size <= 0 and segments:
-                continue
+            if size <= 0 and left < self._prefill:
+                continue  # what is first in line goes whole, were it longer than a step may be
             size = size if size > 0 else len(pending)
             whole = size == len(pending)
             add(work, pending[:size], size if isinstance(work, Embedding) else last if whole else 0)
@@ -145,11 +147,10 @@ class Scheduler:
             found.append(session)
         return found
 
-    def _distribute(
-        self, parts: Sequence[tuple[Segment, Work]], hidden: Tensor
-    ) -> tuple[list[Work], list[Waiter | None]]:
+    def _distribute(self, parts: Sequence[tuple[Segment, Work]], hidden: Tensor) -> tuple[list[Work], list[Tell]]:
         """Hand out what a pass gave: hidden states to embeddings, and logits to all others."""
         ended: list[Work] = []
+        told: list[Tell] = []
         asked: list[tuple[Work, int]] = []
         states: list[Tensor] = []
         first = 0
@@ -159,32 +160,30 @@ class Scheduler:
             if isinstance(work, Embedding):
                 work.take(state)
                 if work.done == len(work.token):
-                    resolve(work.future, work.vector())
+                    told.append(partial(resolve, work.future, work.vector()))
                     self.counters.embedded += 1
                     ended.append(work)
             elif segment.want:
                 asked.append((work, segment.want))
                 states.append(state)
-        if not asked:
-            return ended, []
-        wanted = hidden if len(asked) == len(parts) else torch.cat(states)
-        return self._continue(asked, self._forward.logits(wanted), ended)
+        if asked:
+            wanted = hidden if len(asked) == len(parts) else torch.cat(states)
+            self._continue(asked, self._forward.logits(wanted), ended, told)
+        return ended, told
 
-    def _continue(
-        self, asked: Iterable[tuple[Work, int]], logits: Tensor, ended: list[Work]
-    ) -> tuple[list[Work], list[Waiter | None]]:
+    def _continue(self, asked: Iterable[tuple[Work, int]], logits: Tensor, ended: list[Work], told: list[Tell]) -> None:
+        """A token for each text, and judgement of each draft."""
         first, drawn, places = 0, [], []
         for work, want in asked:
             if isinstance(work, Generation):
                 drawn.append(work)
                 places.append(first)
             elif isinstance(work, Session):
-                self._judge(work, logits[first : first + want])
+                told.append(self._judge(work, logits[first : first + want]))
             first += want
         if not drawn:
-            return ended, []
+            return
         chosen = choose(logits if len(drawn) == first else logits[places], [work.draw for work in drawn])
-        woken: list[Waiter | None] = []
         now = time.monotonic()
         for work, one in zip(drawn, chosen, strict=True):
             self._time(work, now)
@@ -192,8 +191,7 @@ class Scheduler:
             if piece.finish is not None:
                 self.counters.finished += 1
                 ended.append(work)
-            woken.append(work.answer.put(piece))
-        return ended, woken
+            told.append(partial(work.answer.put, piece))
 
     def _time(self, work: Generation, now: float) -> None:
         self.counters.generated_tokens += 1
@@ -207,7 +205,7 @@ class Scheduler:
             self.prefixes.keep(work.owner, work.token[: work.done], work.row)
         work.last = now
 
-    def _judge(self, session: Session, logits: Tensor) -> None:
+    def _judge(self, session: Session, logits: Tensor) -> Tell:
         judged = session.judged
         assert judged is not None
         accepted, chosen = judge(logits, judged.draft, session.draw, judged.probability)
@@ -219,13 +217,4 @@ class Scheduler:
         self.counters.generated_tokens += len(session.token) - before
         session.judged = None
         self.judging.remove(session)
-        resolve(judged.future, found)
-
-
-def resolve(future: Future[Any], result: Any) -> None:
-    """Set a result, unless whoever asked has given up."""
-    try:
-        future.set_result(result)
-    except InvalidStateError:
-        if not future.cancelled():
-            raise
+        return partial(resolve, judged.future, found)

@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import codecs
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import decoders
+
+from gainnet.models import tokens
+from gainnet.models.hub import Language
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
-class Decoder(Protocol):
+def ends(language: Language) -> frozenset[int]:
+    """Tokens that end a text: the tokenizer's, and those that the model names."""
+    config = language.model.generation_config
+    named = getattr(config, "eos_token_id", None) or ()
+    several = [named] if isinstance(named, int) else list(named)
+    return frozenset([tokens.end(language.tokenizer), *map(int, several)])
+
+
+class Decoder(ABC):
     """Makes text of tokens that come one by one; what it gave so far, with `rest`, is the text of all of them."""
 
+    @abstractmethod
     def add(self, token: int) -> str:
         """The whole characters that this token completes."""
-        ...
 
+    @abstractmethod
     def rest(self) -> str:
         """What is left over at the end: broken characters as U+FFFD."""
-        ...
 
 
 class Texts:
@@ -30,13 +42,12 @@ class Texts:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self._tokenizer = tokenizer
-        self._special = frozenset(int(token) for token in tokenizer.all_special_ids)
         self._bytes: dict[int, bytes] = {}
         plain: Any = tokenizer.backend_tokenizer
         self._bytewise = isinstance(plain.decoder, decoders.ByteLevel)
-        self._added: dict[int, str] = {
-            number: str(token.content) for number, token in plain.get_added_tokens_decoder().items()
-        }
+        known = plain.get_added_tokens_decoder()
+        self._special = frozenset(number for number, token in known.items() if token.special)
+        self._added: dict[int, str] = {number: str(token.content) for number, token in known.items()}
 
     def decoder(self) -> Decoder:
         """A new one."""
@@ -64,7 +75,7 @@ class Texts:
         return str(plain.decode(list(token), skip_special_tokens=True))
 
 
-class _Bytes:
+class _Bytes(Decoder):
     """Of a byte-level tokenizer: bytes go through a decoder of UTF-8 that waits for whole characters."""
 
     def __init__(self, texts: Texts) -> None:
@@ -78,7 +89,7 @@ class _Bytes:
         return self._decoder.decode(b"", final=True)
 
 
-class _Window:
+class _Window(Decoder):
     """Of any other: what the last tokens read as with this one, less what they read as without it."""
 
     def __init__(self, texts: Texts) -> None:

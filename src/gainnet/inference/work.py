@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from abc import ABC
-from collections.abc import Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -109,6 +110,34 @@ class Embedding(Work):
         return np.asarray(mean.float().numpy())
 
 
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What became of a draft.
+
+    Attributes:
+        accepted: how many of its tokens stay.
+        token: what follows them; None where the text ended before, with the last token that stays.
+        logprob: of the token that follows, where asked for.
+        top: the likeliest tokens there, where asked for.
+        finish: why the text ended, or None.
+    """
+
+    accepted: int
+    token: int | None
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+    finish: Finish | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Judged:
+    """A draft of a session."""
+
+    draft: Sequence[int]
+    probability: Float[np.ndarray, "draft vocabulary"] | None
+    future: Future[Verified]
+
+
 @dataclass(slots=True, eq=False)
 class Session(Work):
     """A text that someone else continues by drafts, which are judged here.
@@ -139,34 +168,6 @@ class Session(Work):
         return Draw(self.sampling, self.seed, len(self.token))
 
 
-@dataclass(frozen=True, slots=True)
-class Verified:
-    """What became of a draft.
-
-    Attributes:
-        accepted: how many of its tokens stay.
-        token: what follows them; None where the text ended before, with the last token that stays.
-        logprob: of the token that follows, where asked for.
-        top: the likeliest tokens there, where asked for.
-        finish: why the text ended, or None.
-    """
-
-    accepted: int
-    token: int | None
-    logprob: float | None = None
-    top: tuple[tuple[int, float], ...] = ()
-    finish: Finish | None = None
-
-
-@dataclass(slots=True, eq=False)
-class Judged:
-    """A draft of a session."""
-
-    draft: Sequence[int]
-    probability: Float[np.ndarray, "draft vocabulary"] | None
-    future: Future[Verified]
-
-
 def settle(session: Session, draft: Sequence[int], accepted: int, chosen: Chosen) -> Verified:
     """Take over what stays of a draft and what follows it, up to where the text ends; the rest is rolled back."""
     kept: list[int] = [*draft[:accepted], chosen.token]
@@ -181,3 +182,33 @@ def settle(session: Session, draft: Sequence[int], accepted: int, chosen: Chosen
     if len(kept) > accepted:
         return Verified(accepted, chosen.token, chosen.logprob, chosen.top, session.finish)
     return Verified(len(kept), None, finish=session.finish)
+
+
+def resolve(future: Future[Any], result: Any) -> None:
+    """Set a result, unless whoever asked has given up."""
+    try:
+        future.set_result(result)
+    except InvalidStateError:
+        if not future.cancelled():
+            raise
+
+
+def joined(
+    parts: Sequence[Future[Float[np.ndarray, " width"]]], give_up: Callable[[], None]
+) -> Future[Float[np.ndarray, "text width"]]:
+    """One future of several: ready when all are, or when one failed; giving it up gives up what is left."""
+    whole: Future[Float[np.ndarray, "text width"]] = Future()
+
+    def ready(_: Future[Float[np.ndarray, " width"]]) -> None:
+        if whole.done() or not all(part.done() for part in parts) or any(part.cancelled() for part in parts):
+            return
+        error = next((found for part in parts if (found := part.exception()) is not None), None)
+        if error is None:
+            resolve(whole, np.stack([part.result() for part in parts]))
+        else:
+            whole.set_exception(error)
+
+    for part in parts:
+        part.add_done_callback(ready)
+    whole.add_done_callback(lambda done: give_up() if done.cancelled() else None)
+    return whole
