@@ -82,8 +82,6 @@ WRONG: list[tuple[str, Any, int, str]] = [
     ("chat/completions", CHAT | {"n": True}, 400, "invalid_value"),
     ("chat/completions", CHAT | {"temperature": 3}, 400, "invalid_value"),
     ("chat/completions", CHAT | {"stop": 3}, 400, "invalid_value"),
-    ("chat/completions", CHAT | {"top_logprobs": 3}, 400, "invalid_value"),
-    ("chat/completions", CHAT | {"stream_options": {}}, 400, "invalid_value"),
     (
         "chat/completions",
         CHAT | {"messages": [{"role": "user", "content": "x" * 4_100}]},
@@ -165,7 +163,7 @@ async def test_what_is_sent_on(place: Place) -> None:
     _, sent, asked = place.nodes[0].asked[0]
     assert asked == CHAT | {"something": 10**30}
     assert "authorization" not in sent
-    assert 0.0 < float(sent["x-gainnet-deadline-ms"]) < 5_000.0
+    assert 0.0 < float(sent["x-gainnet-deadline-ms"]) <= 5_000.0
     assert (sent["x-gainnet-quality-min"], sent["x-gainnet-end"]) == ("0.5", "3")
     assert sent["x-gainnet-session"] not in ("s", "")
     assert sent["traceparent"].startswith(f"00-{'ab' * 16}-")

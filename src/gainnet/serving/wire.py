@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from gainnet.serving.router import Kind, Refused
 from gainnet.serving.settings import Limits, ModelSetting
@@ -22,8 +22,17 @@ ModelId = Annotated[str, Field(min_length=1, max_length=256)]
 Stop = str | Annotated[list[str], Field(max_length=16)] | None
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 Penalty = Annotated[float, Field(ge=-2.0, le=2.0)]
-Natural = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+
+
+def _whole(value: object) -> object:
+    """JSON has one kind of number: 4.0 is a whole one."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = BeforeValidator(_whole)
+Natural = Annotated[int, Field(ge=1), Whole]
+Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1), Whole]
+Logprobs = Annotated[int, Field(ge=0, le=20), Whole]
 BYTE_PER_TOKEN = 4
 _SIZE = r"^([1-9][0-9]{0,4}x[1-9][0-9]{0,4}|auto)$"
 TOKENS_OF_IMAGE = 256
@@ -103,7 +112,7 @@ class ChatRequest(Generation):
     messages: Annotated[list[Message], Field(min_length=1)]
     max_completion_tokens: Natural | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    top_logprobs: Logprobs | None = None
 
 
 class CompletionRequest(Generation):
@@ -112,7 +121,7 @@ class CompletionRequest(Generation):
     prompt: Text | Tokens | Texts | Many
     best_of: Natural | None = None
     echo: bool | None = None
-    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    logprobs: Logprobs | None = None
     suffix: str | None = None
 
 
@@ -226,8 +235,6 @@ def check(request: Request, kind: str, prompt_token: int, limits: Limits, known:
         case ChatRequest():
             _most("max_completion_tokens", request.max_completion_tokens, limits.output_token)
             _generation(request, prompt_token, limits, known)
-            if request.top_logprobs is not None and not request.logprobs:
-                raise Refused(400, "top_logprobs: needs logprobs", code="invalid_value", param="top_logprobs")
         case CompletionRequest():
             _most("best_of", request.best_of, limits.choices)
             _inputs("prompt", request.prompt, limits)
@@ -246,8 +253,6 @@ def check(request: Request, kind: str, prompt_token: int, limits: Limits, known:
 def _generation(request: Generation, prompt_token: int, limits: Limits, known: ModelSetting | None) -> None:
     _most("max_tokens", request.max_tokens, limits.output_token)
     _most("n", request.n, limits.choices)
-    if request.stream_options is not None and not request.stream:
-        raise Refused(400, "stream_options: only with stream: true", code="invalid_value", param="stream_options")
     if known is not None and known.context_token is not None:
         asked = getattr(request, "max_completion_tokens", None) or request.max_tokens or 0
         if prompt_token + asked > known.context_token:
