@@ -1,0 +1,367 @@
+"""A node: an OpenAI-compatible server around the embedded engine. `Node` is its parts, `serve` the process."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from pydantic_core import to_json
+
+from gainnet import __version__
+from gainnet.errors import InputError
+from gainnet.inference.engine import Engine
+from gainnet.inference.request import EngineStopped, QueueFull
+from gainnet.models.hub import Language
+from gainnet.serving import call, node_answer, node_metrics, node_model
+from gainnet.serving.answers import ModelCard, ModelList, error_body
+from gainnet.serving.gateway import _tls
+from gainnet.serving.metrics import Metrics
+from gainnet.serving.node_metrics import Rates
+from gainnet.serving.node_settings import NodeSettings
+from gainnet.serving.node_verify import Sessions
+from gainnet.serving.node_wire import AdapterRequest, parsed
+from gainnet.serving.router import Refused
+
+logger = logging.getLogger(__name__)
+JSON = "application/json"
+SWEEP_S = 5.0
+_OPEN = ("/health", "/ready")
+Handler = Callable[["Asked"], Awaitable[web.StreamResponse]]
+
+
+@dataclass(slots=True)
+class Asked:
+    """A request that was let in.
+
+    Attributes:
+        request: of aiohttp.
+        raw: its body.
+        name: of the request, for its answer's id.
+        began: on the loop's clock.
+        deadline: on the loop's clock, None without.
+        headers: of the answer.
+    """
+
+    request: web.Request
+    raw: bytes
+    name: str
+    began: float
+    deadline: float | None
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class Node:
+    """Everything that one node consists of; `start` it inside a loop, `close` it there.
+
+    Attributes:
+        settings: of the node.
+        engine: that answers.
+        prompts: requests as tokens.
+        in_flight: requests under way.
+    """
+
+    def __init__(self, settings: NodeSettings, language: Language | None = None) -> None:
+        """Make the model (or take the one given) and its engine.
+
+        Errors: InputError where a model or an adapter cannot be loaded.
+        """
+        self.settings = settings
+        found = language or node_model.made(settings.model, settings.seed)
+        self.engine = Engine(
+            found, slots=settings.slots, queue=settings.queue, sessions=settings.sessions, prefill=settings.prefill,
+            prefix_byte=settings.prefix_byte, threads=settings.threads,
+        )  # fmt: skip
+        for name, path in settings.load.items():
+            self.engine.load_adapter(name, self._folder(path))
+        self.prompts = node_model.Prompts(found)
+        self.in_flight = 0
+        self._metrics = Metrics()
+        self._sessions = Sessions(self)
+        self._since = int(time.time())
+        self._draining = False
+        self._runner: web.AppRunner | None = None
+        self._rates: Rates | None = None
+        self._sweeping: asyncio.Task[None] | None = None
+        self._posts: dict[str, Handler] = {
+            "/v1/chat/completions": lambda asked: node_answer.chat(self, asked),
+            "/v1/completions": lambda asked: node_answer.completion(self, asked),
+            "/v1/embeddings": lambda asked: node_answer.embedding(self, asked),
+            "/verify": self._verify,
+            "/v1/load_lora_adapter": self._load,
+            "/v1/unload_lora_adapter": self._unload,
+        }
+        self._gets: dict[str, Callable[[], web.Response]] = {
+            "/health": web.Response,
+            "/ready": self._ready,
+            "/v1/models": self._models,
+            "/metrics": self._metrics_page,
+            "/node/state": lambda: _json(self.state()),
+            "/version": lambda: _json({"version": __version__}),
+        }
+
+    async def start(self) -> None:
+        """Start the engine, rehearse, and open the listener. InputError where its address cannot be used."""
+        self.engine.start()
+        try:
+            self._rates = await asyncio.to_thread(Rates, self.engine)
+            await self._listen()
+        except BaseException:
+            await self.close()
+            raise
+        self._sweeping = asyncio.create_task(self._sweep())
+        logger.info("listening", extra={"node": self.settings.name, "address": self.url})
+
+    async def _listen(self) -> None:
+        settings, listen = self.settings, self.settings.listen
+        app = web.Application(client_max_size=settings.limits.body_byte)
+        app.router.add_route("*", "/{path:.*}", self._answer)
+        self._runner = web.AppRunner(
+            app, handler_cancellation=True, access_log=None, keepalive_timeout=settings.timeouts.idle_s,
+            lingering_time=1.0, shutdown_timeout=0.5,
+        )  # fmt: skip
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, listen.host, listen.port, ssl_context=_tls("listen", listen), backlog=1_024)
+        try:
+            await site.start()
+        except OSError as error:
+            raise InputError(f"listen: cannot listen on {listen.host}:{listen.port}: {error.strerror}") from None
+
+    @property
+    def url(self) -> str:
+        """Where requests come in, without `/v1`."""
+        assert self._runner is not None
+        host, port = self._runner.addresses[0][:2]
+        scheme = "http" if self.settings.listen.tls is None else "https"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+    async def drain(self) -> None:
+        """Fail readiness, wait until balancers have seen it, close the door, and finish what is under way."""
+        self._draining = True
+        logger.info("draining", extra={"node": self.settings.name, "in_flight": self.in_flight})
+        await asyncio.sleep(self.settings.timeouts.notice_s)
+        if self._runner is not None:
+            for site in list(self._runner.sites):
+                await site.stop()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self.settings.timeouts.drain_s
+        while self.in_flight and loop.time() < until:
+            await asyncio.sleep(0.01)
+
+    async def close(self) -> None:
+        """Close the listener, its connections and the engine at once; `drain` first where requests are to be finished."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            await asyncio.gather(self._sweeping, return_exceptions=True)
+        if self._runner is not None:
+            await self._runner.cleanup()
+        await asyncio.to_thread(self.engine.close)
+
+    async def serve(self, stop: asyncio.Event | None = None) -> None:
+        """Start, serve until ``stop`` or, without it, until SIGTERM or SIGINT; drain, leave."""
+        if stop is None:
+            stop = asyncio.Event()
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, stop.set)
+        await self.start()
+        try:
+            await stop.wait()
+            await self.drain()
+        finally:
+            await self.close()
+            logger.info("left", extra={"node": self.settings.name})
+
+    # What requests use.
+
+    def adapter(self, model: str) -> str | None:
+        """The adapter that a model id means, None for the model itself. Refused: 404 where it means nothing here."""
+        if model in self.settings.ids:
+            return None
+        if model in self.engine.stats().resident:
+            return model
+        raise Refused(404, f"the model {model!r} does not exist", code="model_not_found", param="model")
+
+    def counted(self, model: str, prompt: int, output: int) -> None:
+        """Count tokens of a request."""
+        labels = (("model_name", model),)
+        self._metrics.add("vllm:prompt_tokens_total", labels, float(prompt))
+        self._metrics.add("vllm:generation_tokens_total", labels, float(output))
+
+    def observe(self, name: str, seconds: float) -> None:
+        """Put a time into a histogram."""
+        self._metrics.histogram(name).observe(seconds)
+
+    def refusal(self, error: Exception) -> Refused:
+        """What a client reads of an error."""
+        retry_s = self.settings.timeouts.retry_s
+        match error:
+            case Refused():
+                return error
+            case QueueFull():
+                return Refused(429, str(error), retry_s, code="overloaded")
+            case EngineStopped():
+                return Refused(503, str(error), code="stopped")
+            case InputError():
+                return Refused(400, str(error), code="invalid_value")
+            case TimeoutError():
+                return Refused(504, "the deadline passed", code="deadline_exceeded")
+            case web.HTTPRequestEntityTooLarge():
+                return Refused(
+                    413, f"the body is longer than {self.settings.limits.body_byte} byte", code="body_too_large"
+                )
+        logger.error("a request failed", exc_info=error)
+        return Refused(500, "the node failed", code="internal_error")
+
+    def state(self) -> dict[str, Any]:
+        """What routers want to know: GET /node/state."""
+        stats, rates = self.engine.stats(), self._rates
+        if rates is not None:
+            rates.update(stats)
+        names = [*self.settings.ids, *stats.resident]
+        return {
+            "tier": self.settings.tier,
+            "models": names,
+            "resident": names,
+            "running": stats.running,
+            "waiting": stats.waiting,
+            "slots": stats.slots,
+            "prompt_token_per_s": 0.0 if rates is None else rates.prompt_token_per_s,
+            "decode_token_per_s": 0.0 if rates is None else rates.decode_token_per_s,
+            "kv_use": stats.kv_use,
+        }
+
+    # Requests.
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        began = asyncio.get_running_loop().time()
+        name = call.request_id(request.headers)
+        try:
+            return await self._answered(request, name, began)
+        except Exception as error:  # noqa: BLE001  every error is told in the API's form
+            return _refused(self.refusal(error), name)
+
+    async def _answered(self, request: web.Request, name: str, began: float) -> web.StreamResponse:
+        path, method = request.path, request.method
+        get, post = self._gets.get(path), self._posts.get(path)
+        if get is None and post is None:
+            raise Refused(404, "there is nothing at this path", code="not_found")
+        if path not in _OPEN:
+            self._may(request)
+        if get is not None:
+            if method not in ("GET", "HEAD"):
+                raise Refused(405, f"{method} is not allowed here", code="method_not_allowed")
+            return get()
+        assert post is not None
+        if method != "POST":
+            raise Refused(405, f"{method} is not allowed here", code="method_not_allowed")
+        if self._draining:
+            raise Refused(503, "the node is leaving", code="draining")
+        given = call.given(request.headers, name, began)
+        raw = await self._body(request)
+        if given.deadline is not None and asyncio.get_running_loop().time() >= given.deadline:
+            raise Refused(408, "the deadline passed while the request came", code="deadline_exceeded")
+        headers = {"x-request-id": name}
+        self.in_flight += 1
+        try:
+            return await post(Asked(request, raw, name, began, given.deadline, headers))
+        finally:
+            self.in_flight -= 1
+            self.observe("vllm:e2e_request_latency_seconds", asyncio.get_running_loop().time() - began)
+
+    async def _body(self, request: web.Request) -> bytes:
+        if request.content_type != JSON:
+            raise Refused(415, f"the body must be {JSON}", code="unsupported_media_type")
+        try:
+            async with asyncio.timeout(self.settings.timeouts.body_s):
+                return await request.read()
+        except TimeoutError:
+            raise Refused(408, "the body came too slowly", code="body_timeout") from None
+
+    def _may(self, request: web.Request) -> None:
+        token = self.settings.token
+        if token is not None:
+            shown = request.headers.get("authorization", "").encode("utf-8", "surrogateescape")
+            if not hmac.compare_digest(shown, f"Bearer {token.get_secret_value()}".encode()):
+                raise Refused(401, "the node's token is needed: Authorization: Bearer TOKEN", code="invalid_api_key")
+
+    def _ready(self) -> web.Response:
+        if self._draining:
+            raise Refused(503, "draining", code="not_ready")
+        return web.Response()
+
+    def _models(self) -> web.Response:
+        first, *others = self.settings.ids
+        cards = [ModelCard(id=first, created=self._since, root=first)]
+        cards += [ModelCard(id=name, created=self._since, root=first) for name in others]
+        cards += [
+            ModelCard(id=name, created=self._since, root=name, parent=first) for name in self.engine.stats().resident
+        ]
+        return _json(ModelList(data=cards).model_dump())
+
+    def _metrics_page(self) -> web.Response:
+        text = node_metrics.text(self._metrics, self.engine.stats(), self.settings.ids[0])
+        return web.Response(text=text, headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    async def _verify(self, asked: Asked) -> web.Response:
+        return _json(await self._sessions.answer(asked), asked.headers)
+
+    async def _load(self, asked: Asked) -> web.Response:
+        request = parsed(AdapterRequest, asked.raw)
+        name = request.lora_name
+        if request.lora_path is None:
+            raise Refused(400, "lora_path: Field required", code="missing_field", param="lora_path")
+        if name in self.settings.ids or name in self.engine.stats().resident:
+            raise Refused(400, f"{name!r} is loaded already", code="duplicate", param="lora_name")
+        folder = await asyncio.to_thread(self._folder, request.lora_path)
+        digest = await asyncio.to_thread(self.engine.load_adapter, name, folder)
+        logger.info("adapter loaded", extra={"adapter": name, "digest": digest})
+        return _json({"loaded": name, "digest": digest}, asked.headers)
+
+    async def _unload(self, asked: Asked) -> web.Response:
+        name = parsed(AdapterRequest, asked.raw).lora_name
+        if name not in self.engine.stats().resident:
+            raise Refused(404, f"there is no adapter {name!r}", code="not_found", param="lora_name")
+        self.engine.unload_adapter(name)
+        logger.info("adapter unloaded", extra={"adapter": name})
+        return _json({"unloaded": name}, asked.headers)
+
+    def _folder(self, path: str) -> Path:
+        """An adapter's folder. Refused where it is none, or not where adapters may come from."""
+        setting = self.settings.adapters
+        if setting is None:
+            raise Refused(403, "adapters.root is not set: no adapters are loaded", code="forbidden")
+        folder = (setting.root / path).resolve()
+        weights = folder / "adapter_model.safetensors"
+        if not folder.is_relative_to(setting.root) or not weights.resolve().is_relative_to(setting.root):
+            raise Refused(400, "lora_path: is not below adapters.root", code="forbidden", param="lora_path")
+        if not weights.is_file():
+            raise Refused(404, "lora_path: has no adapter_model.safetensors", code="not_found", param="lora_path")
+        return folder
+
+    async def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(min(SWEEP_S, self.settings.timeouts.session_s / 2.0))
+            self._sessions.sweep(loop.time())
+
+
+def _json(tree: object, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(body=to_json(tree), content_type=JSON, headers=headers)
+
+
+def _refused(refused: Refused, name: str) -> web.Response:
+    headers = {"x-request-id": name}
+    if refused.retry_after_s is not None:
+        headers["retry-after"] = str(max(1, round(refused.retry_after_s + 0.499)))
+        headers["retry-after-ms"] = str(max(1, round(refused.retry_after_s * 1_000.0)))
+    if refused.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return web.Response(body=error_body(refused), status=refused.status, content_type=JSON, headers=headers)

@@ -1,0 +1,92 @@
+"""What a node says of itself: rates, /node/state, and metrics with vLLM's names."""
+
+from __future__ import annotations
+
+import time
+
+from gainnet.inference.engine import Engine
+from gainnet.inference.request import Sampling
+from gainnet.inference.stats import Stats
+from gainnet.serving.metrics import Metrics
+
+REHEARSED_PROMPT, REHEARSED_TOKENS = 64, 8
+GAIN = 0.3
+BUSY_LEAST_S = 0.05
+_DRAFTS = {
+    "vllm:spec_decode_num_drafts": "drafts",
+    "vllm:spec_decode_num_draft_tokens": "drafted_tokens",
+    "vllm:spec_decode_num_accepted_tokens": "accepted_tokens",
+}
+
+
+class Rates:
+    """How fast an engine is, from a rehearsal, then from what it did since.
+
+    Attributes:
+        prompt_token_per_s: prefilled while it prefills.
+        decode_token_per_s: decoded while it decodes, over all running texts.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        """Rehearse on an engine that works; it takes as long as a short answer, twice, as the first pays for warming up."""
+        for _ in range(2):
+            self.prompt_token_per_s, self.decode_token_per_s = _rehearsed(engine)
+        counters = engine.stats().counters
+        self._seen = counters.prompt_tokens, counters.generated_tokens, counters.busy_s
+
+    def update(self, stats: Stats) -> None:
+        """Take in what the engine did since the last call."""
+        counters = stats.counters
+        prompt, output, busy_s = self._seen
+        prompt, output, busy_s = (
+            counters.prompt_tokens - prompt,
+            counters.generated_tokens - output,
+            counters.busy_s - busy_s,
+        )
+        decoding_s = busy_s - prompt / self.prompt_token_per_s
+        if busy_s < BUSY_LEAST_S:
+            return
+        self._seen = counters.prompt_tokens, counters.generated_tokens, counters.busy_s
+        if output and decoding_s > busy_s / 2.0:
+            self.decode_token_per_s += GAIN * (output / decoding_s - self.decode_token_per_s)
+
+
+def _rehearsed(engine: Engine) -> tuple[float, float]:
+    length = max(min(REHEARSED_PROMPT, engine.language.context - REHEARSED_TOKENS), 1)
+    how = Sampling(max_tokens=REHEARSED_TOKENS, temperature=0.0, ignore_eos=True)
+    began = time.monotonic()
+    before = engine.stats().counters.first_token_s
+    engine.submit([1] * length, how, tenant="\0rehearsal").wait()
+    whole_s = time.monotonic() - began
+    first_s = max(engine.stats().counters.first_token_s - before, 1e-6)
+    return length / first_s, (REHEARSED_TOKENS - 1) / max(whole_s - first_s, 1e-6)
+
+
+def text(metrics: Metrics, stats: Stats, model: str) -> str:
+    """All of a node's metrics in Prometheus' text format."""
+    label = f'{{model_name="{model}"}}'
+    gauges = {
+        "vllm:num_requests_running": float(stats.running),
+        "vllm:num_requests_waiting": float(stats.waiting),
+        "vllm:kv_cache_usage_perc": stats.kv_use,
+        "gainnet:sessions": float(stats.sessions),
+        "gainnet:prefix_cache_byte": float(stats.prefix_byte),
+    }
+    counters = {
+        "vllm:prefix_cache_queries": float(stats.prefix_queries),
+        "vllm:prefix_cache_hits": float(stats.prefix_hits),
+        "gainnet:requests_refused": float(stats.counters.refused),
+        "gainnet:requests_cancelled": float(stats.counters.cancelled),
+    } | {name: float(getattr(stats.counters, field)) for name, field in _DRAFTS.items()}
+    lines = [metrics.text({}).rstrip("\n")]
+    for name, value in gauges.items():
+        lines += [f"# TYPE {name} gauge", f"{name}{label} {value:g}"]
+    for name, value in counters.items():
+        lines += [f"# TYPE {name}_total counter", f"{name}_total{label} {value:g}"]
+    held = sum(stats.pins.values())
+    names = ",".join(stats.resident)
+    lines += [
+        "# TYPE vllm:lora_requests_info gauge",
+        f'vllm:lora_requests_info{{running_lora_adapters="{names}",max_lora="0",waiting_lora_adapters=""}} {held}',
+    ]
+    return "\n".join(line for line in lines if line) + "\n"

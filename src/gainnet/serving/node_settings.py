@@ -1,0 +1,156 @@
+"""What a person writes for a node: a YAML file, with every value also settable by the environment.
+
+`GAINNET_NODE_LISTEN__PORT=8001` sets ``listen.port``, as `gainnet.serving.settings` has it for gateways.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+
+from gainnet.errors import InputError
+from gainnet.scenario.complaint import nearest
+from gainnet.scenario.knowledge import Foundation, Pretrained, SmallModel
+from gainnet.serving.settings import (
+    AdaptersSetting,
+    Limits,
+    Listen,
+    Name,
+    Seconds,
+    Timeouts,
+    _folder,
+    _paths_under,
+    _tree,
+)
+
+Natural = Annotated[int, Field(gt=0)]
+
+
+def _under_folder(model: Foundation) -> Foundation:
+    """A model's folder is under that of the settings; what is no folder is a name on the hub."""
+    if isinstance(model, Pretrained):
+        folder = _folder.get(Path()) / Path(model.name).expanduser()
+        if folder.is_dir():
+            return model.model_copy(update={"name": str(folder.resolve())})
+    return model
+
+
+Model = Annotated[Foundation, AfterValidator(_under_folder)]
+
+
+class NodeTimeouts(Timeouts):
+    """How long what may take; of a gateway's, ``body_s``, ``client_s``, ``drain_s``, ``notice_s`` and ``idle_s`` count here.
+
+    Attributes:
+        session_s: a session for drafts that nobody asks.
+        retry_s: what is said of when to come back, where the queue is full.
+    """
+
+    session_s: Seconds = 60.0
+    retry_s: Seconds = 1.0
+
+
+class NodeSettings(BaseSettings):
+    """All of a node's settings; `read` makes one.
+
+    Attributes:
+        name: shown in logs.
+        tier: where it stands.
+        listen: for requests, metrics and adapters: only gateways and who runs the network should reach it.
+        token: bearer token that all but /health and /ready ask for; None: nobody is asked.
+        model: a folder or name (`pretrained`), or one of random weights that is built at the start (`small`, whose
+            fields about training don't count).
+        ids: by which requests name the model.
+        seed: of a model that is built.
+        slots: texts that run at once.
+        queue: texts that may wait.
+        sessions: sessions for drafts that keep their keys and values.
+        sessions_open: sessions that may be open.
+        prefill: tokens of prompts in a step at most.
+        prefix_byte: what keys and values of earlier texts may take.
+        threads: of torch; None leaves them as they are.
+        limits: of requests.
+        timeouts: of everything that waits.
+        adapters: where adapters come from; None: none are loaded.
+        load: adapters loaded at the start, their folders below ``adapters.root`` by name.
+        log_level: of the JSON log.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="GAINNET_NODE_", env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+
+    name: Name = "node"
+    tier: Literal["end", "edge", "cloud"] = "edge"
+    listen: Listen = Listen(port=8000)
+    token: SecretStr | None = None
+    model: Model = SmallModel()
+    ids: Annotated[tuple[Name, ...], Field(min_length=1)] = ("gainnet",)
+    seed: Annotated[int, Field(ge=0)] = 0
+    slots: Natural = 8
+    queue: Natural = 64
+    sessions: Natural = 8
+    sessions_open: Natural = 256
+    prefill: Natural = 256
+    prefix_byte: Annotated[int, Field(ge=0)] = 64 << 20
+    threads: Natural | None = None
+    limits: Limits = Limits()
+    timeouts: NodeTimeouts = NodeTimeouts()
+    adapters: AdaptersSetting | None = None
+    load: dict[Name, str] = {}
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment, then the file; nothing else."""
+        return env_settings, init_settings
+
+    @model_validator(mode="after")
+    def _adapters_have_a_root(self) -> NodeSettings:
+        if self.load and self.adapters is None:
+            raise ValueError("load: needs adapters.root, below which the folders are")
+        for name in self.load:
+            if name in self.ids:
+                raise ValueError(f"load.{name}: is one of ids, the names of the model itself")
+        return self
+
+
+def read(path: Path | None = None, **given: Any) -> NodeSettings:
+    """The settings of a file and the environment.
+
+    Args:
+        path: YAML file; None: environment only.
+        given: sections in place of the file's.
+
+    Raises:
+        InputError: one line that names the field (or the file and its line).
+    """
+    tree = _tree(path) | given
+    with _paths_under(path.resolve().parent if path is not None else Path.cwd()):
+        try:
+            return NodeSettings(**tree)
+        except ValidationError as error:
+            raise InputError(_complaint(error)) from None
+        except SettingsError as error:
+            raise InputError(f"environment: {' '.join(str(error).split())}") from None
+
+
+def _complaint(error: ValidationError) -> str:
+    """The first of the errors on one line, with the path of its field; never the value, which may be a secret."""
+    detail = error.errors(include_url=False, include_input=False)[0]
+    name = ".".join(str(part) for part in detail["loc"] if part != "[key]")
+    if detail["type"] == "extra_forbidden":
+        known = NodeSettings.model_fields if len(detail["loc"]) == 1 else ()
+        return f"{name} is not a field{nearest(str(detail['loc'][-1]), known)}"
+    message = detail["msg"].removeprefix("Value error, ")
+    return " ".join((f"{name}: {message}" if name else message).split())
