@@ -64,8 +64,11 @@ class Run:
         network, demand, orchestrator, execution: its stages.
     """
 
-    def __init__(self, scenario: Scenario) -> None:
-        """Build every stage. InputError where the scenario names a file that cannot be read."""
+    def __init__(self, scenario: Scenario, *, execution: type[Execution] = Execution) -> None:
+        """Build every stage, with the given kind of execution.
+
+        Errors: InputError where the scenario names a file that cannot be read.
+        """
         seed, config = scenario.seed, scenario.network
         self.scenario = scenario
         self.network = Network(config, seed=seed, frame_s=scenario.frame_s, duration_s=scenario.duration_s)
@@ -106,7 +109,7 @@ class Run:
         self.orchestrator = Orchestrator(
             scenario.orchestrator, config.sensing, rows, flat, symbol_s=radar.symbol_s, rng=stream(seed, "matcher")
         )
-        self.execution = Execution(
+        self.execution = execution(
             scenario.execution,
             self.orchestrator,
             nodes,
@@ -125,10 +128,14 @@ class Run:
         self._posed: Posed | None = None
         self._arrived = 0
 
-    def observe(self) -> Problem:
-        """Begin a frame: move the network, take in what arrived, and pose the matching problem."""
+    def observe(self, arrived: Tasks | None = None) -> Problem:
+        """Begin a frame: move the network, take in what arrived, and pose the matching problem.
+
+        ``arrived`` are real requests; by default the demand says what arrived.
+        """
         state = self.network.advance(self.execution.load)
-        arrived: Tasks = self.demand.arrive(state)
+        if arrived is None:
+            arrived = self.demand.arrive(state)
         self._arrived = len(arrived)
         self._state = self._seen = state
         self._posed = self.orchestrator.pose(state, self.execution.pending(arrived))
@@ -155,6 +162,12 @@ class Run:
         self._link_use = usage.link_use
         self._state = self._posed = None
         return Frame(state, posed, plan, outcomes, usage)
+
+    @property
+    def state(self) -> NetworkState:
+        """The network in the frame that `observe` began."""
+        assert self._state is not None, "observe begins a frame"
+        return self._state
 
     @property
     def posed(self) -> Posed:

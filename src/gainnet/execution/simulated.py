@@ -114,8 +114,7 @@ class Execution:
         health = state.load.health
         end_s = state.time_s + self._frame_s
         self._forget_failed(health)
-        loads, refused = self._admit(posed, plan, state)
-        rejected = self._refuse(posed.tasks, refused, state.time_s)
+        loads, rejected = self._enter(posed, plan, state)
         meters = new_meters(pool, tables)
         capacity = self._orchestrator.capacity(health).copy()
         sounding = self._orchestrator.sounding_block_s
@@ -156,6 +155,11 @@ class Execution:
         if self._waiting is None:
             return running
         return _join(self._never_ran(self._waiting, Result.OPEN, time_s), running)
+
+    def _enter(self, posed: Posed, plan: Plan, state: NetworkState) -> tuple[int, Outcomes | None]:
+        """Begin the frame's tasks; returns loads begun and the tasks that were rejected."""
+        loads, refused = self._admit(posed, plan, state)
+        return loads, self._refuse(posed.tasks, refused, state.time_s)
 
     def _admit(self, posed: Posed, plan: Plan, state: NetworkState) -> tuple[int, Int[np.ndarray, " refused"]]:
         """Enter the chosen patterns; returns loads begun and the tasks that were not admitted."""
@@ -205,26 +209,33 @@ class Execution:
     def _advance(
         self, state: NetworkState, capacity: Float[np.ndarray, " resource"], meters: Meters
     ) -> Outcomes | None:
-        """Run the active tasks for a frame and take those that ended out of the table; lost ones try again while they may."""
+        """Run the active tasks for a frame; lost ones try again while they may."""
+        left, table = self._run(state, capacity, meters), self._table
+        if len(left) == 0:
+            return None
+        results = table.running.ints[left, rk.R_RESULT]
+        if (results < 0).any():
+            again = self._retry(left[results < 0], state.time_s + self._frame_s)
+            left = left[~np.isin(left, again)]
+        return self._outcomes(left)
+
+    def _run(
+        self, state: NetworkState, capacity: Float[np.ndarray, " resource"], meters: Meters
+    ) -> Int[np.ndarray, " left"]:
+        """Run the active tasks for a frame and take those that ended out of the table; returns their rows."""
         table, active = self._table, self._table.active
         if len(active) == 0:
             self._committed[:] = 0.0
-            return None
+            return active
         left = np.empty(len(active), np.int64)
         stay, leave = run_frame(
             self._tables, view_of(state, state.truth), table.running, self._residency, active, capacity,
             self._pool.power_block_s, self._frame_s, self._config.steps, self._config.retries, self._config.abandon_s,
             self._work, meters, self._committed, left, self._rng,
         )  # fmt: skip
-        if leave == 0:
-            return None
-        left = left[:leave]
-        table.leave(stay, left)
-        results = table.running.ints[left, rk.R_RESULT]
-        if (results < 0).any():
-            again = self._retry(left[results < 0], state.time_s + self._frame_s)
-            left = left[~np.isin(left, again)]
-        return self._outcomes(left)
+        if leave > 0:
+            table.leave(stay, left[:leave])
+        return left[:leave]
 
     def _retry(self, rows: Int[np.ndarray, " row"], now_s: float) -> Int[np.ndarray, " again"]:
         """Queue lost tasks again, those whose retries allow it; the others have failed. Returns the rows queued."""

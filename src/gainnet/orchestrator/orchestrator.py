@@ -97,6 +97,7 @@ class Orchestrator:
         self._outlook: Outlook | None = None
         self._outlook_load: Load | None = None
         self._extra = np.zeros(pool.resources)
+        self._steering: Steering | None = None
         self._local = self.matcher if isinstance(self.matcher, Local) else Local(LocalConfig().iterations)
         self._told = Message(np.zeros(pool.rows), np.zeros(pool.resources), self._edges)
         self._broadcast = Broadcast(matchers.staleness_s(config.matcher), self._told)
@@ -113,6 +114,7 @@ class Orchestrator:
         steering = None
         if self.policy is not None and self._up:
             steering = self.policy.steer(self.outlook(state.load, state.time_s))
+        self._steering = steering
         free = self._free(state, steering.margin if steering is not None else None)
         own = Message(self._price, self._bid, self._spare_edges(free))
         if self._up:
@@ -128,6 +130,26 @@ class Orchestrator:
         if steering is not None:
             self._steer(posed, steering)
         return posed
+
+    def pose_between(self, state: NetworkState, tasks: Tasks) -> Posed:
+        """The problem of tasks that cannot wait for the next frame, at the bids and the steering of the last one.
+
+        ``state`` is that frame's, with the time of asking and what is committed by then. Nothing is learned from it: the
+        tasks are posed with all others of their frame when it ends.
+        """
+        steering, told = self._steering, self._told
+        free = self._free(state, steering.margin if steering is not None else None)
+        posed = self._enumerator.pose(state, tasks, free, told.spare, told.bid)
+        if steering is not None:
+            self._steer(posed, steering)
+        return posed
+
+    def price_after(self, posed: Posed, plan: Plan) -> Float[np.ndarray, " pool_row"]:
+        """Price of every pool row once ``plan`` is known: what `remember` will keep, where the controller has a say."""
+        price = self._price.copy()
+        if self._up:
+            price[posed.problem.row_id] = plan.price
+        return price
 
     def match(self, posed: Posed) -> Plan:
         """Match a problem, warm-started from the last prices of its rows; locally where the controller has no say."""

@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from gainnet.orchestrator.bound import row_price
-from gainnet.orchestrator.kernels.local import answer
+from gainnet.orchestrator.bound import columns_of, row_price
+from gainnet.orchestrator.kernels.local import answer, asking
 from gainnet.orchestrator.matchers.certified import certified
 from gainnet.orchestrator.plan import Plan
 from gainnet.orchestrator.problem import Problem
@@ -41,3 +41,18 @@ class Local:
         return certified(
             problem, known, self.iterations, lambda columns: answer(columns, row_price(told, problem.capacity))
         )
+
+
+def at_once(
+    problem: Problem, told: Float[np.ndarray, " row"]
+) -> tuple[Int[np.ndarray, " task"], Float[np.ndarray, " pattern"]]:
+    """What `Local` answers at the prices ``told`` (value per unit), not certified, and what each pattern is worth at them.
+
+    That is net of the set-ups it would open; -inf where its rows are worth more to others, or where it doesn't fit at all.
+    """
+    columns, price = columns_of(problem), row_price(told, problem.capacity)
+    _, choice = answer(columns, price)
+    score, charge = asking(columns, price)
+    worth = np.full(problem.patterns, -np.inf)
+    worth[columns.origin] = score - np.append(charge, 0.0)[columns.setup].sum(axis=1)  # -1 is the appended none
+    return np.append(columns.origin, -1)[choice], worth
