@@ -60,6 +60,9 @@ def test_the_command_line_is_frozen(call: Call) -> None:
         "bench": "name --json --data --reference --instance --model --resume --quick",
         "validate": "file --set",
         "schema": "",
+        "node": "--tier --config",
+        "gateway": "--config --scenario --set",
+        "lab": "",
     }
     for command in ([], *([name] for name in face)):
         code, out, err = call(*command, "--help")
@@ -70,7 +73,9 @@ def test_the_command_line_is_frozen(call: Call) -> None:
 def test_scenarios_lists_the_built_in_ones(call: Call) -> None:
     code, out, err = call("scenarios")
     assert (code, err) == (0, "")
-    assert [line.split()[0] for line in out.splitlines()] == ["campus", "medical", "vehicular", "vehicular-dense"]
+    assert [line.split()[0] for line in out.splitlines()] == [
+        "campus", "lab", "medical", "vehicular", "vehicular-dense",
+    ]  # fmt: skip
 
 
 def test_run_writes_the_default_folder_and_a_summary(call: Call) -> None:

@@ -122,6 +122,7 @@ WRONG: list[tuple[str, Any, int, str]] = [
     ("/v1/chat/completions", LONG | {"max_tokens": 600}, 400, "context_length_exceeded"),
     ("/v1/chat/completions", LONG | {"presence_penalty": 1.0}, 400, "unsupported"),
     ("/v1/completions", {"model": "m", "prompt": "word " * 600}, 400, "context_length_exceeded"),
+    ("/v1/completions", {"model": "m", "prompt": ["a"] * 70}, 400, "limit_exceeded"),
     ("/v1/completions", {"model": "m", "prompt": [10**6]}, 400, "invalid_value"),
     ("/v1/completions", {"model": "m", "prompt": "a", "echo": True}, 400, "unsupported"),
     ("/v1/embeddings", {"model": "m", "input": "a", "dimensions": 2}, 400, "unsupported"),

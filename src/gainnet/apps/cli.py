@@ -1,4 +1,4 @@
-"""The command line: ``gainnet scenarios | run | compare | bench | validate | schema``."""
+"""The command line: ``gainnet scenarios | run | compare | bench | validate | schema | node | gateway | lab ...``."""
 
 from __future__ import annotations
 
@@ -305,6 +305,84 @@ def schema() -> None:
     from gainnet.scenario.load import schema as scenario_schema
 
     print(json.dumps(scenario_schema(), indent=2))
+
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Settings, YAML.")]
+
+
+@app.command()
+def node(
+    tier: Annotated[str | None, typer.Option("--tier", metavar="TIER", help="end, edge or cloud.")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Serve a model at one OpenAI-compatible address, until SIGTERM or Ctrl-C."""
+    with extra("serve,learn"):
+        from gainnet.apps import serving
+
+        serving.node(config, tier)
+
+
+@app.command()
+def gateway(
+    config: ConfigOption = None,
+    scenario: Annotated[
+        str | None,
+        typer.Option(
+            "--scenario",
+            metavar="SCENARIO",
+            envvar="GAINNET_SCENARIO",
+            help="What `router: priced` prices: a built-in name or a YAML file.",
+        ),
+    ] = None,
+    overrides: SetOption = [],  # noqa: B006  typer copies it
+) -> None:
+    """Serve one OpenAI-compatible address in front of many nodes, until SIGTERM or Ctrl-C."""
+    with extra("serve"):
+        from gainnet.apps import serving
+
+        serving.gateway(config, scenario, overrides)
+
+
+lab = typer.Typer(help="A whole network on this machine.", rich_markup_mode=None, no_args_is_help=True)
+app.add_typer(lab, name="lab")
+LabOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder with its logs and lab.json.")]
+
+
+@lab.command("up")
+def lab_up(
+    scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="A built-in name or a YAML file.")] = "lab",
+    nodes: Annotated[
+        str,
+        typer.Option("--nodes", metavar="TIER=N,...", help="How many: cloud=1,edge=2,end=4. [default: the scenario's]"),
+    ] = "",
+    router: Annotated[
+        str, typer.Option("--router", metavar="KIND", help="priced, nearest, cloud or round_robin.")
+    ] = "priced",
+    models: Annotated[
+        list[str], typer.Option("--model", metavar="TIER=DIR", help="A model for a tier. [default: small ones]")
+    ] = [],  # noqa: B006  typer copies it
+    port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="Of the gateway; 0 takes a free one.")] = 0,
+    overrides: SetOption = [],  # noqa: B006  typer copies it
+    out: LabOption = Path("runs/lab"),
+) -> None:
+    """Start a cloud, edges, ends and the gateway over shaped links; Ctrl-C or SIGTERM ends all of it."""
+    with extra("serve,learn"):
+        from gainnet.apps import serving
+
+        serving.lab_up(scenario, overrides, nodes, router, models, port, out)
+
+
+@lab.command("ask")
+def lab_ask(
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="What to say.")],
+    end: Annotated[int | None, typer.Option("--end", min=0, help="The end that asks. [default: the gateway]")] = None,
+    model: Annotated[str | None, typer.Option("--model", metavar="ID", help="[default: the first service]")] = None,
+    out: LabOption = Path("runs/lab"),
+) -> None:
+    """Ask a running lab something, and see which node answered and why."""
+    from gainnet.apps import serving
+
+    serving.lab_ask(text, end, model, out)
 
 
 def _slug(name: str) -> str:

@@ -160,6 +160,9 @@ class Generating:
 
     def _submit(self, prompts: Sequence[Sequence[int]], how: Sampling) -> None:
         seed = secrets.randbits(63) if how.seed is None else how.seed
+        number, most = len(prompts) * (self._request.n or 1), self._node.settings.queue
+        if number > most:
+            raise Refused(400, f"{number} answers in one request: at most {most}", code="limit_exceeded", param="n")
         for prompt in prompts:
             self._prompt += len(prompt)
             for _ in range(self._request.n or 1):

@@ -1,0 +1,142 @@
+"""What a lab consists of: the nodes of a scenario, their models and links, and the gateway's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gainnet.errors import InputError
+from gainnet.scenario.complaint import nearest
+from gainnet.scenario.demand import Text
+from gainnet.scenario.knowledge import SmallModel
+from gainnet.scenario.models import LanguageModel, card
+from gainnet.scenario.scenario import Scenario
+from gainnet.serving.links import Shape
+from gainnet.serving.router import FIXED
+
+TIERS = ("cloud", "edge", "end")
+MOST = {"cloud": 1, "edge": 2, "end": 4}
+"""How many of each tier a lab has, where the scenario has more and nothing else is said."""
+SMALL = {
+    "cloud": SmallModel(layers=4, width=128, heads=4, kv_heads=2, vocabulary=512, context=1024),
+    "edge": SmallModel(layers=3, width=96, heads=3, kv_heads=1, vocabulary=512, context=1024),
+    "end": SmallModel(layers=2, width=64, heads=2, kv_heads=1, vocabulary=512, context=1024),
+}
+"""What each tier's nodes run where no folder is given: random weights, one tokenizer, so that one may draft for another."""
+SLOTS = {"cloud": 16, "edge": 8, "end": 2}
+RADIO_LATENCY_S = 0.005
+"""One way over the radio, to an end."""
+DRAIN_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A node of a lab.
+
+    Attributes:
+        name: of the node and its link.
+        tier: of the node.
+        end: its number, for ends.
+        models: its own id of each public model.
+        shape: of its link to the gateway, at the start.
+    """
+
+    name: str
+    tier: str
+    end: int | None
+    models: Mapping[str, str]
+    shape: Shape
+
+    @property
+    def public(self) -> str:
+        """The public model that people ask for: the service, which any tier may answer."""
+        return list(self.models)[-1]
+
+
+def counts(scenario: Scenario, given: str = "") -> dict[str, int]:
+    """How many nodes of each tier: as given (``cloud=1,edge=2,end=4``), else of the scenario, but at most `MOST`.
+
+    InputError for another tier, or more than the scenario has.
+    """
+    has = {"cloud": 1, "edge": scenario.network.edges, "end": scenario.network.ends}
+    found = {tier: min(has[tier], MOST[tier]) for tier in TIERS}
+    for item in given.split(",") if given else ():
+        tier, _, number = item.strip().partition("=")
+        if tier not in TIERS or not number.isdecimal():
+            raise InputError(f"--nodes {item}: must be TIER=NUMBER, of {', '.join(TIERS)}{nearest(tier, TIERS)}")
+        if int(number) > has[tier]:
+            raise InputError(f"--nodes {item}: the scenario {scenario.name} has {has[tier]} of tier {tier}")
+        found[tier] = int(number)
+    if not any(found.values()):
+        raise InputError("--nodes: there is nothing left to start")
+    return found
+
+
+def parts(scenario: Scenario, number: Mapping[str, int]) -> tuple[Part, ...]:
+    """The nodes, from the cloud down. InputError where no text service of the scenario runs on any of them."""
+    network = scenario.network
+    texts = {name: service for name, service in scenario.demand.services.items() if isinstance(service, Text)}
+    wanted = {model for service in texts.values() for model in service.models}
+    machines = {"cloud": network.cloud, "edge": network.edge, "end": network.end}
+    backhaul = network.backhaul
+    shapes = {
+        "cloud": Shape(latency_s=backhaul.cloud_latency_s, rate_bit_per_s=backhaul.cloud_bit_per_s),
+        "edge": Shape(latency_s=backhaul.ring_latency_s, rate_bit_per_s=backhaul.ring_bit_per_s or 1e9),
+        "end": Shape(latency_s=RADIO_LATENCY_S),
+    }
+    found = []
+    for tier in TIERS:
+        cards = [name for name in machines[tier].resident if name in wanted and _language(name, scenario)]
+        public = [*cards, *(name for name, service in texts.items() if set(cards) & set(service.models))]
+        for index in range(number[tier]):
+            name = "cloud" if tier == "cloud" else f"{tier}-{index}"
+            models = dict.fromkeys(public, f"{tier}-model")
+            found.append(Part(name, tier, index if tier == "end" else None, models, shapes[tier]))
+    if not any(part.models for part in found):
+        raise InputError(f"{scenario.name}: no text service runs on what cloud, edges or ends hold (`resident`)")
+    return tuple(part for part in found if part.models)
+
+
+def _language(name: str, scenario: Scenario) -> bool:
+    return isinstance(card(name, scenario.models), LanguageModel)
+
+
+def node_tree(part: Part, model: Path) -> dict[str, Any]:
+    """The settings of a node."""
+    return {
+        "name": part.name, "tier": part.tier, "listen": {"port": 0}, "ids": [f"{part.tier}-model"],
+        "model": {"kind": "pretrained", "name": str(model), "context": _context(model)},
+        "slots": SLOTS[part.tier], "threads": 1, "timeouts": {"drain_s": DRAIN_S},
+    }  # fmt: skip
+
+
+def _context(model: Path) -> int:
+    from pydantic_core import from_json
+
+    try:
+        positions = from_json((model / "config.json").read_bytes()).get("max_position_embeddings", 512)
+    except (OSError, ValueError, AttributeError):
+        raise InputError(f"model {model}: has no config.json of a model") from None
+    return min(int(positions), 1_024)
+
+
+def gateway_tree(found: tuple[Part, ...], ports: Mapping[str, int], router: str, port: int) -> dict[str, Any]:
+    """The settings of the gateway, whose nodes are at the near ends of their links."""
+    if router not in (*FIXED, "priced"):
+        raise InputError(f"--router {router}: must be one of {', '.join((*FIXED, 'priced'))}{nearest(router, FIXED)}")
+    nodes = [
+        {
+            "name": part.name, "tier": part.tier, "url": f"http://127.0.0.1:{ports[part.name]}",
+            "models": dict(part.models), "end": part.end,
+        }
+        for part in found
+    ]  # fmt: skip
+    kinds = ("chat", "completion", "embedding")
+    public = dict.fromkeys(model for part in found for model in part.models)
+    return {
+        "listen": {"port": port}, "admin": {"port": 0}, "nodes": nodes,
+        "models": {model: {"kinds": kinds} for model in public}, "router": router,
+        "timeouts": {"drain_s": DRAIN_S},
+    }  # fmt: skip

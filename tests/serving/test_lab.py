@@ -1,0 +1,137 @@
+"""A small lab from end to end, and what cannot be a lab."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import uvloop
+
+from gainnet.errors import InputError
+from gainnet.scenario.load import load
+from gainnet.serving import lab as labs
+from gainnet.serving import lab_plan
+from gainnet.serving.lab import FILE, Lab, LabFailed, asking
+
+PATIENCE_S = 300.0
+"""For machines with much else to do."""
+CHAT: Any = {"model": "assistant", "messages": [{"role": "user", "content": "How are you?"}], "max_tokens": 5}
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labs, "READY_S", PATIENCE_S)
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+async def ask(client: aiohttp.ClientSession, lab: Lab) -> tuple[int, str, Any]:
+    headers = {"x-gainnet-end": "0"}
+    async with client.post(f"{lab.url}/v1/chat/completions", json=CHAT, headers=headers) as response:
+        return response.status, response.headers["x-gainnet-node"], await response.json()
+
+
+async def shaped(client: aiohttp.ClientSession, links: str, **change: Any) -> tuple[int, Any]:
+    async with client.post(links, json=change) as response:
+        return response.status, await response.json()
+
+
+def test_a_lab_answers_lives_through_a_death_and_leaves_nothing(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    async def main() -> list[int]:
+        lab = Lab(load("lab"), tmp_path, nodes="cloud=1,edge=1,end=1", router="nearest", say=said.append)
+        try:
+            await lab.start()
+            tree = json.loads((tmp_path / FILE).read_text())
+            pids = [tree["gateway_pid"], *(node["pid"] for node in tree["nodes"])]
+            assert [node["name"] for node in tree["nodes"]] == ["cloud", "edge-0", "end-0"]
+            assert tree["address"] == f"{lab.url}/v1"
+            async with aiohttp.ClientSession() as client:
+                status, first, answer = await ask(client, lab)
+                assert (status, answer["usage"]["completion_tokens"] > 0) == (200, True)
+                assert first == "end-0"
+                links = tree["links"]
+                status, seen = await shaped(client, links, cloud={"latency_s": 0.03, "up": True})
+                assert (status, seen["cloud"]["latency_s"]) == (200, 0.03)
+                assert (await shaped(client, links, cloud={"latency": 1.0}))[0] == 400
+                assert (await shaped(client, links, sky={"up": False}))[0] == 400
+                assert (await shaped(client, links, cloud={"loss": 2.0}))[0] == 400
+                async with client.post(links, data=b"[]") as response:
+                    assert response.status == 400
+                os.kill(lab.pid(first), signal.SIGKILL)
+                status, second, _ = await ask(client, lab)
+                assert (status, second) == (200, "edge-0")
+            async with asyncio.timeout(PATIENCE_S):
+                while not said:
+                    await asyncio.sleep(0.01)
+            os.kill(lab.pid("gateway"), signal.SIGKILL)
+            await lab.run(asyncio.Event())
+            assert lab.failed == "the gateway ended by signal 9"
+            return pids
+        finally:
+            await lab.close()
+
+    pids = uvloop.run(asyncio.wait_for(main(), PATIENCE_S))
+    assert said[0].partition(":")[0].endswith("ended by signal 9")
+    assert len(pids) == 4
+    assert all(map(gone, pids))
+    assert not (tmp_path / FILE).exists()
+
+
+def test_a_lab_that_cannot_start_says_why_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+
+    async def main() -> None:
+        models = dict.fromkeys(("cloud", "edge", "end"), tmp_path / "model")
+        lab = Lab(load("lab"), tmp_path, nodes="cloud=0,edge=1,end=0", models=models, router="nearest")
+        try:
+            with pytest.raises(LabFailed, match=r"edge-0: model .*: holds no safetensors file"):
+                await lab.start()
+        finally:
+            await lab.close()
+        assert gone(lab.pid("edge-0"))
+        assert gone(lab.pid("gateway"))
+
+    uvloop.run(asyncio.wait_for(main(), PATIENCE_S))
+
+
+def test_what_a_scenario_has(tmp_path: Path) -> None:
+    lab = load("lab")
+    assert lab_plan.counts(lab) == {"cloud": 1, "edge": 2, "end": 4}
+    assert lab_plan.counts(load("vehicular")) == {"cloud": 1, "edge": 2, "end": 4}
+    parts = lab_plan.parts(lab, lab_plan.counts(lab))
+    assert [part.name for part in parts] == ["cloud", "edge-0", "edge-1", "end-0", "end-1", "end-2", "end-3"]
+    assert parts[3].models == {"llama-3.2-1b-int4": "end-model", "assistant": "end-model"}
+    assert (parts[0].shape.latency_s, parts[0].public) == (0.02, "assistant")
+    for nodes, said in (
+        ("sky=1", "--nodes sky=1"),
+        ("edge=3", "has 2 of tier edge"),
+        ("edge", "TIER=NUMBER"),
+        ("cloud=0,edge=0,end=0", "nothing left"),
+    ):
+        with pytest.raises(InputError, match=said):
+            Lab(lab, tmp_path, nodes=nodes)
+    with pytest.raises(InputError, match="--router any"):
+        Lab(lab, tmp_path, router="any")
+    with pytest.raises(InputError, match="--model sky"):
+        Lab(lab, tmp_path, models={"sky": tmp_path})
+    bare = load("lab", ["network.cloud.resident=[]", "network.edge.resident=[]", "network.end.resident=[]"])
+    with pytest.raises(InputError, match="no text service"):
+        Lab(bare, tmp_path)
+    with pytest.raises(InputError, match=r"config\.json"):
+        lab_plan.node_tree(parts[0], tmp_path)
+    assert "curl" in asking("http://127.0.0.1:1/v1", "assistant")
