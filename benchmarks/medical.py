@@ -1,11 +1,10 @@
-"""The medical case study measured: four ways to learn from recorded dialogues; trouble survived; the loop that pays back.
+"""The medical case study measured: four ways to learn, trouble survived, privacy, the loop that pays back, its placing.
 
-`gainnet bench medical --data DIR --model DIR --resume DIR`: the four arms learn from ``DIR/mts_dialog`` (MTS-Dialog as
-published) with a foundation model that `gainnet pretrain` made of ``DIR/medquad``; trouble, privacy, the closed loop and
-the placing of rounds are measured on the scenario's own synthetic dialogues and small model. Every run is one
-`gainnet run medical`, two at a time, kept in the folder to resume as soon as it is done, and gone on with where it was
-stopped. Without ``--model`` a small one is trained on the way, which shows that everything runs and no more. ``--quick`` is
-one seed of two rounds.
+`gainnet bench medical --resume DIR` measures all that on the scenario's own synthetic dialogues and small model; with
+`--data DIR --model DIR` the four arms also learn from ``DIR/mts_dialog`` (MTS-Dialog as published), from a foundation model
+that `gainnet pretrain` made of ``DIR/medquad``. Every run is one `gainnet run medical`, as many at a time as there are
+cores, kept in the folder to resume as soon as it is done, and gone on with where it was stopped. ``--quick`` is one seed of
+two rounds.
 """
 
 from __future__ import annotations
@@ -56,16 +55,17 @@ FINAL = ("rouge1", "rouge2", "rougeL", "perplexity")
 SPENT = ("uplink_bit", "time_s", "energy_j")
 
 MEANING = {
-    "rouge1": "F1 of ROUGE-1 on test1, greedy notes, no stemming",
+    "made": "on the scenario's own synthetic dialogues and small model; without it: MTS-Dialog",
+    "rouge1": "F1 of ROUGE-1 on the test notes (MTS-Dialog: test1), greedy notes, no stemming",
     "rouge2": "F1 of ROUGE-2",
     "rougeL": "F1 of ROUGE-L",
-    "perplexity": "of test1's notes",
+    "perplexity": "of the test notes (MTS-Dialog: test1)",
     "uplink_bit": "sent by ends to learn",
     "time_s": "simulated time in rounds",
     "energy_j": "energy of the rounds' tasks",
     "ci95": "half of the 95 % interval of the figure before it",
     "copy": "copying the dialogue",
-    "gainnet_to_central": "a ratio paired by seed; perplexity at most 1.02, rouge1 at least 0.98",
+    "gainnet_to_X": "a ratio paired by seed; to central: perplexity at most 1.02, rouge1 at least 0.98",
     "uplink_to_reach_flat": "uplink bits of gainnet until it is as good as flat in the end, over flat's; at most 0.25",
     "uplink_gainnet_to_flat": "uplink bits in all",
     "trouble.perplexity_ratio": "ranks mixed, 30 % of ends lost, one edge poisoned, over the same clean; at most 1.03",
@@ -98,29 +98,31 @@ def figures(data: Path, model: Path | None = None, resume: Path | None = None, q
     """All of it.
 
     Args:
-        data: the folder with mts_dialog and medquad.
-        model: a foundation model made of the latter.
+        data: the folder with mts_dialog and medquad; without it nothing is learnt from recorded dialogues.
+        model: a foundation model made of the latter; by default a small one is trained on the way, which shows that
+            everything runs and no more.
         resume: where runs are kept and looked for; remove it where the code has changed.
         quick: less of everything.
 
     Raises:
-        InputError: the data are not there.
+        InputError: the data are not there, or a model is given without them.
         GainnetError: a run failed.
     """
-    for name in ("mts_dialog", "medquad"):
-        if not (data / name).is_dir():
-            raise InputError(f"--data {data}: holds no folder {name}")
-    recorded, made = _recorded(data, model, quick=quick), _made(quick=quick)
-    wanted: dict[str, tuple[str, ...]] = {arm: (*recorded, f"knowledge.arm={arm}") for arm in ARMS} | {
+    made = _made(quick=quick)
+    wanted: dict[str, tuple[str, ...]] = {f"made.{arm}": (*made, f"knowledge.arm={arm}") for arm in ARMS} | {
         "mixed": (*made, *MIXED),
         "trouble": (*made, *TROUBLE),
         "ffa": (*made, *FFA),
         "private": (*made, *PRIVATE),
-        "closed": made,
         "open": (*made, "knowledge.closed=false", "knowledge.test=1"),
         "matched": (*made, *LIGHT, "demand.services.learning.placement=matched"),
         "nearest": (*made, *LIGHT, "demand.services.learning.placement=nearest"),
     }
+    if data is not None:
+        recorded = _recorded(data, model, quick=quick)
+        wanted |= {arm: (*recorded, f"knowledge.arm={arm}") for arm in ARMS}
+    elif model is not None:
+        raise InputError("--model: is used on recorded dialogues: give --data too")
     seeds = range(1 if quick else SEEDS)
     parts = {name: [Part(seed, changes) for seed in seeds] for name, changes in wanted.items()}
     with tempfile.TemporaryDirectory() as fleeting:
@@ -130,24 +132,34 @@ def figures(data: Path, model: Path | None = None, resume: Path | None = None, q
             done = dict(zip(every, pool.map(lambda part: _run(part, folder), every), strict=True))
     runs = {name: [done[part] for part in found] for name, found in parts.items()}
     found: dict[str, float] = {}
-    for arm in ARMS:
-        _put(found, arm, runs[arm])
-    first = runs["gainnet"][0]["knowledge"]["final"]
-    found |= {f"copy.{name}": first[f"{name}_copy"] for name in ("rouge1", "rouge2", "rougeL")}
-    for name in ("perplexity", "rouge1"):
-        _interval(found, f"gainnet_to_central.{name}", _ratios(runs["gainnet"], runs["central"], name))
-    _uplink(found, runs["gainnet"], runs["flat"])
+    for prefix in ("", "made.") if data is not None else ("made.",):
+        _arms(found, prefix, {arm: runs[f"{prefix}{arm}"] for arm in ARMS})
     _interval(found, "trouble.perplexity_ratio", _ratios(runs["trouble"], runs["mixed"], "perplexity"))
     _interval(found, "trouble.named", [_named(report) for report in runs["trouble"]])
     _interval(found, "private.perplexity_ratio", _ratios(runs["private"], runs["ffa"], "perplexity"))
-    _loop(found, runs["closed"], runs["open"])
+    _loop(found, runs["made.gainnet"], runs["open"])
     served = [[report["knowledge"]["services_satisfaction"] for report in runs[how]] for how in ("matched", "nearest")]
     _paired(found, "placed.services", served)
     return found
 
 
+def _arms(found: dict[str, float], prefix: str, runs: Mapping[str, Reports]) -> None:
+    """The arms beside one another, and beside copying."""
+    for arm, reports in runs.items():
+        _put(found, f"{prefix}{arm}", reports)
+    first = runs["gainnet"][0]["knowledge"]["final"]
+    found |= {f"{prefix}copy.{name}": first[f"{name}_copy"] for name in ("rouge1", "rouge2", "rougeL")}
+    for other in ("central", "flat", "local"):
+        for name in ("perplexity", "rouge1"):
+            _interval(found, f"{prefix}gainnet_to_{other}.{name}", _ratios(runs["gainnet"], runs[other], name))
+    _uplink(found, prefix, runs["gainnet"], runs["flat"])
+
+
 def _recorded(data: Path, model: Path | None, *, quick: bool) -> tuple[str, ...]:
     """The scenario on MTS-Dialog."""
+    for name in ("mts_dialog", "medquad"):
+        if not (data / name).is_dir():
+            raise InputError(f"--data {data}: holds no folder {name}")
     rounds = 2 if quick else ROUNDS
     where = data.resolve()
     source = f"{{kind: recorded, path: {where / 'mts_dialog'}, public: {where / 'medquad' / 'medquad.jsonl.gz'}}}"
@@ -221,16 +233,16 @@ def _reach(own: Mapping[str, Any], flat: Mapping[str, Any]) -> float | None:
     return None
 
 
-def _uplink(found: dict[str, float], own: Reports, flat: Reports) -> None:
+def _uplink(found: dict[str, float], prefix: str, own: Reports, flat: Reports) -> None:
     """What gainnet sends beside flat: in all, and until it is as good as flat in the end (absent where it never is)."""
     _interval(
         found,
-        "uplink_gainnet_to_flat",
+        f"{prefix}uplink_gainnet_to_flat",
         [a["knowledge"]["uplink_bit"] / b["knowledge"]["uplink_bit"] for a, b in zip(own, flat, strict=True)],
     )
     reached = [_reach(a, b) for a, b in zip(own, flat, strict=True)]
     if all(part is not None for part in reached):
-        _interval(found, "uplink_to_reach_flat", [part for part in reached if part is not None])
+        _interval(found, f"{prefix}uplink_to_reach_flat", [part for part in reached if part is not None])
 
 
 def _named(report: Mapping[str, Any]) -> float:
