@@ -40,12 +40,26 @@ async def linked(shape: Shape, talk: Talk = echo) -> AsyncIterator[Link]:
     try:
         yield link
     finally:
+        await leave()
         await link.close()
         server.close()
 
 
+_connected: list[asyncio.StreamWriter] = []
+
+
 async def connect(link: Link) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    return await asyncio.open_connection("127.0.0.1", link.port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", link.port)
+    _connected.append(writer)
+    return reader, writer
+
+
+async def leave() -> None:
+    """Close all that connected."""
+    for writer in _connected:
+        writer.close()
+    await asyncio.gather(*(writer.wait_closed() for writer in _connected), return_exceptions=True)
+    _connected.clear()
 
 
 async def trip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, data: bytes = b"x") -> float:
@@ -183,6 +197,7 @@ def test_a_node_that_is_not_there() -> None:
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
             await trip(reader, writer)
         await until(lambda: link.connections == 0)
+        await leave()
         await link.close()
 
     run(main())

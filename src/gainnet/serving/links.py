@@ -223,7 +223,8 @@ class _Way:
             self._timer = None
         if self.sink is None or self._blocked or not self._link.shape.up:
             return
-        now, due = time.monotonic() + EARLY_S, []
+        due: list[bytes] = []
+        now = time.monotonic() + EARLY_S
         while self._on_way and self._on_way[0][0] <= now:
             data = self._on_way.popleft()[1]
             if not data:
