@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -135,7 +136,7 @@ class FakeLab:
             raise TimeoutError
         if self.how == "stopped":
             os.kill(os.getpid(), signal.SIGTERM)
-            await __import__("asyncio").sleep(30.0)
+            await asyncio.sleep(30.0)
 
     async def run(self, stop: Any) -> None:
         if self.how == "well":
