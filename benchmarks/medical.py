@@ -115,7 +115,9 @@ class Part:
 Reports = list[dict[str, Any]]
 
 
-def figures(data: Path, model: Path | None = None, resume: Path | None = None, quick: bool = False) -> dict[str, float]:
+def figures(
+    data: Path | None = None, model: Path | None = None, resume: Path | None = None, quick: bool = False
+) -> dict[str, float]:
     """All of it.
 
     Args:
