@@ -57,7 +57,7 @@ def generated(made: Language, prompt: Sequence[int], max_tokens: int = 12) -> li
 
 
 def read(answer: Answer) -> list[int]:
-    return [piece.token for piece in answer.wait(60) if piece.token is not None]
+    return [piece.token for piece in answer.wait(60.0) if piece.token is not None]
 
 
 def adapter(made: Language, seed: int, rank: int = 4, only: str = "") -> LowRank:

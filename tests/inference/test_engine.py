@@ -53,7 +53,7 @@ def test_the_same_seed_gives_the_same_answer_whatever_else_runs(engine: Engine) 
 
 
 def _pieces(engine: Engine, how: Sampling) -> list[Piece]:
-    return engine.submit(prompts(1)[0], how).wait(60)
+    return engine.submit(prompts(1)[0], how).wait(60.0)
 
 
 def test_what_is_shown_is_the_text_of_its_tokens(engine: Engine) -> None:
@@ -83,7 +83,7 @@ def test_the_token_that_ends_a_text_ends_the_answer_unless_it_is_ignored() -> No
     try:
         model.generation_config.eos_token_id = [first[3]]
         with Engine(made, threads=1) as engine:
-            pieces = engine.submit([5, 6, 7], greedy(6)).wait(60)
+            pieces = engine.submit([5, 6, 7], greedy(6)).wait(60.0)
             ignored = read(engine.submit([5, 6, 7], greedy(6, ignore_eos=True)))
     finally:
         model.generation_config.eos_token_id = kept
@@ -95,7 +95,7 @@ def test_the_token_that_ends_a_text_ends_the_answer_unless_it_is_ignored() -> No
 
 def test_log_probabilities_are_the_models(engine: Engine) -> None:
     prompt = prompts(1)[0]
-    pieces = engine.submit(prompt, greedy(4, logprobs=3)).wait(60)
+    pieces = engine.submit(prompt, greedy(4, logprobs=3)).wait(60.0)
     token = [*prompt, *(piece.token for piece in pieces)]
     with torch.inference_mode():
         logs = torch.log_softmax(language().model(torch.tensor([token])).logits[0, len(prompt) - 1 : -1], -1)
@@ -103,13 +103,13 @@ def test_log_probabilities_are_the_models(engine: Engine) -> None:
         assert piece.logprob == pytest.approx(float(expected[piece.token]), abs=1e-4)
         assert [number for number, _ in piece.top] == expected.topk(3).indices.tolist()
         np.testing.assert_allclose([value for _, value in piece.top], expected.topk(3).values, atol=1e-4)
-    chosen = engine.submit(prompt, Sampling(max_tokens=3, seed=1, logprobs=0)).wait(60)
+    chosen = engine.submit(prompt, Sampling(max_tokens=3, seed=1, logprobs=0)).wait(60.0)
     assert all(piece.logprob is not None and not piece.top for piece in chosen)
 
 
 def test_an_answer_ends_where_the_context_does(engine: Engine) -> None:
     prompt = prompts(1, seed=3)[0][:1] * (CONTEXT - 3)
-    pieces = engine.submit(prompt, greedy(50, ignore_eos=True)).wait(60)
+    pieces = engine.submit(prompt, greedy(50, ignore_eos=True)).wait(60.0)
     assert len(pieces) == 3
     assert pieces[-1].finish == "length"
 
@@ -136,9 +136,9 @@ def test_what_is_given_up_ends_and_its_slot_is_used_by_others() -> None:
         with pytest.raises(QueueFull, match="2 requests wait already, of at most 2"):
             engine.submit([9])
         queued.cancel()
-        assert [piece.finish for piece in queued.wait(60)] == ["cancelled"]
+        assert [piece.finish for piece in queued.wait(60.0)] == ["cancelled"]
         long.cancel()
-        pieces = long.wait(60)
+        pieces = long.wait(60.0)
         assert pieces[-1] == Piece(None, "", finish="cancelled")
         assert len(pieces) < 90
         assert read(waiting) == generated(language(), [7, 8], 3)
@@ -225,7 +225,7 @@ def test_closing_ends_at_once_or_when_all_is_done() -> None:
     idle = Engine(language(), slots=1, threads=1)
     left, texts, draft = idle.submit([5]), idle.embed(["a"]), idle.verify(idle.open_session([5]), [6])
     idle.close()
-    for wait in (lambda: left.wait(60), lambda: texts.result(60), lambda: draft.result(60)):
+    for wait in (lambda: left.wait(60.0), lambda: texts.result(60), lambda: draft.result(60)):
         with pytest.raises(EngineStopped, match="was closed"):
             wait()
     with pytest.raises(EngineStopped):
@@ -241,7 +241,7 @@ def test_a_failure_reaches_whoever_waits(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(engine._scheduler, "step", _broken)
         answer = engine.submit([5])
         with pytest.raises(EngineStopped, match="the engine failed: out of memory"):
-            answer.wait(60)
+            answer.wait(60.0)
         with pytest.raises(EngineStopped, match="failed"):
             engine.submit([5])
 
@@ -262,7 +262,7 @@ def test_many_threads_ask_and_give_up_at_once_and_nothing_is_left() -> None:
             answer = engine.submit(asked[index], greedy(6))
             if rng.random() < 0.3:
                 answer.cancel()
-                answer.wait(60)
+                answer.wait(60.0)
             elif read(answer) != expected[index]:
                 wrong.append(index)
 

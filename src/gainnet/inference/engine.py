@@ -14,7 +14,6 @@ from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 import numpy as np
 import torch
@@ -91,7 +90,7 @@ class Engine:
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Engine:
         self.start()
         return self
 
