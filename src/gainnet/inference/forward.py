@@ -230,7 +230,7 @@ class ModuleForward(Forward):
         width = getattr(config, "head_dim", None) or config.hidden_size // heads
         self.rows = Rows(config.num_hidden_layers, rows, language.context, kept, width)
         self._mix: Mix | None = None
-        self._head: nn.Module = self._model.get_output_embeddings()
+        self._head: nn.Module = self._model.get_output_embeddings()  # type: ignore[no-untyped-call]
         sites = {}
         for name, module in self._model.named_modules():
             if isinstance(module, nn.Linear | Conv1D) and module is not self._head:

@@ -174,7 +174,7 @@ class Catalogue:
         """The cards that may answer a request."""
         if wish.card < 0:
             return self._fitting[wish.service]
-        return np.arange(len(self._artifacts)) == wish.card
+        return np.asarray(np.arange(len(self._artifacts)) == wish.card)
 
     def own_id(self, place: Place, artifact: int, ask: Ask) -> str:
         """The id by which a node knows the model that answers."""
