@@ -146,8 +146,10 @@ class Attempt:
         self.upstream.in_flight -= 1
         if ok:
             self.upstream.breaker.succeeded()
+            self.upstream.served += 1
         elif at_fault:
             self.upstream.breaker.failed(now)
+            self.upstream.failed += 1
         else:
             self.upstream.breaker.undecided()
         if self._call.stream:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping, Sequence
 
 from aiohttp import web
@@ -12,6 +13,7 @@ from gainnet.serving import call as calls
 from gainnet.serving.admission import Permit
 from gainnet.serving.answers import error_body, error_event
 from gainnet.serving.attempt import Attempt, Busy
+from gainnet.serving.book import Done
 from gainnet.serving.call import Call, Given
 from gainnet.serving.idempotency import Kept
 from gainnet.serving.router import Kind, Refused, Target
@@ -43,6 +45,8 @@ class Exchange:
         self._first_byte_at: float | None = None
         self._response: web.StreamResponse | None = None
         self._lost = False
+        self._why = ""
+        self._trouble: str | None = None
         self.status = 500
 
     async def answer(self) -> web.StreamResponse:
@@ -52,10 +56,11 @@ class Exchange:
         except Refused as refused:
             return self._refused(refused)
         except asyncio.CancelledError:
-            self.status = _GONE
+            self._left()
             raise
         except Exception:
             logger.exception("a request failed", extra={"request_id": self._id, **self._trace()})
+            self._trouble = "the gateway failed"
             if self._response is not None and self._response.prepared:
                 raise
             return self._refused(Refused(500, "the gateway failed", code="internal_error"))
@@ -216,7 +221,7 @@ class Exchange:
             await self._write(response, error_event(self._broken(attempt, error)))
             await response.write_eof()
         except (ConnectionError, _TooSlow):
-            self.status = _GONE
+            self._left()
             return
         except Exception:
             await self._write(response, error_event(Refused(500, "the gateway failed", code="internal_error")))
@@ -244,13 +249,19 @@ class Exchange:
         """What a client reads at the end of a stream that its node did not end."""
         self._of.metrics.add("gainnet:streams_lost_total", (("node", attempt.target.node),))
         if isinstance(error, Expired):
-            return Refused(504, "the deadline passed while the answer was streamed", code="deadline_exceeded")
+            self._trouble = "the deadline passed while the answer was streamed"
+            return Refused(504, self._trouble, code="deadline_exceeded")
         self._lost = True
+        self._trouble = "the node was lost while the answer was streamed"
         self._say_failed(attempt.target, error)
-        return Refused(502, "the node was lost while the answer was streamed", code="upstream_lost")
+        return Refused(502, self._trouble, code="upstream_lost")
+
+    def _left(self) -> None:
+        self.status = _GONE
+        self._trouble = "the client left"
 
     def _from(self, attempt: Attempt) -> None:
-        self._node = attempt.target.node
+        self._node, self._why = attempt.target.node, attempt.target.why
         self._headers |= self._provenance(attempt)
         self._headers["openai-processing-ms"] = str(int((self._loop.time() - self._began) * 1_000.0))
 
@@ -279,11 +290,13 @@ class Exchange:
 
     def _replayed(self, kept: Kept) -> web.Response:
         self.status = kept.status
+        self._why = "asked before: the answer that was kept"
         headers = {"content-type": JSON} | self._headers | kept.headers | {"x-gainnet-replayed": "true"}
         return web.Response(body=kept.body, status=kept.status, headers=headers)
 
     def _refused(self, refused: Refused) -> web.Response:
         """The error object, with when to come back."""
+        self._trouble = refused.message
         if refused.retry_after_s is not None:
             self._headers["retry-after"] = str(max(1, round(refused.retry_after_s + 0.499)))
             self._headers["retry-after-ms"] = str(max(1, round(refused.retry_after_s * 1_000.0)))
@@ -313,10 +326,21 @@ class Exchange:
             if self._first_byte_at is not None:
                 first_s = self._first_byte_at - self._began
                 metrics.histogram("vllm:time_to_first_token_seconds", labels).observe(first_s)
+            if self._of.settings.page:
+                self._keep(call, now)
         if logger.isEnabledFor(logging.DEBUG):
             said: dict[str, object] = {"request_id": self._id, "kind": self._kind, "model": model, "node": self._node}
             said |= {"status": self.status, "latency_s": round(now - self._began, 6)}
             logger.debug("request", extra=said | self._trace())
+
+    def _keep(self, call: Call, now: float) -> None:
+        """Put the request where the live page finds it."""
+        ok, deadline = self._trouble is None and self.status < 400, call.given.deadline
+        done = Done(
+            time.time(), call.model, call.given.end, self._node, self._of.tiers.get(self._node, ""), ok,
+            ok and (deadline is None or now <= deadline), now - self._began, self._trouble or self._why,
+        )  # fmt: skip
+        self._of.book.add(call.tenant.name, done)
 
 
 class _TooSlow(Exception):

@@ -7,7 +7,7 @@ import logging
 import signal
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
@@ -20,7 +20,7 @@ from pydantic_core import to_json
 from gainnet import __version__
 from gainnet.errors import InputError
 from gainnet.scenario.complaint import nearest
-from gainnet.serving import openapi
+from gainnet.serving import live_page, openapi
 from gainnet.serving.admin import Admin
 from gainnet.serving.answers import ModelCard, ModelList, error_body
 from gainnet.serving.exchange import Exchange
@@ -57,6 +57,8 @@ class Gateway:
         self._admin: Admin | None = None
         self._runners: list[web.ServerRunner] = []
         self._since = int(time.time())
+        self._assets = live_page.assets() if settings.page else {}
+        self._gets = {*_GET, *self._assets, *((live_page.STATE,) if settings.page else ())}
 
     async def start(self) -> None:
         """Open both listeners. InputError where an address or a certificate cannot be used."""
@@ -134,7 +136,7 @@ class Gateway:
     def _page(self, request: web.BaseRequest, path: str, kind: Kind | None) -> web.Response:
         state = self._state
         assert state is not None
-        if kind is not None or path in _GET:
+        if kind is not None or path in self._gets:
             allowed = "POST" if kind is not None else "GET, HEAD"
             if request.method not in allowed:
                 refusal = _refusal(Refused(405, f"{request.method} is not allowed here", code="method_not_allowed"))
@@ -155,6 +157,11 @@ class Gateway:
                 return _json({"version": __version__})
             case "/openapi.json":
                 return _json(openapi.page(__version__, state.models(), self.settings.limits))
+            case live_page.STATE if self.settings.page:
+                tenant = state.tenants.who(request.headers.get("authorization"))
+                return _json(live_page.state(state, tenant), {"cache-control": "no-store"})
+        if (asset := self._assets.get(path)) is not None:
+            return web.Response(body=asset.body, headers=asset.headers)
         raise Refused(404, "there is nothing at this path", code="not_found")
 
     def _card(self, name: str) -> ModelCard:
@@ -236,8 +243,8 @@ def _tls(field: str, listen: Listen | AdminListen) -> ssl.SSLContext | None:
     return made
 
 
-def _json(tree: object) -> web.Response:
-    return web.Response(body=to_json(tree), content_type="application/json")
+def _json(tree: object, headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.Response(body=to_json(tree), content_type="application/json", headers=headers)
 
 
 def _refusal(refused: Refused) -> web.Response:

@@ -171,7 +171,7 @@ class Lab:
         Errors: InputError where these do not fit the scenario.
         """
         self.parts = lab_plan.parts(scenario, lab_plan.counts(scenario, nodes))
-        lab_plan.gateway_tree((), {}, router, port)
+        lab_plan.gateway_tree(scenario.name, (), {}, router, port)
         self._scenario, self._folder, self._router, self._port, self._say = scenario, folder, router, port, say
         self._models = dict(models or {})
         for tier in self._models:
@@ -205,7 +205,7 @@ class Lab:
             await self.links.start()
             control = await self._listen()
             ports = {part.name: self.links[part.name].port for part in self.parts}
-            tree = lab_plan.gateway_tree(self.parts, ports, self._router, self._port)
+            tree = lab_plan.gateway_tree(self._scenario.name, self.parts, ports, self._router, self._port)
             nodes = [self._child(part.name, "node", self._tree(part), self._log(part.name)) for part in self.parts]
             log = self._log("gateway")
             gateway = self._child("gateway", "gateway", tree, self._scenario, control, log)

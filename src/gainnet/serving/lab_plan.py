@@ -122,8 +122,10 @@ def _context(model: Path) -> int:
     return min(int(positions), 1_024)
 
 
-def gateway_tree(found: tuple[Part, ...], ports: Mapping[str, int], router: str, port: int) -> dict[str, Any]:
-    """The settings of the gateway, whose nodes are at the near ends of their links."""
+def gateway_tree(
+    scenario: str, found: tuple[Part, ...], ports: Mapping[str, int], router: str, port: int
+) -> dict[str, Any]:
+    """The settings of the gateway of a scenario's lab, whose nodes are at the near ends of their links."""
     if router not in (*FIXED, "priced"):
         raise InputError(f"--router {router}: must be one of {', '.join((*FIXED, 'priced'))}{nearest(router, FIXED)}")
     nodes = [
@@ -138,5 +140,6 @@ def gateway_tree(found: tuple[Part, ...], ports: Mapping[str, int], router: str,
     return {
         "listen": {"port": port}, "admin": {"port": 0}, "nodes": nodes,
         "models": {model: {"kinds": kinds} for model in public}, "router": router,
+        "scenario": scenario, "page": True,
         "timeouts": {"drain_s": DRAIN_S},
     }  # fmt: skip

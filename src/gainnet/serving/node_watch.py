@@ -20,7 +20,7 @@ from gainnet.execution.telemetry import NodeState
 from gainnet.scenario.scenario import Scenario
 from gainnet.serving.fleet import Catalogue, Fleet
 from gainnet.serving.priced import Priced
-from gainnet.serving.router import Ask, Ended, Nearest, Place, Route, Router, Target
+from gainnet.serving.router import Ask, Ended, Nearest, Place, Route, Router, Target, View
 
 logger = logging.getLogger(__name__)
 WATCH_S = 0.25
@@ -81,6 +81,7 @@ class Watched(Router):
         self._nearest = Nearest(places)
         self._places, self._headers, self._links = tuple(places), dict(headers or {}), links
         self._tls = dict(tls or {})
+        self._scenario = scenario.name
         self._bandwidth_hz = scenario.network.radio.bandwidth_hz
         self._watching: asyncio.Task[None] | None = None
         self.priced: Priced | None = None
@@ -97,6 +98,10 @@ class Watched(Router):
         """See `Router.ended`."""
         if self.priced is not None and number:
             self.priced.ended(number, how)
+
+    def view(self) -> View:
+        """See `Router.view`."""
+        return View(self._scenario) if self.priced is None else self.priced.view()
 
     async def start(self) -> None:
         """See `Router.start`; prices follow as soon as they can."""

@@ -35,7 +35,7 @@ from gainnet.run import Run
 from gainnet.scenario.scenario import Scenario
 from gainnet.serving.estimate import Estimates
 from gainnet.serving.fleet import Catalogue, Fleet, Wish
-from gainnet.serving.router import Ask, Ended, Refused, Route, Router, Target
+from gainnet.serving.router import Ask, Ended, NodeView, Refused, Route, Router, Target, View
 
 logger = logging.getLogger(__name__)
 TOGETHER_S = 1e-3
@@ -352,6 +352,26 @@ class Priced(Router):
                 for name, node in self._numbers.items()
             },
         }
+
+    def view(self) -> View:
+        """See `Router.view`: an edge stands amid its cells, the cloud nowhere."""
+        seen, network = self.seen(), self.run.network.topology
+        cells, ends, places = network.cell_xy_m, seen["position_m"], {}
+        for name, node in self._numbers.items():
+            if node >= self.catalogue.fixed:
+                x_m, y_m = ends[node - self.catalogue.fixed]
+                places[name] = x_m, y_m
+            elif (mine := network.cell_edge == node).any():
+                x_m, y_m = cells[mine].mean(axis=0).tolist()
+                places[name] = x_m, y_m
+        return View(
+            self._scenario.name,
+            tuple((x_m, y_m) for x_m, y_m in cells.tolist()),
+            tuple((x_m, y_m, cell) for (x_m, y_m), cell in zip(ends, seen["cell"], strict=True)),
+            places,
+            {name: NodeView(node["up"], node["running"], node["waiting"]) for name, node in seen["nodes"].items()},
+            {kind.replace("_", " "): value for kind, value in seen["price"].items()},
+        )
 
 
 _NONE = np.zeros(0, np.bool_)

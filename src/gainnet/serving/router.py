@@ -133,6 +133,36 @@ class Place:
         return Target(self.name, self.url, self.models[model], why)
 
 
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """How a node is, as a router heard: whether it may be asked, and how many requests run and wait there."""
+
+    up: bool
+    running: int
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a router knows that people may want to see; nothing by default.
+
+    Attributes:
+        scenario: name of the scenario that it prices.
+        cells: where radio sites stand, (x, y) in m.
+        ends: where each end is, (x, y) in m, and its cell, -1 where none serves it.
+        places: where nodes stand, (x, y) in m, by name; those that stand somewhere.
+        nodes: how nodes are, by name; those that were heard of.
+        prices: what a whole resource of each kind is worth, in the objective's currency.
+    """
+
+    scenario: str = ""
+    cells: tuple[tuple[float, float], ...] = ()
+    ends: tuple[tuple[float, float, int], ...] = ()
+    places: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    nodes: Mapping[str, NodeView] = field(default_factory=dict)
+    prices: Mapping[str, float] = field(default_factory=dict)
+
+
 class Router(ABC):
     """Chooses the target of each request, and hears what became of it."""
 
@@ -150,6 +180,10 @@ class Router(ABC):
 
     def ended(self, number: int, how: Ended) -> None:  # noqa: B027
         """What was sent under this number is over, well or not."""
+
+    def view(self) -> View:
+        """What people may see of it."""
+        return View()
 
     async def start(self) -> None:  # noqa: B027
         """Begin what runs beside requests."""

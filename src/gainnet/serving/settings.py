@@ -47,6 +47,14 @@ def _under_folder(path: Path) -> Path:
 File = Annotated[Path, AfterValidator(_under_folder)]
 
 
+def _file_or_name(scenario: str) -> str:
+    file = _under_folder(Path(scenario))
+    return str(file) if file.is_file() else scenario
+
+
+ScenarioFile = Annotated[str, AfterValidator(_file_or_name)]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -252,6 +260,8 @@ class GatewaySettings(BaseSettings):
         keys: who may ask; None: anyone.
         idempotency: of repeated requests.
         adapters: where they come from; None: none are loaded.
+        scenario: whose network is priced, where the router is to be `priced`: a built-in name or a YAML file.
+        page: the live page is at /live.
         log_level: of the JSON log.
     """
 
@@ -271,6 +281,8 @@ class GatewaySettings(BaseSettings):
     keys: KeysSetting | None = None
     idempotency: IdempotencySetting = IdempotencySetting()
     adapters: AdaptersSetting | None = None
+    scenario: ScenarioFile | None = None
+    page: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @classmethod

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from gainnet.serving.admission import Admission
+from gainnet.serving.book import Book
 from gainnet.serving.idempotency import Idempotency
 from gainnet.serving.keys import Tenants
 from gainnet.serving.metrics import Labels, Metrics
@@ -30,6 +31,7 @@ class State:
         idempotency: answers kept.
         versions: what aliases stand for.
         metrics: of it all.
+        book: the last requests, kept where there is a page to show them.
         draining: answers close their connections, and /ready fails.
     """
 
@@ -43,6 +45,7 @@ class State:
         self.idempotency = Idempotency(settings.idempotency)
         self.versions = Versions(settings.aliases)
         self.metrics = Metrics()
+        self.book = Book()
         self.draining = False
 
     def serves(self, model: str) -> bool:

@@ -92,12 +92,14 @@ class Upstream:
         node: as set.
         breaker: whether requests may go there.
         in_flight: requests that it has now.
+        served: requests that it answered.
+        failed: requests that it failed.
     """
 
     def __init__(self, node: NodePlace, timeouts: Timeouts, breaker: BreakerSetting) -> None:
         self.node = node
         self.breaker = Breaker(breaker)
-        self.in_flight = 0
+        self.in_flight = self.served = self.failed = 0
         self._timeouts = timeouts
         self._pool = Pool(node.url, context(node.tls) if node.url.startswith("https:") else None)
         lines = [f"host: {self._pool.host}", "content-type: application/json", "accept-encoding: identity"]
