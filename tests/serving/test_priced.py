@@ -57,6 +57,14 @@ def test_what_the_end_is_not_good_enough_for_goes_up() -> None:
     assert refusal(world, ask(quality_min=0.99)).code == "no_quality"
 
 
+def test_a_model_of_ends_only_needs_to_know_which_end_asks() -> None:
+    world = World()
+    assert world.one(ask(model=SMALL)).node == "end-0"
+    refused = refusal(world, ask(None, model=SMALL))
+    assert (refused.status, refused.code) == (400, "end_missing")
+    assert world.one(ask(model=SMALL)).node == "end-0"
+
+
 def test_a_dear_cloud_is_used_only_when_it_pays() -> None:
     cheap, dear = World(), World(["orchestrator.objective.cost_weight=20"])
     for frame in range(15):

@@ -133,7 +133,8 @@ def lab_ask(text: str, end: int | None, model: str | None, out: Path) -> None:
         lab = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError):
         raise InputError(f"{file}: there is no lab running from here: gainnet lab up --out {out}") from None
-    body = {"model": model or lab["models"][-1], "messages": [{"role": "user", "content": text}], "max_tokens": 60}
+    most = max(lab["models"], key=lambda known: sum(known in node["models"] for node in lab["nodes"]))
+    body = {"model": model or most, "messages": [{"role": "user", "content": text}], "max_tokens": 60}
     headers = {"content-type": "application/json"} | ({} if end is None else {"x-gainnet-end": str(end)})
     request = urllib.request.Request(  # noqa: S310  the address is the lab's own
         f"{lab['address']}/chat/completions", json.dumps(body).encode(), headers

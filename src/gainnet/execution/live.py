@@ -160,9 +160,9 @@ class Live(Execution):
         self._hold()
         self._stand(self.standing)
 
-    def answerable(self) -> Bool[np.ndarray, " artifact"]:
-        """Which artifacts some node that is up answers with."""
-        return np.asarray((self.standing.ready_s < NEVER_S).any(axis=0))
+    def answerable(self, nodes: int | None = None) -> Bool[np.ndarray, " artifact"]:
+        """Which artifacts some node that is up answers with; of the first so many nodes only where that is given."""
+        return np.asarray((self.standing.ready_s[:nodes] < NEVER_S).any(axis=0))
 
     @property
     def under_way(self) -> int:

@@ -237,7 +237,9 @@ class Priced(Router):
         requests = self.live.accept(posed, ranked, now_s)
         queue_s = self.live.telemetry.queue_s()
         model, asap_s = posed.ints[:, sk.MODEL].tolist(), posed.floats[:, ASAP_S].tolist()
-        able = self.live.answerable() if len(ranked) < len(wishes) else _NONE
+        able = (
+            (self.live.answerable(), self.live.answerable(self.catalogue.fixed)) if len(ranked) < len(wishes) else _NONE
+        )
         return [
             self._route(
                 wish.ask, requests[i], [(node[p], model[p], asap_s[p] + queue_s[node[p]]) for p in ranked[i]], now_s
@@ -276,10 +278,16 @@ class Priced(Router):
             self._routed[id(target)] = (target, request, rank)
         return Route(targets)
 
-    def _refusal(self, wish: Wish, able: Bool[np.ndarray, " artifact"]) -> Refused:
-        """Why a request was refused; ``able`` are the cards that some node answers with."""
+    def _refusal(
+        self, wish: Wish, able: tuple[Bool[np.ndarray, " artifact"], Bool[np.ndarray, " artifact"]]
+    ) -> Refused:
+        """Why a request was refused; ``able`` are the cards that some node answers with, and some edge or cloud."""
         retry_s = max(self._scenario.frame_s, self.estimates.took_s(wish.service) / 2.0)
-        fitting = self.catalogue.fitting(wish) & able
+        fitting = self.catalogue.fitting(wish)
+        if wish.ask.end is None and not (fitting & able[1]).any() and (fitting & able[0]).any():
+            raised = "only ends answer with this model, each its own requests: say which one asks (x-gainnet-end)"
+            return Refused(400, raised, code="end_missing", param="model")
+        fitting = fitting & able[0]
         if not fitting.any():
             return Refused(503, "no node that can answer this is up", retry_s, code="no_node")
         least = wish.ask.quality_min
@@ -374,7 +382,7 @@ class Priced(Router):
         )
 
 
-_NONE = np.zeros(0, np.bool_)
+_NONE = (np.zeros(0, np.bool_), np.zeros(0, np.bool_))
 
 
 def _ranked(chosen: int, node: list[int], worth: list[float], first: int, last: int) -> list[int]:
