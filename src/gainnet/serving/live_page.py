@@ -17,6 +17,7 @@ RECENT, PRICES = 30, 12
 _ASSETS = {
     "/live": ("page.html", "text/html; charset=utf-8"),
     "/live/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/live/page.svg": ("page.svg", "image/svg+xml"),
     "/live/page.js": ("page.js", "text/javascript; charset=utf-8"),
 }
 _HEADERS = {

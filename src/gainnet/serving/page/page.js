@@ -40,10 +40,11 @@ function drawn(state) {
   const around = [...placed, ...state.ends, ...state.cells];
   const xs = around.map((item) => item.x_m), ys = around.map((item) => item.y_m);
   const low = [Math.min(...xs), Math.min(...ys)];
-  const scale = Math.min(82 / Math.max(Math.max(...xs) - low[0], 1), 40 / Math.max(Math.max(...ys) - low[1], 1));
+  const wide = Math.max(...xs) - low[0];
+  const scale = Math.min(82 / Math.max(wide, 1), 40 / Math.max(Math.max(...ys) - low[1], 1));
   const rowOf = (node) => (placed.length ? TIER_Y.cloud : TIER_Y[node.tier]);
   const x = (item) => {
-    if (item.x_m !== null) return 6 + scale * (item.x_m - low[0]);
+    if (item.x_m !== null) return 50 + scale * (item.x_m - low[0] - wide / 2);
     const row = state.nodes.filter((node) => node.x_m === null && rowOf(node) === rowOf(item)); // it stands nowhere
     return (100 * (row.indexOf(item) + 0.5)) / row.length;
   };
