@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 
 from gainnet.errors import InputError
 from gainnet.knowledge.loop import learn
-from gainnet.measurement import metrics
+from gainnet.measurement import metrics, results
 from gainnet.scenario.scenario import Scenario
 from learning import learning_scenario
 
@@ -109,8 +109,11 @@ def test_a_journal_of_another_run_is_refused(whole: tuple[dict[str, Any], Path])
 
 
 @pytest.mark.parametrize("arm", ["flat", "local", "central"])
-def test_the_other_arms_run_and_learn(arm: str) -> None:
-    found = report(learning_scenario(arm=arm))["knowledge"]
+def test_the_other_arms_run_learn_and_are_reported(arm: str, tmp_path: Path) -> None:
+    record = learn(learning_scenario(arm=arm)).record
+    assert record is not None
+    found = results.write(tmp_path, record, "gainnet run")["knowledge"]
+    assert "Knowledge" in (tmp_path / "report.html").read_text("utf-8")
     assert len(found["rounds"]) == 2
     assert np.isfinite(found["final"]["perplexity"])
     assert (found["uplink_bit"] > 0.0) == (arm != "local")
