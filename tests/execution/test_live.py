@@ -68,7 +68,7 @@ class Bench:
         return requests
 
     def end(self, request: Request, rank: int | None = None, **how: Any) -> None:
-        given = {"ok": True, "began": True, "end_s": self.now_s, "output_token": 10.0} | how
+        given = {"ok": True, "at_fault": False, "began": True, "end_s": self.now_s, "output_token": 10.0} | how
         self.live.ended(request, request.rank if rank is None else rank, now_s=self.now_s, **given)
 
     def frame(self) -> Outcomes:
@@ -181,7 +181,7 @@ def test_what_fails_goes_on_elsewhere_or_has_failed() -> None:
     again, never = bench.ask(2)
     bench.frames(2)
     for request in (again, never):
-        bench.end(request, ok=False, began=False)
+        bench.end(request, ok=False, at_fault=True, began=False)
     bench.live.sent(again, 1, bench.now_s)
     second = int(again.posed.ints[again.patterns[1], 3])
     assert second != EDGE
@@ -193,6 +193,16 @@ def test_what_fails_goes_on_elsewhere_or_has_failed() -> None:
     assert outcomes.node[0] == second
     assert outcomes.retry[0] == 1
     assert not bench.live._sent_to.any()
+
+
+def test_only_who_is_at_fault_is_left_alone() -> None:
+    bench = Bench()
+    for request in bench.ask(2 * FAILURES):
+        bench.end(request, ok=False)  # whoever asked left
+    assert bench.live.telemetry.up(bench.now_s)[EDGE]
+    for request in bench.ask(FAILURES):
+        bench.end(request, ok=False, at_fault=True)
+    assert not bench.live.telemetry.up(bench.now_s)[EDGE]
 
 
 def test_of_two_tries_at_once_the_first_answer_counts() -> None:

@@ -104,7 +104,7 @@ class World:
             ok = node not in self.dead
             self.at_work[node] -= 1
             self.answered[node] += ok
-            self.router.ended(number, Ended(ok, took_s, took_s / 3 if ok else None, request.prompt_token, 40))
+            self.router.ended(number, Ended(ok, not ok, took_s, took_s / 3 if ok else None, request.prompt_token, 40))
             if not ok and rank + 1 < len(route.targets):
                 self.send(request, route, rank + 1)
         outcomes = self.router.tick()

@@ -103,7 +103,13 @@ async def test_a_routers_view_is_shown(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "said"), [("cut", "the node was lost"), ("endless", "the client left"), ("stall", "the deadline passed")]
+    ("how", "said"),
+    [
+        ("cut", "the node was lost"),
+        ("error event", "the node ended its answer"),
+        ("endless", "the client left"),
+        ("stall", "the deadline passed"),
+    ],
 )
 def test_a_stream_that_breaks_is_no_success(how: str, said: str) -> None:
     async def main() -> None:

@@ -20,7 +20,7 @@ from gainnet.serving.router import Ask, Ended, Place, Route, Target
 
 CARD = "llama-3.2-1b-int4"
 ASK = Ask("chat", CARD, 2, 10, 10, None, None, "", None)
-HOW = Ended(True, 0.1, 0.1, 10, 10)
+HOW = Ended(True, False, 0.1, 0.1, 10, 10)
 SAID = {"tier": "edge", "models": ["a"], "resident": ["a"], "running": 1, "slots": 4, "kv_use": 0.5, "more": 1}
 
 

@@ -177,8 +177,8 @@ def test_late_answers_are_late() -> None:
     world.decide(ask(deadline_s=2.0))
     world.slow = {}
     number = next(iter(world.router._sent))
-    world.router.ended(number, Ended(True, 2.5, 0.1, 200, 40))
-    world.router.ended(number, Ended(True, 2.5, 0.1, 200, 40))
+    world.router.ended(number, Ended(True, False, 2.5, 0.1, 200, 40))
+    world.router.ended(number, Ended(True, False, 2.5, 0.1, 200, 40))
     assert world.router.tick() is not None
     done = world.router.finish()
     assert done is None
@@ -283,7 +283,7 @@ def test_routes_are_decided_together_and_frames_tick() -> None:
         with pytest.raises(Refused, match="no end 99"):
             await router.route(ask(99))
         for request, route in zip(range(20), routes, strict=True):
-            router.ended(router.sent(ask(request), route.targets[0]), Ended(True, 0.5, 0.1, 200, 40))
+            router.ended(router.sent(ask(request), route.targets[0]), Ended(True, False, 0.5, 0.1, 200, 40))
         began_s = router.now_s
         while router.live.under_way:
             assert router.now_s - began_s < 5.0
@@ -340,7 +340,7 @@ def test_frames_that_stop_are_complained_of(caplog: pytest.LogCaptureFixture, mo
 def test_unknown_names_and_numbers_are_passed_over() -> None:
     world = World()
     world.router.telemetry("nobody", None)
-    world.router.ended(99, Ended(True, 0.1, 0.1, 1, 1))
+    world.router.ended(99, Ended(True, False, 0.1, 0.1, 1, 1))
     assert world.router.sent(ask(), priced.Target("edge-0", "", "", "")) > 0
 
 

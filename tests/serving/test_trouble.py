@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from fakes import CHAT, Place, answer, network, run, scene, until
+
+from gainnet.serving.router import Ended, Nearest
+from gainnet.serving.router import Place as Node
 
 STREAM = CHAT | {"stream": True}
 BEFORE = ("500", "404", "close", "garbage", "not json", "not an object", "html", "silent")
@@ -45,6 +49,51 @@ def test_a_stream_that_is_lost_ends_in_an_error_event(how: str) -> None:
             assert b"[DONE]" not in text
             assert b"nope" not in text
             assert 'gainnet:streams_lost_total{node="edge-0"} 1' in (await place.get("/metrics", True))[1].decode()
+            flat(place)
+
+    run(main())
+
+
+class Listening(Nearest):
+    """A router that keeps what it hears."""
+
+    def __init__(self, places: Sequence[Node]) -> None:
+        super().__init__(places)
+        self.heard: list[Ended] = []
+
+    def ended(self, number: int, how: Ended) -> None:
+        self.heard.append(how)
+
+
+@pytest.mark.parametrize(
+    ("how", "body", "ok", "at_fault"),
+    [
+        ("well", CHAT, True, False), ("well", STREAM, True, False), ("500", CHAT, False, True),
+        ("close", STREAM, False, True), ("cut", STREAM, False, True), ("400", CHAT, True, False),
+        ("busy", CHAT, False, False), ("held", CHAT, False, False), ("endless", STREAM, False, False),
+    ],
+)  # fmt: skip
+def test_routers_hear_who_is_at_fault(how: str, body: dict[str, Any], ok: bool, at_fault: bool) -> None:
+    async def main() -> None:
+        made: list[Listening] = []
+
+        def make(places: Sequence[Node]) -> Listening:
+            made.append(Listening(places))
+            return made[0]
+
+        async with network(make_router=make) as place:
+            place.nodes[0].how = how
+            leaves = how in ("held", "endless")
+            try:
+                async with asyncio.timeout(0.2 if leaves else None):
+                    await place.post(body=body)
+            except TimeoutError:
+                assert leaves
+            await until(lambda: len(made[0].heard) == 1)
+            [heard] = made[0].heard
+            assert (heard.ok, heard.at_fault) == (ok, at_fault)
+            assert 0.0 < heard.latency_s < 10.0
+            assert heard.first_byte_s is None or 0.0 < heard.first_byte_s <= heard.latency_s
             flat(place)
 
     run(main())

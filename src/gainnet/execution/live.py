@@ -125,16 +125,26 @@ class Live(Execution):
             self._begin([request])
 
     def ended(
-        self, request: Request, rank: int, *, ok: bool, began: bool, end_s: float, output_token: float, now_s: float
+        self,
+        request: Request,
+        rank: int,
+        *,
+        ok: bool,
+        at_fault: bool,
+        began: bool,
+        end_s: float,
+        output_token: float,
+        now_s: float,
     ) -> None:
         """A try of a request, by the pattern of this rank, is over since ``end_s``.
 
-        It is ``ok`` if a whole answer came, of so many tokens; one that ``began`` but isn't can't be tried again.
+        It is ``ok`` if a whole answer came, of so many tokens; where none came the machine may be ``at_fault``, or who
+        asked. One that ``began`` but isn't whole can't be tried again.
         """
         node = int(request.posed.ints[request.patterns[rank], sk.NODE])
         if ok:
             self.telemetry.answered(node)
-        elif not began:  # one that breaks off may be the client's doing, and if the node is dead the next won't begin
+        elif at_fault:
             self.telemetry.failed(node, now_s)
             self._stand(self.standing)
         if request.result is not None:

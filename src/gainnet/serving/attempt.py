@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +61,8 @@ class Attempt:
         self.output_token = 0
         self.first_byte_s: float | None = None
         self._over = False
-        self._began = self._loop.time()
+        self._sent_at = self._loop.time()
+        self._began_s = time.perf_counter()
         self._number = router.sent(call.ask, target)
         upstream.in_flight += 1
 
@@ -79,7 +81,7 @@ class Attempt:
         """
         connection = await self._opened("application/json")
         body = await self.upstream.whole(connection, self._call.given.deadline, self._limits.answer_byte)
-        self.first_byte_s = self._loop.time() - self._began
+        self.first_byte_s = time.perf_counter() - self._began_s
         counted = usage(_object(body))
         if counted is not None:
             self.prompt_token, self.output_token = counted
@@ -97,7 +99,7 @@ class Attempt:
             if events.failed and not events.output_token:
                 raise Failed("the stream began with an error")
             if out:
-                self.first_byte_s = self._loop.time() - self._began
+                self.first_byte_s = time.perf_counter() - self._began_s
                 return out
             if events.wrong is not None:
                 raise Failed(f"the stream began with {events.wrong}")
@@ -140,7 +142,7 @@ class Attempt:
         if self._over:
             return
         self._over = True
-        now = self._loop.time()
+        latency_s = time.perf_counter() - self._began_s
         if self._connection is not None:
             self.upstream.close(self._connection)
         self.upstream.in_flight -= 1
@@ -148,19 +150,19 @@ class Attempt:
             self.upstream.breaker.succeeded()
             self.upstream.served += 1
         elif at_fault:
-            self.upstream.breaker.failed(now)
+            self.upstream.breaker.failed(self._loop.time())
             self.upstream.failed += 1
         else:
             self.upstream.breaker.undecided()
         if self._call.stream:
             self.prompt_token, self.output_token = self._events.prompt_token, self._events.output_token
         prompt = self._call.ask.prompt_token if self.prompt_token is None else self.prompt_token
-        how = Ended(ok, now - self._began, self.first_byte_s, prompt, self.output_token)
+        how = Ended(ok, at_fault and not ok, latency_s, self.first_byte_s, prompt, self.output_token)
         self._router.ended(self._number, how)
 
     async def _opened(self, form: str) -> Connection:
         """The connection with a good status and the form asked for."""
-        posted = self._call.posted(self.target.model, self._began)
+        posted = self._call.posted(self.target.model, self._sent_at)
         connection = self._connection = await self.upstream.open(posted)
         status = connection.status
         if status == 200:

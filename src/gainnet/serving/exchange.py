@@ -37,12 +37,13 @@ class Exchange:
     def __init__(self, state: State, request: web.BaseRequest, kind: Kind, path: str) -> None:
         self._of, self._request, self._kind, self._path = state, request, kind, path
         self._loop = state.loop
-        self._began = self._loop.time()
+        self._came_at = self._loop.time()
+        self._began_s = time.perf_counter()
         self._id = calls.request_id(request.headers)
         self._call: Call | None = None
         self._headers: dict[str, str] = {"x-request-id": self._id}
         self._node = ""
-        self._first_byte_at: float | None = None
+        self._first_byte_s: float | None = None
         self._response: web.StreamResponse | None = None
         self._lost = False
         self._why = ""
@@ -89,7 +90,7 @@ class Exchange:
         """The request, found in order; nothing was done for it yet."""
         of, headers = self._of, self._request.headers
         tenant = of.tenants.who(headers.get("authorization"))
-        given = calls.given(headers, self._id, self._began)
+        given = calls.given(headers, self._id, self._came_at)
         raw = await self._body(headers, given)
         call = Call(self._kind, self._path, given, tenant, raw, of.settings.limits)
         if not of.serves(call.model) or (tenant.models is not None and call.model not in tenant.models):
@@ -109,7 +110,7 @@ class Exchange:
         if headers.get("expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0
-        until = self._began + self._of.settings.timeouts.body_s
+        until = self._came_at + self._of.settings.timeouts.body_s
         try:
             if request.content.is_eof():  # all of it is here
                 return await request.read()
@@ -186,7 +187,7 @@ class Exchange:
         """Pass a whole answer on."""
         whole = await attempt.whole()
         permit.began()
-        self._first_byte_at = self._loop.time()
+        self._first_byte_s = time.perf_counter() - self._began_s
         self._from(attempt)
         if keeping is not None:
             keeping.whole(whole.status, {"content-type": JSON} | self._provenance(attempt), whole.body)
@@ -196,7 +197,7 @@ class Exchange:
         """Pass a stream on; once its first byte has gone out, whatever happens is said in an event."""
         data = await attempt.first()
         permit.began()
-        last_at = self._first_byte_at = self._loop.time()
+        last_s = self._first_byte_s = time.perf_counter() - self._began_s
         self._from(attempt)
         self.status = 200
         response = self._response = web.StreamResponse(headers=self._headers)
@@ -213,9 +214,9 @@ class Exchange:
                 if keeping is not None:
                     keeping.more(data)
                 data = await attempt.more()
-                now = self._loop.time()
-                between.observe(now - last_at)
-                last_at = now
+                now_s = time.perf_counter() - self._began_s
+                between.observe(now_s - last_s)
+                last_s = now_s
             await response.write_eof()
         except (Failed, Expired) as error:
             await self._write(response, error_event(self._broken(attempt, error)))
@@ -230,6 +231,8 @@ class Exchange:
             if keeping is not None:
                 keeping.finish(200, {"content-type": "text/event-stream"} | self._provenance(attempt))
             await attempt.finished()
+        elif self._trouble is None:
+            self._trouble = "the node ended its answer with an error"
 
     async def _write(self, response: web.StreamResponse, data: bytes) -> None:
         """Write to the client, waiting while it doesn't take what it was sent."""
@@ -263,7 +266,7 @@ class Exchange:
     def _from(self, attempt: Attempt) -> None:
         self._node, self._why = attempt.target.node, attempt.target.why
         self._headers |= self._provenance(attempt)
-        self._headers["openai-processing-ms"] = str(int((self._loop.time() - self._began) * 1_000.0))
+        self._headers["openai-processing-ms"] = str(int((time.perf_counter() - self._began_s) * 1_000.0))
 
     def _provenance(self, attempt: Attempt) -> dict[str, str]:
         target = attempt.target
@@ -311,7 +314,7 @@ class Exchange:
 
     def _count(self) -> None:
         """Put the request into the metrics, and into the log where that is wanted."""
-        now = self._loop.time()
+        latency_s = time.perf_counter() - self._began_s
         call, metrics = self._call, self._of.metrics
         model = "" if call is None else call.model
         metrics.add(
@@ -320,25 +323,24 @@ class Exchange:
         )
         if call is not None:
             labels = (("model_name", model),)
-            metrics.histogram("vllm:e2e_request_latency_seconds", labels).observe(now - self._began)
+            metrics.histogram("vllm:e2e_request_latency_seconds", labels).observe(latency_s)
             operation = (("gen_ai_operation_name", self._kind),)
-            metrics.histogram("gen_ai_server_request_duration_seconds", operation).observe(now - self._began)
-            if self._first_byte_at is not None:
-                first_s = self._first_byte_at - self._began
-                metrics.histogram("vllm:time_to_first_token_seconds", labels).observe(first_s)
+            metrics.histogram("gen_ai_server_request_duration_seconds", operation).observe(latency_s)
+            if self._first_byte_s is not None:
+                metrics.histogram("vllm:time_to_first_token_seconds", labels).observe(self._first_byte_s)
             if self._of.settings.page:
-                self._keep(call, now)
+                self._keep(call, latency_s)
         if logger.isEnabledFor(logging.DEBUG):
             said: dict[str, object] = {"request_id": self._id, "kind": self._kind, "model": model, "node": self._node}
-            said |= {"status": self.status, "latency_s": round(now - self._began, 6)}
+            said |= {"status": self.status, "latency_s": round(latency_s, 6)}
             logger.debug("request", extra=said | self._trace())
 
-    def _keep(self, call: Call, now: float) -> None:
+    def _keep(self, call: Call, latency_s: float) -> None:
         """Put the request where the live page finds it."""
         ok, deadline = self._trouble is None and self.status < 400, call.given.deadline
         done = Done(
             time.time(), call.model, call.given.end, self._node, self._of.tiers.get(self._node, ""), ok,
-            ok and (deadline is None or now <= deadline), now - self._began, self._trouble or self._why,
+            ok and (deadline is None or self._loop.time() <= deadline), latency_s, self._trouble or self._why,
         )  # fmt: skip
         self._of.book.add(call.tenant.name, done)
 

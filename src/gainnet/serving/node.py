@@ -27,8 +27,9 @@ from gainnet.serving.metrics import Metrics
 from gainnet.serving.node_metrics import Rates
 from gainnet.serving.node_settings import NodeSettings
 from gainnet.serving.node_verify import Sessions
-from gainnet.serving.node_wire import AdapterRequest, parsed
+from gainnet.serving.node_wire import AdapterRequest
 from gainnet.serving.router import Refused
+from gainnet.serving.wire import parse
 
 logger = logging.getLogger(__name__)
 JSON = "application/json"
@@ -45,7 +46,8 @@ class Asked:
         request: of aiohttp.
         raw: its body.
         name: of the request, for its answer's id.
-        began: on the loop's clock.
+        came_at: on the loop's clock.
+        began_s: on the clock that latencies are measured by.
         deadline: on the loop's clock, None without.
         headers: of the answer.
     """
@@ -53,7 +55,8 @@ class Asked:
     request: web.Request
     raw: bytes
     name: str
-    began: float
+    came_at: float
+    began_s: float
     deadline: float | None
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -241,14 +244,14 @@ class Node:
     # Requests.
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
-        began = asyncio.get_running_loop().time()
+        began_s = time.perf_counter()
         name = call.request_id(request.headers)
         try:
-            return await self._answered(request, name, began)
+            return await self._answered(request, name, began_s)
         except Exception as error:  # noqa: BLE001  every error is told in the API's form
             return _refused(self.refusal(error), name)
 
-    async def _answered(self, request: web.Request, name: str, began: float) -> web.StreamResponse:
+    async def _answered(self, request: web.Request, name: str, began_s: float) -> web.StreamResponse:
         path, method = request.path, request.method
         get, post = self._gets.get(path), self._posts.get(path)
         if get is None and post is None:
@@ -264,17 +267,18 @@ class Node:
             raise Refused(405, f"{method} is not allowed here", code="method_not_allowed")
         if self._draining:
             raise Refused(503, "the node is leaving", code="draining")
-        given = call.given(request.headers, name, began)
+        came_at = asyncio.get_running_loop().time()
+        given = call.given(request.headers, name, came_at)
         raw = await self._body(request)
         if given.deadline is not None and asyncio.get_running_loop().time() >= given.deadline:
             raise Refused(408, "the deadline passed while the request came", code="deadline_exceeded")
         headers = {"x-request-id": name}
         self.in_flight += 1
         try:
-            return await post(Asked(request, raw, name, began, given.deadline, headers))
+            return await post(Asked(request, raw, name, came_at, began_s, given.deadline, headers))
         finally:
             self.in_flight -= 1
-            self.observe("vllm:e2e_request_latency_seconds", asyncio.get_running_loop().time() - began)
+            self.observe("vllm:e2e_request_latency_seconds", time.perf_counter() - began_s)
 
     async def _body(self, request: web.Request) -> bytes:
         if request.content_type != JSON:
@@ -314,7 +318,7 @@ class Node:
         return _json(await self._sessions.answer(asked), asked.headers)
 
     async def _load(self, asked: Asked) -> web.Response:
-        request = parsed(AdapterRequest, asked.raw)
+        request = parse(AdapterRequest, asked.raw)
         name = request.lora_name
         if request.lora_path is None:
             raise Refused(400, "lora_path: Field required", code="missing_field", param="lora_path")
@@ -326,7 +330,7 @@ class Node:
         return _json({"loaded": name, "digest": digest}, asked.headers)
 
     async def _unload(self, asked: Asked) -> web.Response:
-        name = parsed(AdapterRequest, asked.raw).lora_name
+        name = parse(AdapterRequest, asked.raw).lora_name
         if name not in self.engine.stats().resident:
             raise Refused(404, f"there is no adapter {name!r}", code="not_found", param="lora_name")
         self.engine.unload_adapter(name)

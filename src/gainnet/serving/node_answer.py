@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import secrets
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -141,11 +142,10 @@ class Generating:
         self, node: Node, asked: Asked, form: Form, request: NodeChat | NodeCompletion, adapter: str | None
     ) -> None:
         self._node, self._asked, self._form, self._request, self._adapter = node, asked, form, request, adapter
-        self._loop = asyncio.get_running_loop()
         self._answers: list[Answer] = []
         self._said: list[Said] = []
         self._prompt = 0
-        self._last_at: float | None = None
+        self._last_s: float | None = None
 
     async def answered(self, prompts: Sequence[Sequence[int]], how: Sampling) -> web.StreamResponse:
         """The answer. Whatever happens, nothing of it is left in the engine."""
@@ -234,12 +234,12 @@ class Generating:
             raise Refused(503, "the answer was given up", code="cancelled")
 
     def _time(self) -> None:
-        now = self._loop.time()
-        if self._last_at is None:
-            self._node.observe("vllm:time_to_first_token_seconds", now - self._asked.began)
+        now_s = time.perf_counter()
+        if self._last_s is None:
+            self._node.observe("vllm:time_to_first_token_seconds", now_s - self._asked.began_s)
         else:
-            self._node.observe("vllm:inter_token_latency_seconds", now - self._last_at)
-        self._last_at = now
+            self._node.observe("vllm:inter_token_latency_seconds", now_s - self._last_s)
+        self._last_s = now_s
 
     def _usage(self) -> dict[str, Any]:
         output = sum(said.tokens for said in self._said)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from gainnet.errors import InputError
 from gainnet.inference.request import Sampling
 from gainnet.serving.node_answer import TOP_P_LEAST
-from gainnet.serving.node_wire import VerifyRequest, parsed
+from gainnet.serving.node_wire import VerifyRequest
 from gainnet.serving.router import Refused
+from gainnet.serving.wire import parse
 
 if TYPE_CHECKING:
     from gainnet.serving.node import Asked, Node
@@ -33,10 +34,10 @@ class Sessions:
 
     async def answer(self, asked: Asked) -> dict[str, Any]:
         """What a request about a session is answered."""
-        request = parsed(VerifyRequest, asked.raw)
-        self.sweep(asked.began)
+        request = parse(VerifyRequest, asked.raw)
+        self.sweep(asked.came_at)
         if request.session is None:
-            return await self._begin(request, asked.began)
+            return await self._begin(request, asked.came_at)
         found = self._open.get(request.session)
         if found is None or found.tenant != (request.cache_salt or ""):
             said = "there is no such session: it was closed, or left alone too long"

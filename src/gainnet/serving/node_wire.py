@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import Field
 from pydantic_core import to_json
 
 from gainnet.inference.request import Piece
-from gainnet.serving import wire
 from gainnet.serving.wire import ChatRequest, CompletionRequest, Natural, Part
 
 Tree = dict[str, Any]
@@ -73,15 +72,6 @@ class AdapterRequest(Part):
 
     lora_name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@:/-]{0,127}$")
     lora_path: str | None = None
-
-
-Own = TypeVar("Own", bound=Part)
-
-
-def parsed(model: type[Own], body: bytes) -> Own:
-    """The request in a body. Refused: 400; the message names the field."""
-    found: Own = wire.parse(model, body)  # type: ignore[type-var]
-    return found
 
 
 class Said:

@@ -169,7 +169,7 @@ class Priced(Router):
             routes = other.decide([ask for ask in asks if ask is not None])
             for ask, route in zip(asks, routes, strict=False):
                 if ask is not None and isinstance(route, Route):
-                    other.ended(other.sent(ask, route.targets[0]), Ended(True, 0.01, 0.01, 100, 10))
+                    other.ended(other.sent(ask, route.targets[0]), Ended(True, False, 0.01, 0.01, 100, 10))
             now_s += self._scenario.frame_s
             other.tick()
 
@@ -313,8 +313,8 @@ class Priced(Router):
         if how.ok:
             self.estimates.answered(int(request.of("service")), asked, how.output_token, how.latency_s)
         self.live.ended(
-            request, rank, ok=how.ok, began=how.first_byte_s is not None, end_s=sent_s + how.latency_s,
-            output_token=float(how.output_token), now_s=self.now_s,
+            request, rank, ok=how.ok, at_fault=how.at_fault, began=how.first_byte_s is not None,
+            end_s=sent_s + how.latency_s, output_token=float(how.output_token), now_s=self.now_s,
         )  # fmt: skip
 
     # Telemetry.

@@ -97,6 +97,7 @@ class Ended:
 
     Attributes:
         ok: a whole answer came from it.
+        at_fault: none came, and the node is to blame: not the client, who left, nor a full queue.
         latency_s: from sending to the last byte.
         first_byte_s: from sending to the first byte; None where none came.
         prompt_token: as counted by the node, else estimated.
@@ -104,6 +105,7 @@ class Ended:
     """
 
     ok: bool
+    at_fault: bool
     latency_s: float
     first_byte_s: float | None
     prompt_token: int

@@ -145,7 +145,7 @@ class ImageRequest(Request):
     seed: Seed | None = None
 
 
-Parsed = TypeVar("Parsed", bound=Request)
+Parsed = TypeVar("Parsed", bound=Part)
 _ALTERNATIVES = re.compile(r"^(str|list\[.*|.*-.*\[.*\]|constrained-.*|Media|ContentPart)$")
 
 
