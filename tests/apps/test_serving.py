@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -99,14 +99,17 @@ def test_a_gateway_serves_until_it_is_told_to_leave(call: Call, tmp_path: Path) 
 
 def test_what_is_wrong_is_one_line(call: Call, tmp_path: Path) -> None:
     (tmp_path / "priced.yaml").write_text("router: priced\n")
+    (tmp_path / "named.yaml").write_text("router: priced\nscenario: lab\n")
     (tmp_path / "slots.yaml").write_text("slots: 0\n")
     (tmp_path / "model").mkdir()
     for arguments, said in (
         (("node", "--config", "none.yaml"), "none.yaml: the settings cannot be read"),
         (("node", "--config", "slots.yaml"), "slots: "),
         (("node", "--tier", "sky"), "tier: "),
-        (("gateway", "--config", "priced.yaml"), "router: priced needs --scenario"),
+        (("gateway", "--config", "priced.yaml"), "router: priced needs a scenario"),
         (("gateway", "--config", "priced.yaml", "--scenario", "lab"), "nodes: none serves a model of the scenario"),
+        (("gateway", "--config", "named.yaml"), "nodes: none serves a model of the scenario"),
+        (("gateway", "--config", "named.yaml", "--scenario", "nowhere"), "nowhere"),
         (("gateway", "--scenario", "lab"), "only `router: priced`"),
         (("lab", "up", "nowhere"), "nowhere"),
         (("lab", "up", "--nodes", "sky=1"), "--nodes sky=1"),
@@ -174,8 +177,10 @@ def test_a_lab_is_started_and_ended(
 class Answering(BaseHTTPRequestHandler):
     """A gateway that says one thing, and refuses the end 9."""
 
+    asked: ClassVar[Any] = None
+
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
+        Answering.asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
         bad = self.headers.get("x-gainnet-end") == "9"
         body = {"error": {"message": "there is no end 9"}} if bad else {"choices": [{"message": {"content": "Hi."}}]}
         self.send_response(400 if bad else 200)
@@ -194,9 +199,11 @@ def test_a_lab_is_asked(call: Call, tmp_path: Path) -> None:
     thread.start()
     (tmp_path / "runs" / "lab").mkdir(parents=True)
     file = tmp_path / "runs" / "lab" / "lab.json"
-    file.write_text(json.dumps({"address": f"http://127.0.0.1:{server.server_port}/v1", "models": ["m"]}))
+    lab = {"address": f"http://127.0.0.1:{server.server_port}/v1", "models": ["a", "m"]}
+    file.write_text(json.dumps(lab | {"nodes": [{"models": {"m": "own"}}, {"models": {"a": "own", "m": "own"}}]}))
     try:
         assert call("lab", "ask", "Hello") == (0, "Hi.\n", "-- edge-0 (edge): near\n")
+        assert Answering.asked["model"] == "m"  # which most nodes serve
         assert call("lab", "ask", "Hello", "--end", "9") == (2, "", "gainnet: there is no end 9\n")
     finally:
         server.shutdown()

@@ -18,8 +18,10 @@ from gainnet.inference.request import Sampling
 from gainnet.models import adapter as storing
 from gainnet.models.adapter import Adapters
 from gainnet.models.low_rank import Factors, LowRank
-from gainnet.serving import node_model, node_settings
+from gainnet.serving import node_model
 from gainnet.serving.node import Node
+from gainnet.serving.node_settings import NodeSettings
+from gainnet.serving.reading import read
 from gainnet.serving.router import Refused
 from gainnet.serving.wire import Message
 
@@ -327,13 +329,15 @@ def test_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_text("tier: end\nslots: 3\nmodel: {kind: pretrained, name: weights}\nadapters: {root: adapters}\n")
     (tmp_path / "weights").mkdir()
     monkeypatch.setenv("GAINNET_NODE_LISTEN__PORT", "8123")
-    settings = node_settings.read(file)
+    settings = read(NodeSettings, file)
     assert (settings.tier, settings.slots, settings.listen.port) == ("end", 3, 8123)
     assert settings.model.name == str(tmp_path / "weights")  # type: ignore[union-attr]
     assert settings.adapters is not None
     assert settings.adapters.root == tmp_path / "adapters"
     for text, said in (
         ("slot: 3\n", "slot is not a field (did you mean 'slots'?)"),
+        ("listen: {prot: 1}\n", "listen.prot is not a field (did you mean 'port'?)"),
+        ("model: {kind: small, widht: 32}\n", "model.small.widht is not a field (did you mean 'width'?)"),
         ("slots: 0\n", "slots: "),
         ("tier: sky\n", "tier: "),
         ("model: {kind: small, width: 33}\n", "model.small: width must be a multiple"),
@@ -343,11 +347,11 @@ def test_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         file.write_text(text)
         with pytest.raises(InputError, match=r"^[^\n]+$") as error:
-            node_settings.read(file)
+            read(NodeSettings, file)
         assert said in str(error.value)
     monkeypatch.setenv("GAINNET_NODE_LIMITS", "{")
     with pytest.raises(InputError, match="environment"):
-        node_settings.read(None)
+        read(NodeSettings, None)
     monkeypatch.delenv("GAINNET_NODE_LIMITS")
     with pytest.raises(InputError, match="no safetensors"):
         Node(settings)

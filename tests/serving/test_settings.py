@@ -12,7 +12,8 @@ from fakes import network, run
 from gainnet.errors import InputError
 from gainnet.serving import log
 from gainnet.serving.gateway import Gateway
-from gainnet.serving.settings import GatewaySettings, read
+from gainnet.serving.reading import read
+from gainnet.serving.settings import GatewaySettings
 from gainnet.serving.upstream import context
 
 FILE = """\
@@ -30,16 +31,19 @@ def test_a_file_and_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     file.write_text(FILE)
     monkeypatch.setenv("GAINNET_GATEWAY_LISTEN__PORT", "9443")
     monkeypatch.setenv("GAINNET_GATEWAY_LIMITS__IN_FLIGHT", "7")
-    found = read(file)
+    found = read(GatewaySettings, file)
     assert (found.listen.port, found.limits.in_flight, found.router) == (9443, 7, "cloud")
     assert found.listen.tls is not None
     assert found.listen.tls.client_ca == tmp_path / "tls" / "ca.pem"
     assert found.nodes[0].models == {"domain": "domain"}
     assert found.nodes[0].headers == {"authorization": "Bearer x"}
     assert found.nodes[1].models == {"domain": "general-8b"}
-    assert read(file, router="nearest").router == "nearest"
+    assert read(GatewaySettings, file, router="nearest").router == "nearest"
+    (tmp_path / "town.yaml").write_text("")
+    assert read(GatewaySettings, file, scenario="town.yaml").scenario == str(tmp_path / "town.yaml")
+    assert read(GatewaySettings, file, scenario="lab").scenario == "lab"
     monkeypatch.setenv("GAINNET_GATEWAY_ROUTER", "round_robin")
-    assert read().router == "round_robin"
+    assert read(GatewaySettings).router == "round_robin"
 
 
 @pytest.mark.parametrize(
@@ -64,7 +68,7 @@ def test_what_is_wrong_is_one_line(text: str, said: str, tmp_path: Path) -> None
     file = tmp_path / "gateway.yaml"
     file.write_text(text)
     with pytest.raises(InputError) as wrong:
-        read(file)
+        read(GatewaySettings, file)
     assert said in str(wrong.value)
     assert "\n" not in str(wrong.value)
     assert "secret" not in str(wrong.value)
@@ -72,17 +76,17 @@ def test_what_is_wrong_is_one_line(text: str, said: str, tmp_path: Path) -> None
 
 def test_other_complaints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="cannot be read"):
-        read(tmp_path / "none.yaml")
+        read(GatewaySettings, tmp_path / "none.yaml")
     (tmp_path / "latin.yaml").write_bytes(b"\xff")
     with pytest.raises(InputError, match="is not UTF-8"):
-        read(tmp_path / "latin.yaml")
+        read(GatewaySettings, tmp_path / "latin.yaml")
     (tmp_path / "empty.yaml").write_text("")
-    assert read(tmp_path / "empty.yaml") == GatewaySettings()
+    assert read(GatewaySettings, tmp_path / "empty.yaml") == GatewaySettings()
     with pytest.raises(InputError, match=r"router: unknown 'clout': one of .* \(did you mean 'cloud'\?\)"):
         Gateway(GatewaySettings(router="clout"))
     monkeypatch.setenv("GAINNET_GATEWAY_NODES", "{")
     with pytest.raises(InputError, match="environment: "):
-        read()
+        read(GatewaySettings)
 
 
 @pytest.mark.parametrize("field", ["listen", "admin"])

@@ -21,9 +21,11 @@ def node(config: Path | None, tier: str | None) -> None:
     """Serve a node until SIGTERM or SIGINT. InputError in one line where its settings are wrong."""
     import uvloop
 
-    from gainnet.serving import log, node_settings
+    from gainnet.serving import log
+    from gainnet.serving.node_settings import NodeSettings
+    from gainnet.serving.reading import read
 
-    settings = node_settings.read(config, **({} if tier is None else {"tier": tier}))
+    settings = read(NodeSettings, config, **({} if tier is None else {"tier": tier}))
     log.begin(settings.log_level)
 
     from gainnet.serving.node import Node
@@ -39,19 +41,23 @@ def gateway(config: Path | None, scenario: str | None, overrides: Sequence[str])
     import uvloop
 
     from gainnet.serving import log
-    from gainnet.serving import settings as written
     from gainnet.serving.gateway import Gateway, MakeRouter
+    from gainnet.serving.reading import read
+    from gainnet.serving.settings import GatewaySettings
 
-    settings = written.read(config)
+    settings = read(GatewaySettings, config)
     make: MakeRouter | None = None
     if settings.router == "priced":
-        if scenario is None:
-            raise InputError("router: priced needs --scenario SCENARIO, whose network is priced")
+        named = scenario or settings.scenario
+        if named is None:
+            raise InputError(
+                "router: priced needs a scenario, whose network is priced: `scenario`, or --scenario SCENARIO"
+            )
         from gainnet.scenario.load import load
         from gainnet.serving.node_watch import Watched
         from gainnet.serving.upstream import context
 
-        loaded = load(scenario, overrides)
+        loaded = load(named, overrides)
         roots = {name: known.root for name, known in settings.models.items() if known.root is not None}
         headers = {place.name: place.headers for place in settings.nodes}
         tls = {place.name: context(place.tls) for place in settings.nodes if place.url.startswith("https:")}

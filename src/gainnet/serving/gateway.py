@@ -175,7 +175,7 @@ class Gateway:
         server = _Server(self.settings, answer)
         runner = web.ServerRunner(server, shutdown_timeout=0.5)
         await runner.setup()
-        site = web.TCPSite(runner, listen.host, listen.port, ssl_context=_tls(field, listen), backlog=1_024)
+        site = web.TCPSite(runner, listen.host, listen.port, ssl_context=tls(field, listen), backlog=1_024)
         try:
             await site.start()
         except OSError as error:
@@ -229,7 +229,8 @@ class _Full(RequestHandler):
         """See asyncio.Protocol."""
 
 
-def _tls(field: str, listen: Listen | AdminListen) -> ssl.SSLContext | None:
+def tls(field: str, listen: Listen | AdminListen) -> ssl.SSLContext | None:
+    """How a listener shows itself; None where it has no certificate. InputError where that cannot be used."""
     if listen.tls is None:
         return None
     try:

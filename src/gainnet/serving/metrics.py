@@ -60,10 +60,15 @@ class Metrics:
             found = self._histograms[name, labels] = Histogram()
         return found
 
-    def text(self, gauges: Mapping[tuple[str, Labels], float]) -> str:
-        """All of it, and gauges as they are now, in Prometheus' text format."""
+    def text(
+        self, gauges: Mapping[tuple[str, Labels], float], counters: Mapping[tuple[str, Labels], float] | None = None
+    ) -> str:
+        """All of it, and gauges and counters that are kept elsewhere, in Prometheus' text format.
+
+        Any name will do; those known here are explained.
+        """
         families: dict[str, list[str]] = {}
-        for (name, labels), value in sorted(self._counters.items()):
+        for (name, labels), value in sorted((self._counters | dict(counters or {})).items()):
             families.setdefault(f"{name} counter", []).append(_line(name, labels, value))
         for (name, labels), value in sorted(gauges.items()):
             families.setdefault(f"{name} gauge", []).append(_line(name, labels, value))
@@ -71,7 +76,9 @@ class Metrics:
             families.setdefault(f"{name} histogram", []).extend(_lines(name, labels, histogram))
         out = []
         for family, lines in families.items():
-            out += [f"# HELP {family.split()[0]} {_HELP[family.split()[0]]}", f"# TYPE {family}", *lines]
+            if (said := _HELP.get(family.split()[0])) is not None:
+                out.append(f"# HELP {family.split()[0]} {said}")
+            out += [f"# TYPE {family}", *lines]
         return "\n".join(out) + "\n"
 
 

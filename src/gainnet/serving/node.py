@@ -22,7 +22,7 @@ from gainnet.inference.request import EngineStopped, QueueFull
 from gainnet.models.hub import Language
 from gainnet.serving import call, node_answer, node_metrics, node_model
 from gainnet.serving.answers import ModelCard, ModelList, error_body
-from gainnet.serving.gateway import _tls
+from gainnet.serving.gateway import tls
 from gainnet.serving.metrics import Metrics
 from gainnet.serving.node_metrics import Rates
 from gainnet.serving.node_settings import NodeSettings
@@ -131,7 +131,7 @@ class Node:
             lingering_time=1.0, shutdown_timeout=0.5,
         )  # fmt: skip
         await self._runner.setup()
-        site = web.TCPSite(self._runner, listen.host, listen.port, ssl_context=_tls("listen", listen), backlog=1_024)
+        site = web.TCPSite(self._runner, listen.host, listen.port, ssl_context=tls("listen", listen), backlog=1_024)
         try:
             await site.start()
         except OSError as error:

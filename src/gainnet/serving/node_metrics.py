@@ -64,29 +64,22 @@ def _rehearsed(engine: Engine) -> tuple[float, float]:
 
 def text(metrics: Metrics, stats: Stats, model: str) -> str:
     """All of a node's metrics in Prometheus' text format."""
-    label = f'{{model_name="{model}"}}'
+    label = (("model_name", model),)
+    adapters = (
+        ("running_lora_adapters", ",".join(stats.resident)), ("max_lora", "0"), ("waiting_lora_adapters", ""),
+    )  # fmt: skip
     gauges = {
-        "vllm:num_requests_running": float(stats.running),
-        "vllm:num_requests_waiting": float(stats.waiting),
-        "vllm:kv_cache_usage_perc": stats.kv_use,
-        "gainnet:sessions": float(stats.sessions),
-        "gainnet:prefix_cache_byte": float(stats.prefix_byte),
+        ("vllm:num_requests_running", label): float(stats.running),
+        ("vllm:num_requests_waiting", label): float(stats.waiting),
+        ("vllm:kv_cache_usage_perc", label): stats.kv_use,
+        ("gainnet:sessions", label): float(stats.sessions),
+        ("gainnet:prefix_cache_byte", label): float(stats.prefix_byte),
+        ("vllm:lora_requests_info", adapters): float(sum(stats.pins.values())),
     }
     counters = {
-        "vllm:prefix_cache_queries": float(stats.prefix_queries),
-        "vllm:prefix_cache_hits": float(stats.prefix_hits),
-        "gainnet:requests_refused": float(stats.counters.refused),
-        "gainnet:requests_cancelled": float(stats.counters.cancelled),
-    } | {name: float(getattr(stats.counters, field)) for name, field in _DRAFTS.items()}
-    lines = [metrics.text({}).rstrip("\n")]
-    for name, value in gauges.items():
-        lines += [f"# TYPE {name} gauge", f"{name}{label} {value:g}"]
-    for name, value in counters.items():
-        lines += [f"# TYPE {name}_total counter", f"{name}_total{label} {value:g}"]
-    held = sum(stats.pins.values())
-    names = ",".join(stats.resident)
-    lines += [
-        "# TYPE vllm:lora_requests_info gauge",
-        f'vllm:lora_requests_info{{running_lora_adapters="{names}",max_lora="0",waiting_lora_adapters=""}} {held}',
-    ]
-    return "\n".join(line for line in lines if line) + "\n"
+        "vllm:prefix_cache_queries_total": stats.prefix_queries,
+        "vllm:prefix_cache_hits_total": stats.prefix_hits,
+        "gainnet:requests_refused_total": stats.counters.refused,
+        "gainnet:requests_cancelled_total": stats.counters.cancelled,
+    } | {f"{name}_total": getattr(stats.counters, field) for name, field in _DRAFTS.items()}
+    return metrics.text(gauges, {(name, label): float(value) for name, value in counters.items()})

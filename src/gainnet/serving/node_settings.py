@@ -1,44 +1,33 @@
 """What a person writes for a node: a YAML file, with every value also settable by the environment.
 
-`GAINNET_NODE_LISTEN__PORT=8001` sets ``listen.port``, as `gainnet.serving.settings` has it for gateways.
+`GAINNET_NODE_LISTEN__PORT=8001` sets ``listen.port``, see `gainnet.serving.reading`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic_settings import SettingsConfigDict
 
-from gainnet.errors import InputError
-from gainnet.scenario.complaint import nearest
 from gainnet.scenario.knowledge import Foundation, Pretrained, SmallModel
-from gainnet.serving.settings import (
-    AdaptersSetting,
-    Limits,
-    Listen,
-    Name,
-    Seconds,
-    Timeouts,
-    _folder,
-    _paths_under,
-    _tree,
-)
+from gainnet.serving.reading import FileSettings, under_folder
+from gainnet.serving.settings import AdaptersSetting, Limits, Listen, Name, Seconds, Timeouts
 
 Natural = Annotated[int, Field(gt=0)]
 
 
-def _under_folder(model: Foundation) -> Foundation:
+def _folder_or_name(model: Foundation) -> Foundation:
     """A model's folder is under that of the settings; what is no folder is a name on the hub."""
     if isinstance(model, Pretrained):
-        folder = _folder.get(Path()) / Path(model.name).expanduser()
+        folder = under_folder(Path(model.name))
         if folder.is_dir():
-            return model.model_copy(update={"name": str(folder.resolve())})
+            return model.model_copy(update={"name": str(folder)})
     return model
 
 
-Model = Annotated[Foundation, AfterValidator(_under_folder)]
+Model = Annotated[Foundation, AfterValidator(_folder_or_name)]
 
 
 class NodeTimeouts(Timeouts):
@@ -53,8 +42,8 @@ class NodeTimeouts(Timeouts):
     retry_s: Seconds = 1.0
 
 
-class NodeSettings(BaseSettings):
-    """All of a node's settings; `read` makes one.
+class NodeSettings(FileSettings):
+    """All of a node's settings; `gainnet.serving.reading.read` makes one.
 
     Attributes:
         name: shown in logs.
@@ -100,20 +89,8 @@ class NodeSettings(BaseSettings):
     limits: Limits = Limits()
     timeouts: NodeTimeouts = NodeTimeouts()
     adapters: AdaptersSetting | None = None
-    load: dict[Name, str] = {}
+    load: dict[Name, str] = Field(default_factory=dict)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment, then the file; nothing else."""
-        return env_settings, init_settings
 
     @model_validator(mode="after")
     def _adapters_have_a_root(self) -> NodeSettings:
@@ -123,34 +100,3 @@ class NodeSettings(BaseSettings):
             if name in self.ids:
                 raise ValueError(f"load.{name}: is one of ids, the names of the model itself")
         return self
-
-
-def read(path: Path | None = None, **given: Any) -> NodeSettings:
-    """The settings of a file and the environment.
-
-    Args:
-        path: YAML file; None: environment only.
-        given: sections in place of the file's.
-
-    Raises:
-        InputError: one line that names the field (or the file and its line).
-    """
-    tree = _tree(path) | given
-    with _paths_under(path.resolve().parent if path is not None else Path.cwd()):
-        try:
-            return NodeSettings(**tree)
-        except ValidationError as error:
-            raise InputError(_complaint(error)) from None
-        except SettingsError as error:
-            raise InputError(f"environment: {' '.join(str(error).split())}") from None
-
-
-def _complaint(error: ValidationError) -> str:
-    """The first of the errors on one line, with the path of its field; never the value, which may be a secret."""
-    detail = error.errors(include_url=False, include_input=False)[0]
-    name = ".".join(str(part) for part in detail["loc"] if part != "[key]")
-    if detail["type"] == "extra_forbidden":
-        known = NodeSettings.model_fields if len(detail["loc"]) == 1 else ()
-        return f"{name} is not a field{nearest(str(detail['loc'][-1]), known)}"
-    message = detail["msg"].removeprefix("Value error, ")
-    return " ".join((f"{name}: {message}" if name else message).split())

@@ -1,14 +1,10 @@
 """What a person writes for a gateway: a YAML file, with every value also settable by the environment.
 
-`GAINNET_GATEWAY_LISTEN__PORT=8443` sets ``listen.port``; what is set by the environment wins over the file. Lists and
-maps are given as JSON there. Relative paths are under the file's folder, or the working folder in the environment.
+`GAINNET_GATEWAY_LISTEN__PORT=8443` sets ``listen.port``: see `gainnet.serving.reading`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -20,17 +16,14 @@ from pydantic import (
     Field,
     SecretStr,
     StringConstraints,
-    ValidationError,
     model_validator,
 )
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+from pydantic_settings import SettingsConfigDict
 
-from gainnet.errors import InputError
-from gainnet.scenario import document
-from gainnet.scenario.complaint import nearest, shown
+from gainnet.scenario.complaint import nearest
+from gainnet.serving.reading import File, FileSettings, under_folder
 from gainnet.serving.router import Kind
 
-_folder: ContextVar[Path] = ContextVar("folder of the settings file")
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@:/-]{0,127}$")]
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~/-]*)?$")]
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]+$", to_lower=True)]
@@ -40,15 +33,8 @@ Port = Annotated[int, Field(ge=0, le=65_535)]
 KINDS: tuple[str, ...] = get_args(Kind)
 
 
-def _under_folder(path: Path) -> Path:
-    return (_folder.get(Path()) / path.expanduser()).resolve()
-
-
-File = Annotated[Path, AfterValidator(_under_folder)]
-
-
 def _file_or_name(scenario: str) -> str:
-    file = _under_folder(Path(scenario))
+    file = under_folder(Path(scenario))
     return str(file) if file.is_file() else scenario
 
 
@@ -244,8 +230,8 @@ class AdaptersSetting(_Section):
     root: File
 
 
-class GatewaySettings(BaseSettings):
-    """All of a gateway's settings; `read` makes one.
+class GatewaySettings(FileSettings):
+    """All of a gateway's settings; `gainnet.serving.reading.read` makes one.
 
     Attributes:
         listen: for requests.
@@ -260,7 +246,7 @@ class GatewaySettings(BaseSettings):
         keys: who may ask; None: anyone.
         idempotency: of repeated requests.
         adapters: where they come from; None: none are loaded.
-        scenario: whose network is priced, where the router is to be `priced`: a built-in name or a YAML file.
+        scenario: whose network the router `priced` prices, a built-in name or a YAML file; others only show it.
         page: the live page is at /live.
         log_level: of the JSON log.
     """
@@ -272,8 +258,8 @@ class GatewaySettings(BaseSettings):
     listen: Listen = Listen()
     admin: AdminListen = AdminListen()
     nodes: tuple[NodePlace, ...] = ()
-    models: dict[Name, ModelSetting] = {}
-    aliases: dict[Name, Name] = {}
+    models: dict[Name, ModelSetting] = Field(default_factory=dict)
+    aliases: dict[Name, Name] = Field(default_factory=dict)
     router: Name = "nearest"
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
@@ -284,18 +270,6 @@ class GatewaySettings(BaseSettings):
     scenario: ScenarioFile | None = None
     page: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment, then the file; nothing else."""
-        return env_settings, init_settings
 
     @model_validator(mode="after")
     def _names_fit(self) -> GatewaySettings:
@@ -310,71 +284,3 @@ class GatewaySettings(BaseSettings):
             if alias in served:
                 raise ValueError(f"aliases.{alias}: a node serves a model of that name")
         return self
-
-
-def read(path: Path | None = None, **given: Any) -> GatewaySettings:
-    """The settings of a file and the environment.
-
-    Args:
-        path: YAML file; None: environment only.
-        given: sections in place of the file's.
-
-    Raises:
-        InputError: one line that names the field (or the file and its line).
-    """
-    tree = _tree(path) | given
-    with _paths_under(path.resolve().parent if path is not None else Path.cwd()):
-        try:
-            return GatewaySettings(**tree)
-        except ValidationError as error:
-            raise InputError(_complaint(error)) from None
-        except SettingsError as error:
-            raise InputError(f"environment: {' '.join(str(error).split())}") from None
-
-
-def _tree(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = (error.strerror or error) if isinstance(error, OSError) else "is not UTF-8 text"
-        raise InputError(f"{path}: the settings cannot be read: {reason}") from None
-    tree = document.read(text, str(path))
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
-        raise InputError(f"{path}: is {shown(tree)}: settings are a section with the fields listen, nodes, ...")
-    return tree
-
-
-@contextmanager
-def _paths_under(folder: Path) -> Iterator[None]:
-    token = _folder.set(folder)
-    try:
-        yield
-    finally:
-        _folder.reset(token)
-
-
-def _complaint(error: ValidationError) -> str:
-    """The first of the errors on one line, with the path of its field; never the value, which may be a secret."""
-    detail = error.errors(include_url=False, include_input=False)[0]
-    name = ".".join(str(part) for part in detail["loc"] if part != "[key]")
-    if detail["type"] == "extra_forbidden":
-        return f"{name} is not a field{nearest(str(detail['loc'][-1]), _fields(detail['loc'][:-1]))}"
-    message = detail["msg"].removeprefix("Value error, ")
-    return " ".join((f"{name}: {message}" if name else message).split())
-
-
-def _fields(location: tuple[int | str, ...]) -> Mapping[str, Any]:
-    """The declared fields of the section at a location."""
-    schema = GatewaySettings.model_json_schema()
-    node: dict[str, Any] = schema
-    for part in location:
-        node = node.get("items", {}) if isinstance(part, int) else node.get("properties", {}).get(part, {})
-        for branch in (node, *node.get("anyOf", ()), *node.get("allOf", ())):
-            if "$ref" in branch:
-                node = schema["$defs"][branch["$ref"].rsplit("/", 1)[1]]
-    fields: Mapping[str, Any] = node.get("properties", {})
-    return fields
