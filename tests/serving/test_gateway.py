@@ -48,6 +48,9 @@ async def test_other_kinds(place: Place) -> None:
         0.5,
         -0.5,
     ]
+    for prompt in ([1, 2.0], [[3.0], [4]]):
+        status, _, body = await place.post("/v1/completions", {"model": "m", "prompt": prompt})
+        assert (status, body["object"]) == (200, "text_completion")
     assert (await place.post("/v1/images/generations", {"model": "m", "prompt": "a"}))[2]["data"][0]["b64_json"]
 
 
@@ -92,6 +95,8 @@ WRONG: list[tuple[str, Any, int, str]] = [
     ("chat/completions", CHAT | {"messages": [{"role": "user", "content": "x" * 30_000}]}, 413, "body_too_large"),
     ("completions", {"model": "m", "prompt": []}, 400, "invalid_value"),
     ("completions", {"model": "m", "prompt": ["a", 1]}, 400, "invalid_value"),
+    ("completions", {"model": "m", "prompt": [1.5]}, 400, "invalid_value"),
+    ("completions", {"model": "m", "prompt": [True]}, 400, "invalid_value"),
     ("completions", {"model": "m", "prompt": [1] * 1_001}, 400, "context_length_exceeded"),
     ("completions", {"model": "m", "prompt": ["a"] * 9}, 400, "limit_exceeded"),
     ("completions", {"model": "m", "prompt": "a", "best_of": 9}, 400, "limit_exceeded"),

@@ -191,4 +191,5 @@ ANSWERS: dict[str, type[Answer]] = {
     "embedding": EmbeddingList,
     "image": ImageList,
 }
+STREAMED: dict[str, type[Answer]] = {"chat": ChatChunk, "completion": TextCompletion}
 DONE = b"data: [DONE]\n\n"

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from gainnet.serving.answers import ANSWERS, ErrorAnswer, ModelList
+from gainnet.serving.answers import ANSWERS, STREAMED, ErrorAnswer, ModelList
 from gainnet.serving.settings import Limits
 from gainnet.serving.wire import PATHS, REQUESTS
 
@@ -31,7 +31,7 @@ def page(version: str, models: tuple[str, ...], limits: Limits) -> Tree:
     """The OpenAPI document of a gateway that serves these models under these limits."""
     used: list[tuple[type[BaseModel], Literal["validation", "serialization"]]] = [(ErrorAnswer, "serialization")]
     used += [(model, "validation") for model in REQUESTS.values()]
-    answers: list[type[BaseModel]] = [*dict.fromkeys(ANSWERS.values()), ModelList]
+    answers: list[type[BaseModel]] = [*dict.fromkeys((*ANSWERS.values(), *STREAMED.values())), ModelList]
     used += [(model, "serialization") for model in answers]
     references, definitions = models_json_schema(used, ref_template="#/components/schemas/{model}")
     schemas: Tree = definitions["$defs"]
@@ -74,8 +74,9 @@ def _limited(properties: Tree, models: tuple[str, ...], limits: Limits) -> None:
 def _generation(path: str, references: Any) -> Tree:
     kind = PATHS[path]
     answer: Tree = {"application/json": {"schema": _reference(references, ANSWERS[kind], "serialization")}}
-    if kind in ("chat", "completion"):
-        answer["text/event-stream"] = {"schema": {"type": "string"}}
+    if kind in STREAMED:
+        said = f"Server-sent events: the data of each is a {STREAMED[kind].__name__} or an ErrorAnswer, of the last [DONE]."
+        answer["text/event-stream"] = {"schema": {"description": said}}
     fault = {"application/json": {"schema": _reference(references, ErrorAnswer, "serialization")}}
     body = {"application/json": {"schema": _reference(references, REQUESTS[kind], "validation")}}
     return {

@@ -14,9 +14,7 @@ from gainnet.serving.router import Kind, Refused
 from gainnet.serving.settings import Limits, ModelSetting
 
 Text = str
-Tokens = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 Texts = Annotated[list[Text], Field(min_length=1)]
-Many = Annotated[list[Tokens], Field(min_length=1)]
 DataUrl = Annotated[str, StringConstraints(pattern=r"^data:")]
 ModelId = Annotated[str, Field(min_length=1, max_length=256)]
 Stop = str | Annotated[list[str], Field(max_length=16)] | None
@@ -29,7 +27,17 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _all_whole(values: object) -> object:
+    """The same of long lists, which mostly hold no other kind."""
+    return (
+        [_whole(value) for value in values] if isinstance(values, list) and float in set(map(type, values)) else values
+    )
+
+
 Whole = BeforeValidator(_whole)
+Tokens = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), BeforeValidator(_all_whole)]
+Many = Annotated[list[Tokens], Field(min_length=1)]
+Inputs = Annotated[Text | Tokens | Texts | Many, Field(union_mode="left_to_right")]
 Natural = Annotated[int, Field(ge=1), Whole]
 Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1), Whole]
 Logprobs = Annotated[int, Field(ge=0, le=20), Whole]
@@ -118,7 +126,7 @@ class ChatRequest(Generation):
 class CompletionRequest(Generation):
     """POST /v1/completions."""
 
-    prompt: Text | Tokens | Texts | Many
+    prompt: Inputs
     best_of: Natural | None = None
     echo: bool | None = None
     logprobs: Logprobs | None = None
@@ -128,7 +136,7 @@ class CompletionRequest(Generation):
 class EmbeddingRequest(Request):
     """POST /v1/embeddings."""
 
-    input: Text | Tokens | Texts | Many
+    input: Inputs
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Natural | None = None
 
