@@ -171,6 +171,7 @@ def test_a_lab_is_started_and_ended(
     assert said in err
     if how == "well":
         assert out.startswith("lab: http://127.0.0.1:1/v1 answers (1 nodes, ready in 1.2 s")
+        assert "http://127.0.0.1:1/live shows it" in out
         assert "curl" in out
 
 

@@ -63,6 +63,10 @@ def test_a_lab_answers_lives_through_a_death_and_leaves_nothing(tmp_path: Path) 
                 status, first, answer = await ask(client, lab)
                 assert (status, answer["usage"]["completion_tokens"] > 0) == (200, True)
                 assert first == "end-0"
+                async with client.get(f"{lab.url}/live/state") as response:
+                    live = await response.json()
+                assert (live["scenario"], live["recent"][0]["node"]) == ("lab", "end-0")
+                assert [node["served"] for node in live["nodes"]] == [0, 0, 1]
                 links = tree["links"]
                 status, seen = await shaped(client, links, cloud={"latency_s": 0.03, "up": True})
                 assert (status, seen["cloud"]["latency_s"]) == (200, 0.03)

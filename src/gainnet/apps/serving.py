@@ -95,6 +95,7 @@ def lab_up(
             model = lab.parts[0].public
             address = f"{lab.url}/v1"
             print(f"lab: {address} answers ({len(lab.parts)} nodes, ready in {lab.ready_s:.1f} s; {out / 'lab.json'})")
+            print(f"{lab.url}/live shows it in a browser")
             print(asking(address, model))
             print(f"gainnet lab ask Hello --out {out}; Ctrl-C ends all of it", flush=True)
             await lab.run(stop)
