@@ -1,4 +1,4 @@
-"""The command line: ``gainnet scenarios | run | compare | bench | validate | schema | node | gateway | lab ...``."""
+"""The command line: ``gainnet scenarios | run | compare | bench | validate | schema | node | gateway | profile | lab ...``."""
 
 from __future__ import annotations
 
@@ -341,6 +341,40 @@ def gateway(
         from gainnet.apps import serving
 
         serving.gateway(config, scenario, overrides)
+
+
+@app.command()
+def profile(
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="A node's address, or the folder of a model.")],
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="ID", help="The node's model. [default: its first]")
+    ] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option("--shape", metavar="CARD|DIR", help="What model an address has: a preset, or a folder."),
+    ] = None,
+    tier: Annotated[
+        str | None, typer.Option("--tier", metavar="TIER", help="end, edge or cloud. [default: as the node says]")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="CARD", help="Of the card. [default: the model's]")
+    ] = None,
+    slots: Annotated[
+        int | None, typer.Option("--slots", min=1, max=256, help="Largest batch. [default: as the node says, or 8]")
+    ] = None,
+    context: Annotated[int, typer.Option("--context", min=64, help="Longest text that is measured.")] = 600,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds, of which medians are taken.")] = 5,
+    adapter: Annotated[
+        str | None, typer.Option("--adapter", metavar="PATH", help="An adapter whose loading is measured.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="For the card. [default: printed]")] = None,
+) -> None:
+    """Measure a node, and write its compute card: sections of a scenario."""
+    with extra("serve,learn"):
+        from gainnet.apps import profiling
+
+        asked = profiling.Asked(target, model, shape, tier, name, slots, context, repeats, adapter)
+        profiling.profile(asked, out)
 
 
 lab = typer.Typer(help="A whole network on this machine.", rich_markup_mode=None, no_args_is_help=True)

@@ -1,0 +1,319 @@
+"""What a node does in which time, measured from outside: prefill, decode by batch, drafts, adapters, a request's overhead.
+
+Every time is the median of rounds; a round measures everything once, so that a busy spell of the machine touches all
+alike, and the first one only warms up. Times of prefill and decode are differences of whole requests within a round, so
+that what a request takes besides cancels.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import aiohttp
+import numpy as np
+
+from gainnet.errors import GainnetError, InputError
+from gainnet.scenario.hardware import Hardware
+from gainnet.scenario.models import Adapter
+from gainnet.serving.profile_fit import Fit, Points
+
+Clock = Callable[[], float]
+Show = Callable[[str, int, int], None]
+TOKENS = range(3, 250)
+"""Prompts are drawn from tokens that any vocabulary has."""
+ANSWER_S = 600.0
+IDLE_W, PEAK_W = 10.0, 65.0
+"""Power can't be measured from here: a small desktop's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """What is measured.
+
+    Attributes:
+        prompts: lengths of prompts, in tokens.
+        contexts: lengths of the prompts of texts that decode together.
+        slots: the largest batch; 1, 2, 4 ... are measured up to it.
+        outputs: tokens of a short and of a long answer; their difference is decoded.
+        drafts: lengths of drafts.
+        repeats: rounds besides the first.
+        adapter: what the node is asked to load, a path below its root; None: nothing.
+    """
+
+    prompts: tuple[int, ...] = (32, 64, 128, 256, 512)
+    contexts: tuple[int, ...] = (32, 256)
+    slots: int = 8
+    outputs: tuple[int, int] = (4, 28)
+    drafts: tuple[int, ...] = (1, 2, 4, 8)
+    repeats: int = 5
+    adapter: str | None = None
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """1, 2, 4 ... and the slots."""
+        powers = [1 << k for k in range(self.slots.bit_length()) if 1 << k < self.slots]
+        return (*powers, self.slots)
+
+    def within(self, context: int) -> Protocol:
+        """The same for a model with so many positions at most."""
+        room = context - self.outputs[1]
+        prompts = tuple(length for length in self.prompts if length <= room) or (max(room, 2),)
+        contexts = tuple(length for length in self.contexts if length <= room) or (max(room, 1),)
+        return Protocol(prompts, contexts, self.slots, self.outputs, self.drafts, self.repeats, self.adapter)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What was measured of a node.
+
+    Attributes:
+        points: of prefill and decode.
+        overhead_s: what a request takes besides.
+        verify_s: time to judge a draft, by its tokens, less that overhead; empty where the node judges none.
+        adapter_s: time to load the adapter.
+        slots: the largest batch.
+        context: longest text that was measured.
+    """
+
+    points: Points
+    overhead_s: float
+    verify_s: Mapping[int, float]
+    adapter_s: float | None
+    slots: int
+    context: int
+
+
+class Subject(ABC):
+    """A node that is measured."""
+
+    @abstractmethod
+    async def answer(self, requests: int, prompt: int, output: int) -> None:
+        """Ask so many requests at once, and wait for the last answer, each of exactly ``output`` tokens."""
+
+    @abstractmethod
+    async def judge(self, draft: int) -> float | None:
+        """Have drafts of so many tokens judged; the time of one in s, or None where the node judges none."""
+
+    @abstractmethod
+    async def load(self, adapter: str) -> float:
+        """Load an adapter; the time that took in s. It is unloaded again."""
+
+
+async def measure(
+    subject: Subject, protocol: Protocol, clock: Clock = time.perf_counter, show: Show | None = None
+) -> Profile:
+    """Measure a node. GainnetError where times come out as nothing, on a machine that is too busy."""
+    answers, drafts = _answers(protocol), protocol.drafts
+    took: dict[Any, list[float]] = {}
+    loads: list[float] = []
+    judges = True
+    every = (protocol.repeats + 1) * (len(answers) + len(drafts))
+    done = 0
+    for turn in range(protocol.repeats + 1):
+
+        def keep(key: Any, seconds: float, counts: bool = turn > 0) -> None:
+            if counts:
+                took.setdefault(key, []).append(seconds)
+
+        for asked in answers:
+            began = clock()
+            await subject.answer(*asked)
+            keep(asked, clock() - began)
+            done += 1
+            if show is not None:
+                show(f"{asked[0]} x {asked[1]} + {asked[2]} tokens", done, every)
+        for draft in drafts:
+            seconds = await subject.judge(draft) if judges else None
+            judges = seconds is not None
+            if seconds is not None:
+                keep(draft, seconds)
+            done += 1
+            if show is not None:
+                show(f"draft of {draft} tokens", done, every)
+        if protocol.adapter is not None:
+            loads.append(await subject.load(protocol.adapter))
+    return _profile(protocol, took, median(loads[1:] or loads) if loads else None)
+
+
+def _answers(protocol: Protocol) -> list[tuple[int, int, int]]:
+    """The requests of a round: how many, tokens of prompt and of answer."""
+    decoding = [
+        (batch, context, output)
+        for context in protocol.contexts
+        for batch in protocol.batches
+        for output in protocol.outputs
+    ]
+    return list(dict.fromkeys([(1, 1, 1), *((1, length, 1) for length in protocol.prompts), *decoding]))
+
+
+def _profile(protocol: Protocol, took: Mapping[Any, list[float]], adapter_s: float | None) -> Profile:
+    """Medians of differences within rounds."""
+    short, long = protocol.outputs
+    steps: dict[tuple[int, int], float] = {}
+    for context in protocol.contexts:
+        for batch in protocol.batches:
+            pairs = zip(took[batch, context, long], took[batch, context, short], strict=True)
+            steps[batch, context] = median((more - less) / (long - short) for more, less in pairs)
+    one_s = steps[1, min(protocol.contexts)]
+    least = took[1, 1, 1]
+    prefills = {
+        length: one_s + median(whole - base for whole, base in zip(took[1, length, 1], least, strict=True))
+        for length in protocol.prompts
+    }
+    prefills = {length: seconds for length, seconds in prefills.items() if seconds > 0.0}
+    steps = {key: seconds for key, seconds in steps.items() if seconds > 0.0}
+    if one_s <= 0.0 or not prefills:
+        raise GainnetError("times of steps came out as nothing: the machine is too busy, or ask for more --repeats")
+    overhead_s = max(median(least) - one_s, 0.0)
+    points = Points(
+        np.array(list(prefills), np.float64),
+        np.array(list(prefills.values()), np.float64),
+        np.array([batch for batch, _ in steps], np.float64),
+        np.array([context + (short + long) / 2.0 for _, context in steps], np.float64),
+        np.array(list(steps.values()), np.float64),
+    )
+    verify = {draft: max(median(took[draft]) - overhead_s, 0.0) for draft in protocol.drafts if draft in took}
+    longest = max(*protocol.prompts, max(protocol.contexts) + long)
+    return Profile(points, overhead_s, verify, adapter_s, protocol.slots, longest)
+
+
+@dataclass(slots=True)
+class Server(Subject):
+    """A node behind an address.
+
+    Attributes:
+        client: that asks.
+        url: of the node, without `/v1`.
+        model: id by which it knows the model.
+        headers: of all requests.
+        clock: seconds that never go back.
+    """
+
+    client: aiohttp.ClientSession
+    url: str
+    model: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    clock: Clock = time.perf_counter
+    _random: random.Random = field(default_factory=lambda: random.Random(0))  # noqa: S311  prompts are no secrets
+
+    async def answer(self, requests: int, prompt: int, output: int) -> None:
+        """See `Subject`. InputError where the node refuses."""
+        await asyncio.gather(*(self._answer(prompt, output) for _ in range(requests)))
+
+    async def _answer(self, prompt: int, output: int) -> None:
+        body = {
+            "model": self.model, "prompt": self._prompt(prompt), "max_tokens": output, "temperature": 0.0,
+            "ignore_eos": True,
+        }  # fmt: skip
+        tree = await self.post("/v1/completions", body)
+        got = tree.get("usage", {}).get("completion_tokens", output)
+        if got != output:
+            raise InputError(f"{self.url}: gave {got} tokens where {output} were asked for: it must know ignore_eos")
+
+    async def judge(self, draft: int) -> float | None:
+        """See `Subject`: the median of a few drafts of one session."""
+        opening = {"model": self.model, "prompt": self._prompt(32), "ignore_eos": True}
+        opened = await self.post("/verify", opening, absent=(404, 405))
+        if "session" not in opened:
+            return None
+        session = {"session": opened["session"]}
+        await self.post("/verify", session | {"draft": self._prompt(draft)})  # computes the prompt
+        times = []
+        for _ in range(3):
+            body = session | {"draft": self._prompt(draft)}
+            began = self.clock()
+            await self.post("/verify", body)
+            times.append(self.clock() - began)
+        await self.post("/verify", session | {"close": True})
+        return median(times)
+
+    async def load(self, adapter: str) -> float:
+        """See `Subject`. InputError where the node refuses."""
+        name = {"lora_name": f"profile-{self._random.getrandbits(48):x}"}
+        began = self.clock()
+        await self.post("/v1/load_lora_adapter", name | {"lora_path": adapter})
+        took_s = self.clock() - began
+        await self.post("/v1/unload_lora_adapter", name)
+        return took_s
+
+    async def post(self, path: str, body: Any, absent: tuple[int, ...] = ()) -> dict[str, Any]:
+        """The answer to a request, empty where its status is one of ``absent``. InputError with the node's reason."""
+        try:
+            async with self.client.post(self.url + path, json=body, headers=self.headers) as response:
+                tree = await response.json(content_type=None)
+                status = response.status
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise InputError(f"{self.url}{path}: {error or type(error).__name__}") from None
+        if status in absent:
+            return {}
+        if status != 200 or not isinstance(tree, dict):
+            raise InputError(f"{self.url}{path}: {status}: {_reason(tree)}")
+        return tree
+
+    def _prompt(self, length: int) -> list[int]:
+        return self._random.choices(TOKENS, k=length)
+
+
+def _reason(tree: Any) -> str:
+    error = tree.get("error") if isinstance(tree, dict) else None
+    return str(error.get("message", error) if isinstance(error, dict) else error or tree)[:300]
+
+
+def card(
+    name: str, tier: str, profile: Profile, fit: Fit, *, load_s: float | None = None, adapter_byte: float | None = None
+) -> dict[str, Any]:
+    """Sections of a scenario, as plain data: ``models`` with the card, and ``network.TIER`` with the machine.
+
+    Args:
+        name: of the card.
+        tier: end, edge or cloud.
+        profile: what was measured.
+        fit: of it.
+        load_s: time to load the model; None where it wasn't measured.
+        adapter_byte: size of the adapter that was loaded; None where it isn't known.
+    """
+    model = fit.model
+    size_byte = model.parameters * model.weight_byte
+    cache_byte = 2.0 * model.layers * model.kv_heads * model.head_width * model.kv_byte
+    said = f"gainnet profile: rates and kv_byte fitted, rms {100.0 * fit.residual:.0f} %"
+    machine = Hardware(
+        flop_per_s=fit.flop_per_s,
+        memory_bandwidth_byte_per_s=fit.byte_per_s,
+        memory_byte=1.25 * (size_byte + profile.slots * profile.context * cache_byte),
+        load_byte_per_s=size_byte / load_s if load_s else 1e9,
+        load_overhead_s=0.0,
+        idle_w=IDLE_W,
+        peak_w=PEAK_W,
+        efficiency=1.0,
+        bandwidth_efficiency=1.0,
+        batch_max=profile.slots,
+        source=f"{said}; a request takes {1e3 * profile.overhead_s:.2f} ms besides; power"
+        + ("" if load_s else " and load rate")
+        + " not measured",
+    )
+    models: dict[str, Any] = {name: model.model_copy(update={"source": said}).model_dump(mode="json")}
+    if profile.adapter_s is not None:
+        size = adapter_byte or 1e6
+        rest_s = max(profile.adapter_s - size / machine.load_byte_per_s, 0.0)
+        models[f"{name}-adapter"] = Adapter(base=name, size_byte=size, load_s=rest_s, source=said).model_dump(
+            mode="json"
+        )
+    return {"models": models, "network": {tier: {"hardware": machine.model_dump(mode="json"), "resident": [name]}}}
+
+
+def merged(scenario: Mapping[str, Any], *cards: Mapping[str, Any]) -> dict[str, Any]:
+    """A scenario's tree with the sections of cards put in: sections are joined, machines and cards replaced."""
+    found = dict(scenario)
+    for sections in cards:
+        for key, value in sections.items():
+            sections_both = isinstance(value, Mapping) and isinstance(found.get(key), Mapping)
+            joins = sections_both and key != "hardware" and "kind" not in value
+            found[key] = merged(found[key], value) if joins else value
+    return found
