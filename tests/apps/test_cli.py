@@ -62,6 +62,7 @@ def test_the_command_line_is_frozen(call: Call) -> None:
         "schema": "",
         "node": "--tier --config",
         "gateway": "--config --scenario --set",
+        "profile": "target --model --shape --tier --name --slots --context --repeats --adapter --out",
         "lab": "",
     }
     for command in ([], *([name] for name in face)):
