@@ -25,7 +25,7 @@ from gainnet.scenario.load import load, names
 from gainnet.scenario.matcher import MATCHER_KINDS
 
 PUBLIC = ["Run", "Scenario", "__version__", "load", "report", "simulate"]
-SHORT_S = {"campus": 2.0, "medical": 4.0, "vehicular": 1.0, "vehicular-dense": 0.4}
+SHORT_S = {"lab": 2.0, "campus": 2.0, "medical": 4.0, "vehicular": 1.0, "vehicular-dense": 0.4}
 
 
 def _report(recorder: Recorder) -> Report:

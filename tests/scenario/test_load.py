@@ -53,7 +53,7 @@ def _refused(name: str, *overrides: str, **top: Any) -> str:
 
 
 def test_builtins_are_there() -> None:
-    assert names() == ("campus", "medical", "vehicular", "vehicular-dense")
+    assert names() == ("campus", "lab", "medical", "vehicular", "vehicular-dense")
     assert load("vehicular").network.ends == 200
     assert load("vehicular-dense").network.ends == 1000
     assert load("vehicular-dense").network.cells == load("vehicular").network.cells == 13
