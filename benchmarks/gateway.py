@@ -290,6 +290,7 @@ def _peer(
     port = _free_port()
     command = [str(program), "--config", str(config), "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
     quiet = {"LITELLM_LOG": "ERROR", "LITELLM_MODE": "PRODUCTION", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    quiet["LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY"] = "true"  # neither of the two asks for keys here
     with _started([*command, "--telemetry", "False"], cores, **quiet) as process:
         _until_up(f"http://127.0.0.1:{port}/health/liveliness", process)
         yield port, process
