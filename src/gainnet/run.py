@@ -65,10 +65,7 @@ class Run:
     """
 
     def __init__(self, scenario: Scenario, *, execution: type[Execution] = Execution) -> None:
-        """Build every stage, with the given kind of execution.
-
-        Errors: InputError where the scenario names a file that cannot be read.
-        """
+        """Build every stage. InputError where the scenario names a file that cannot be read."""
         seed, config = scenario.seed, scenario.network
         self.scenario = scenario
         self.network = Network(config, seed=seed, frame_s=scenario.frame_s, duration_s=scenario.duration_s)

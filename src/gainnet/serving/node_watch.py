@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 import aiohttp
 import numpy as np
 from jaxtyping import Float, Int
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from gainnet.execution.telemetry import NodeState
 from gainnet.scenario.scenario import Scenario
@@ -27,20 +27,7 @@ WATCH_S = 0.25
 ANSWER_S = 2.0
 CONTROL_BIT_PER_S = 16_000.0
 """What an end's link carries where the radio has no service: enough for TCP to live through it."""
-
-
-class _Said(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    tier: str
-    models: tuple[str, ...] = ()
-    resident: tuple[str, ...] = ()
-    running: int = 0
-    waiting: int = 0
-    slots: int = 0
-    prompt_token_per_s: float = 0.0
-    decode_token_per_s: float = 0.0
-    kv_use: float = 0.0
+_SAID = TypeAdapter(NodeState)
 
 
 class Watched(Router):
@@ -206,7 +193,7 @@ def _state(place: Place, status: int, body: bytes) -> NodeState | None:
     if status != 200:
         return None
     try:
-        return NodeState(**_Said.model_validate_json(body).model_dump())
+        return _SAID.validate_json(body)
     except ValidationError:
         return None
 
