@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +48,17 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def _run(folder: Path, text: Path, stops: tuple[int, ...] = (), steps: int = 6) -> Folder:
-    begun = pretrain.begin(text, SHAPE, steps, 3, 1, False, folder)
+def _run(
+    folder: Path,
+    text: Path,
+    stops: tuple[int, ...] = (),
+    *,
+    steps: int = 6,
+    shape: Sequence[str] = SHAPE,
+    share: float = 0.0,
+    start: Path | None = None,
+) -> Folder:
+    begun = pretrain.begin(text, shape, folder, steps=steps, seed=3, threads=1, share=share, start=start)
     for stop in stops:
 
         def progress(done: int, total: int, stop: int = stop) -> None:
@@ -69,6 +79,29 @@ def test_a_stopped_training_ends_with_the_same_bytes(text: Path, tmp_path: Path)
     for name in (*hub.FILES, "curve.csv", "state.safetensors", "pretrain.yaml"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes(), name
     assert (tmp_path / "whole" / "curve.svg").is_file()
+
+
+def test_a_training_goes_on_from_a_model_with_passages_and_notes(text: Path, tmp_path: Path) -> None:
+    before = _run(tmp_path / "before", text)
+    goes_on = {"shape": ["context=32", "batch=2"], "share": 0.5, "start": tmp_path / "before"}
+    _run(tmp_path / "whole", text, **goes_on)
+    _run(tmp_path / "stopped", text, (3,), **goes_on)
+    for name in (*hub.FILES, "curve.csv", "pretrain.yaml"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes(), name
+    first = (tmp_path / "whole" / "curve.csv").read_text().splitlines()[1].split(",")
+    last = (tmp_path / "before" / "curve.csv").read_text().splitlines()[-1].split(",")
+    assert float(first[-1]) == pytest.approx(float(last[-1]), rel=0.05)  # one warming step away
+    assert before.folder != tmp_path / "whole"
+    with pytest.raises(InputError, match=r"--set layers: a model that is gone on from \(--from\) has its own"):
+        pretrain.begin(text, ["layers=2"], tmp_path / "new", start=tmp_path / "before")
+    with pytest.raises(InputError, match="--extracts 1: must be at least 0 and less than 1"):
+        pretrain.begin(text, SHAPE, tmp_path / "new", share=1.0)
+    assert not (tmp_path / "new").exists()
+    _run(tmp_path / "before2", text, steps=2)
+    for name in hub.FILES:
+        (tmp_path / "before" / name).write_bytes((tmp_path / "before2" / name).read_bytes())
+    with pytest.raises(InputError, match="before: has changed since the pre-training was begun"):
+        pretrain.resume(tmp_path / "whole")
 
 
 def test_the_command_writes_what_plain_transformers_loads(

@@ -226,13 +226,20 @@ def pretrain(
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps of the training.")] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads. [default: the CPUs]")] = None,
     bf16: Annotated[bool, typer.Option("--bf16", help="Multiply in bfloat16, for processors that can.")] = False,
+    extracts: Annotated[
+        float | None,
+        typer.Option(
+            "--extracts", metavar="SHARE", help="Part that is passages with notes made of the text. [default: 0]"
+        ),
+    ] = None,
+    start: Annotated[Path | None, typer.Option("--from", metavar="DIR", help="A model to go on from.")] = None,
     out: OutOption = None,
     resume: Annotated[Path | None, typer.Option("--resume", metavar="DIR", help="Go on with a training.")] = None,
 ) -> None:
     """Train a small language model on public text; transformers loads the folder."""
     if resume is None and text is None:
         raise InputError("--text is missing: gainnet pretrain --text FILE, or --resume DIR")
-    begins = (text, settings or None, seed, steps, threads, bf16 or None, out)
+    begins = (text, settings or None, seed, steps, threads, bf16 or None, extracts, start, out)
     if resume is not None and any(given is not None for given in begins):
         raise InputError("--resume DIR: goes on as it was begun: give nothing else")
     with extra("learn"):
@@ -244,7 +251,17 @@ def pretrain(
     else:
         assert text is not None
         folder = out or Path("runs") / _slug(f"pretrain-{text.name.partition('.')[0]}-seed{seed or 0}")
-        begun = pretraining.begin(text, settings, steps, seed or 0, threads, bf16, folder)
+        begun = pretraining.begin(
+            text,
+            settings,
+            folder,
+            steps=steps,
+            seed=seed or 0,
+            threads=threads,
+            bf16=bf16,
+            share=extracts or 0.0,
+            start=start,
+        )
     with progress("pre-training", quiet=False) as show:
         begun.run(InProcess(), show)
     print(f"model: {begun.folder}")

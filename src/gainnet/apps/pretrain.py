@@ -12,10 +12,12 @@ import yaml
 from pydantic import ConfigDict, Field, ValidationError
 
 from gainnet.errors import InputError
-from gainnet.knowledge import public_text
+from gainnet.knowledge import extracts, public_text
+from gainnet.knowledge.draw import Draw
 from gainnet.knowledge.rows import Refused
 from gainnet.measurement import results
 from gainnet.models import hub
+from gainnet.rng import stream
 from gainnet.scenario.complaint import nearest
 from gainnet.scenario.knowledge import SmallModel
 from gainnet.scenario.quantity import Count, Section
@@ -24,6 +26,8 @@ from gainnet.training.train import STATE, Folder
 
 DESCRIPTION = "pretrain.yaml"
 TOKENIZER = "tokenizer.json"
+SHAPE = ("layers", "width", "heads", "kv_heads", "vocabulary")
+"""Fields that a model to go on from has already."""
 
 
 class Pretraining(Section):
@@ -35,6 +39,9 @@ class Pretraining(Section):
         seed: of weights and order.
         threads: that multiply; another number rounds otherwise.
         bf16: whether they multiply in bfloat16.
+        extracts: part of what is learnt from that is passages with notes made of the text (`gainnet.knowledge.extracts`).
+        start: the folder of the model that the training went on from.
+        digest: of that model's weights.
         model: what is trained, and for how long.
     """
 
@@ -45,19 +52,36 @@ class Pretraining(Section):
     seed: Annotated[int, Field(ge=0)]
     threads: Count
     bf16: bool
+    extracts: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    start: Path | None = None
+    digest: str | None = None
     model: SmallModel
 
 
 def begin(
-    text: Path, settings: Sequence[str], steps: int | None, seed: int, threads: int | None, bf16: bool, folder: Path
+    text: Path,
+    settings: Sequence[str],
+    folder: Path,
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    bf16: bool = False,
+    share: float = 0.0,
+    start: Path | None = None,
 ) -> Folder:
-    """A new pre-training of a `SmallModel` with ``field=value`` settings.
+    """A new pre-training of a `SmallModel` with ``field=value`` settings, or of the model in ``start``.
 
-    InputError for settings or text that can't be used, OutputError for a folder that can't be written.
+    InputError for settings, text or a model that can't be used, OutputError for a folder that can't be written.
     """
     model = model_of([*settings, *([f"steps={steps}"] if steps is not None else [])])
     if model.steps < 1:
         raise InputError("steps = 0: must be at least 1")
+    if not 0.0 <= share < 1.0:
+        raise InputError(f"--extracts {share:g}: must be at least 0 and less than 1")
+    shaped = [field for field in SHAPE if start is not None and field in model.model_fields_set]
+    if shaped:
+        raise InputError(f"--set {shaped[0]}: a model that is gone on from (--from) has its own")
     texts, held = read(text)
     chosen = Pretraining(
         text=text.resolve(),
@@ -65,6 +89,9 @@ def begin(
         seed=seed,
         threads=threads or torch.get_num_threads(),
         bf16=bf16,
+        extracts=share,
+        start=start.resolve() if start is not None else None,
+        digest=hub.load(str(start), model.context).digest if start is not None else None,
         model=model,
     )
     results.prepare(folder)
@@ -116,13 +143,18 @@ def model_of(settings: Sequence[str]) -> SmallModel:
 def _folder(folder: Path, chosen: Pretraining, texts: Sequence[str], held: Sequence[str], *, resumed: bool) -> Folder:
     torch.set_num_threads(chosen.threads)
     described = yaml.safe_dump(chosen.model_dump(mode="json"), sort_keys=False)
+    start = hub.load(str(chosen.start), chosen.model.context) if chosen.start is not None else None
+    if start is not None and start.digest != chosen.digest:
+        raise InputError(f"{chosen.start}: has changed since the pre-training was begun")
+    made = extracts.texts(Draw(stream(chosen.seed, "foundation.extracts")), texts, chosen.extracts)
     training = FoundationTraining(
         chosen.model,
-        texts,
+        (*texts, *made),
         held,
         chosen.seed,
         bf16=chosen.bf16,
-        tokenizer=hub.read_tokenizer(folder / TOKENIZER, chosen.model.context) if resumed else None,
+        start=start,
+        tokenizer=hub.read_tokenizer(folder / TOKENIZER, chosen.model.context) if resumed and start is None else None,
         described={DESCRIPTION: described},
     )
     return Folder(folder, training)

@@ -7,6 +7,7 @@ on with.
 
 from __future__ import annotations
 
+import copy
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -65,6 +66,7 @@ class FoundationTraining(Training):
         seed: of weights and order.
         bf16: multiply in bfloat16, which is faster only where the processor can.
         tokenizer: trained on the texts where none is given.
+        start: a model to go on from, with its own shape and tokenizer, instead of new weights.
         described: text files that tell how the training was begun.
     """
 
@@ -79,15 +81,18 @@ class FoundationTraining(Training):
         *,
         bf16: bool = False,
         tokenizer: PreTrainedTokenizerFast | None = None,
+        start: Language | None = None,
         described: Mapping[str, str] | None = None,
     ) -> None:
         self.steps = config.steps
         self._config, self._seed, self._bf16 = config, seed, bf16
-        self._tokenizer = tokenizer or hub.tokenizer(texts, config.vocabulary, config.context)
+        own = start.tokenizer if start is not None else tokenizer
+        self._tokenizer = own or hub.tokenizer(texts, config.vocabulary, config.context)
         self._described = dict(described or {})
         self._windows = pack(self._tokenizer, texts, config.context)
         self._held = pack(self._tokenizer, held, config.context)[:HELD_WINDOWS] if held else None
-        self.module: PreTrainedModel = hub.build(config, self._tokenizer, seed).model
+        begun = start or hub.build(config, self._tokenizer, seed)
+        self.module: PreTrainedModel = copy.deepcopy(begun.model)
         self.module.requires_grad_(True)
         matrices = [weight for weight in self.module.parameters() if weight.dim() > 1]
         vectors = [weight for weight in self.module.parameters() if weight.dim() == 1]
