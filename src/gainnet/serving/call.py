@@ -111,6 +111,7 @@ class Call:
 
     def __init__(self, kind: Kind, path: str, given: Given, tenant: Tenant, raw: bytes, limits: Limits) -> None:
         self.kind, self.path, self.given, self.tenant, self.raw = kind, path, given, tenant, raw
+        wire.weigh(kind, raw, limits)
         self._request = wire.parse(wire.REQUESTS[kind], raw)
         self.model = self.version = self._request.model
         self.stream = bool(getattr(self._request, "stream", False))

@@ -8,13 +8,21 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    ValidationError,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError
 
 from gainnet.serving.router import Kind, Refused
 from gainnet.serving.settings import Limits, ModelSetting
 
-Text = str
-Texts = Annotated[list[Text], Field(min_length=1)]
 DataUrl = Annotated[str, StringConstraints(pattern=r"^data:")]
 ModelId = Annotated[str, Field(min_length=1, max_length=256)]
 Stop = str | Annotated[list[str], Field(max_length=16)] | None
@@ -27,21 +35,58 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _all_whole(values: object) -> object:
-    """The same of long lists, which mostly hold no other kind."""
-    return (
-        [_whole(value) for value in values] if isinstance(values, list) and float in set(map(type, values)) else values
-    )
-
-
 Whole = BeforeValidator(_whole)
-Tokens = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), BeforeValidator(_all_whole)]
-Many = Annotated[list[Tokens], Field(min_length=1)]
-Inputs = Annotated[Text | Tokens | Texts | Many, Field(union_mode="left_to_right")]
+_NOT_INPUTS = PydanticCustomError(
+    "inputs", "should be a text, texts, token numbers from 0, or lists of them, none empty and all of one kind"
+)
+
+
+def _as_inputs(value: object) -> str | list[Any]:
+    """What was given as one input or several, checked at the speed of C: it may be a hundred thousand numbers long."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list) or not value:
+        raise _NOT_INPUTS
+    kinds = set(map(type, value))
+    if kinds == {str}:
+        return value
+    return [_tokens(one) for one in value] if kinds == {list} else _tokens(value)
+
+
+def _tokens(values: list[Any]) -> list[int]:
+    kinds = set(map(type, values))
+    if float in kinds:
+        values = [_whole(value) for value in values]
+        kinds = set(map(type, values))
+    if kinds != {int} or min(values) < 0:
+        raise _NOT_INPUTS
+    return values
+
+
+_TOKENS_SCHEMA: dict[str, Any] = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}}
+Inputs = Annotated[
+    Any,
+    PlainValidator(_as_inputs),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                _TOKENS_SCHEMA,
+                {"type": "array", "minItems": 1, "items": {"type": "string"}},
+                {"type": "array", "minItems": 1, "items": _TOKENS_SCHEMA},
+            ]
+        }
+    ),
+]
 Natural = Annotated[int, Field(ge=1), Whole]
 Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1), Whole]
 Logprobs = Annotated[int, Field(ge=0, le=20), Whole]
 BYTE_PER_TOKEN = 4
+MESSAGES, PARTS = 2_048, 256
+_SMALL_BYTE = 262_144
+"""Bodies up to here are parsed, whatever they hold."""
+_COMMAS = 1_000
+"""That a body may have beside those between token numbers."""
 _SIZE = r"^([1-9][0-9]{0,4}x[1-9][0-9]{0,4}|auto)$"
 TOKENS_OF_IMAGE = 256
 
@@ -72,7 +117,7 @@ class Message(Part):
     """A message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[ContentPart] | None = None
+    content: str | Annotated[list[ContentPart], Field(max_length=PARTS, fail_fast=True)] | None = None
 
 
 class StreamOptions(Part):
@@ -117,7 +162,7 @@ class Generation(Request):
 class ChatRequest(Generation):
     """POST /v1/chat/completions."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MESSAGES, fail_fast=True)]
     max_completion_tokens: Natural | None = None
     logprobs: bool | None = None
     top_logprobs: Logprobs | None = None
@@ -195,6 +240,24 @@ def _name(location: tuple[int | str, ...]) -> str:
     return name
 
 
+def weigh(kind: Kind, body: bytes, limits: Limits) -> None:
+    """Refuse a large body that is too long before it is parsed, which holds up all other requests. Refused: 400."""
+    if len(body) <= _SMALL_BYTE:
+        return
+    token = len(body) // BYTE_PER_TOKEN + 1
+    if kind in ("completion", "embedding") and token > limits.prompt_token:
+        token = body.count(b",")  # token numbers take more bytes than a quarter of them
+    if token > limits.prompt_token + _COMMAS:
+        raise _too_long(token, limits)
+
+
+def _too_long(token: int, limits: Limits) -> Refused:
+    return Refused(
+        400, f"the prompt has about {token} tokens; at most {limits.prompt_token} are allowed",
+        code="context_length_exceeded",
+    )  # fmt: skip
+
+
 def prompt_tokens(request: Request, body: bytes) -> int:
     """The tokens of a prompt, estimated before it is tokenised: given as numbers, or a quarter of the bytes."""
     match request:
@@ -235,10 +298,7 @@ def check(request: Request, kind: str, prompt_token: int, limits: Limits, known:
             404, f"the model {request.model!r} answers no {kind} requests", code="model_not_found", param="model"
         )
     if prompt_token > limits.prompt_token:
-        raise Refused(
-            400, f"the prompt has about {prompt_token} tokens; at most {limits.prompt_token} are allowed",
-            code="context_length_exceeded",
-        )  # fmt: skip
+        raise _too_long(prompt_token, limits)
     match request:
         case ChatRequest():
             _most("max_completion_tokens", request.max_completion_tokens, limits.output_token)
