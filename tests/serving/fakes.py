@@ -50,13 +50,16 @@ class FakeNode:
         how: how it answers: well, or which fault it has.
         asked: (path, headers, body) of each request.
         cancelled: requests that were cancelled by who asked.
+        ready: status of /ready.
+        probed: pages that were got.
         hold: requests wait for this event where `how` is ``held``.
     """
 
     def __init__(self) -> None:
         self.how = "well"
         self.asked: list[tuple[str, dict[str, str], Any]] = []
-        self.cancelled = 0
+        self.cancelled = self.probed = 0
+        self.ready = 200
         self.hold = asyncio.Event()
         self.url = ""
 
@@ -74,6 +77,9 @@ class FakeNode:
         await self._runner.cleanup()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.method == "GET":  # a probe, or /node/state, which this kind of server lacks
+            self.probed += 1
+            return web.Response(status=self.ready if request.path == "/ready" else 404)
         body = json.loads(await request.read() or b"null")
         self.asked.append((request.path, {k.lower(): v for k, v in request.headers.items()}, body))
         try:
@@ -93,6 +99,7 @@ class FakeNode:
             "busy": lambda: web.Response(status=429, headers={"retry-after": "7"}),
             "not json": lambda: web.Response(text="{", content_type="application/json"),
             "not an object": lambda: web.Response(text="[]", content_type="application/json"),
+            "long": lambda: web.json_response(answer(request.path, body) | {"padding": "x" * 8_000_000}),
             "html": lambda: web.Response(text="<html>", content_type="text/html"),
         }
         if self.how in faults:
@@ -181,9 +188,7 @@ class Place:
     @property
     def connections(self) -> int:
         """Clients' connections."""
-        server = self.gateway._runners[0].server
-        assert server is not None
-        return len(server.connections)
+        return self.gateway._listeners[0].connections
 
     @property
     def state(self) -> State:

@@ -63,7 +63,7 @@ def test_what_is_not_loaded(tmp_path: Path) -> None:
             load, unload, alias = "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/aliases"
             assert (await place.admin(load, _load(1, nodes=["edge-0"])))[0] == 200
             for path, body, status, code in (
-                (load, _load(1), 400, "duplicate"),
+                (load, _load(1, lora_path="domain/2"), 409, "conflict"),
                 (load, _load(2, lora_path=".."), 400, "forbidden"),
                 (load, _load(2, lora_path="link"), 400, "forbidden"),
                 (load, _load(2, lora_path="/etc"), 400, "forbidden"),

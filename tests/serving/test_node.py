@@ -213,10 +213,10 @@ def test_a_full_queue_refuses() -> None:
     run(main())
 
 
-def drawn() -> LowRank:
+def drawn(seed: int = 0) -> LowRank:
     """An adapter that says something else."""
     adapters = Adapters(node_model.made(SHAPE, 0), [2])
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     fresh = adapters.fresh(2, rng)
     layers = {
         name: Factors(factors.a, 0.5 * rng.standard_normal(factors.b.shape).astype(np.float32))
@@ -227,6 +227,7 @@ def drawn() -> LowRank:
 
 def test_adapters_come_and_go(tmp_path: Path) -> None:
     storing.save(drawn(), tmp_path / "a" / "v1")
+    storing.save(drawn(1), tmp_path / "a" / "v2")
     asked: Any = {"prompt": "How are you?", "temperature": 0.0, "max_tokens": 8}
 
     async def main() -> None:
@@ -237,7 +238,12 @@ def test_adapters_come_and_go(tmp_path: Path) -> None:
             load = {"lora_name": "a@v2", "lora_path": "a/v1"}
             assert (await at.post("/v1/load_lora_adapter", load))[0] == 200
             assert (await at.client.completions.create(model="a@v2", **asked)).choices[0].text == adapted
-            assert (await at.post("/v1/load_lora_adapter", load))[0] == 400
+            assert (await at.post("/v1/load_lora_adapter", load))[0] == 200  # another gateway says it again
+            assert (await at.post("/v1/load_lora_adapter", load | {"digest": "0" * 64}))[0] == 400
+            assert (await at.post("/v1/load_lora_adapter", load | {"lora_name": "m"}))[0] == 400
+            other = load | {"lora_path": "a/v2"}
+            status, said, _ = await at.post("/v1/load_lora_adapter", other)
+            assert (status, said["error"]["code"]) == (409, "conflict")
             cards = {card.id: card for card in (await at.client.models.list()).data}
             assert cards["a@v2"].model_dump()["parent"] == "m"
             assert (await at.post("/v1/load_lora_adapter", {"lora_name": "b", "lora_path": "../x"}))[0] == 400
@@ -247,6 +253,35 @@ def test_adapters_come_and_go(tmp_path: Path) -> None:
             assert (await at.post("/v1/unload_lora_adapter", {"lora_name": "a@v2"}))[0] == 404
             with pytest.raises(openai.NotFoundError):
                 await at.client.completions.create(model="a@v2", **asked)
+
+    run(main())
+
+
+def test_adapters_outlive_a_restart(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        storing.save(drawn(number), tmp_path / "adapters" / str(number))
+    settings: Any = {"adapters": {"root": str(tmp_path / "adapters")}, "state": str(tmp_path / "state.json")}
+
+    async def main() -> None:
+        async with served(**settings) as at:
+            for name in ("1", "2", "3"):
+                assert (await at.post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": name}))[0] == 200
+            assert (await at.post("/v1/unload_lora_adapter", {"lora_name": "1"}))[0] == 200
+        storing.save(drawn(4), tmp_path / "adapters" / "3")  # what should never happen
+        async with served(**settings) as at:
+            assert at.node.engine.stats().resident == ("2",)
+            assert (await at.post("/v1/load_lora_adapter", {"lora_name": "2", "lora_path": "2"}))[0] == 200
+
+    run(main())
+
+
+def test_a_node_whose_engine_failed_says_so() -> None:
+    async def main() -> None:
+        async with served() as at:
+            assert (await at.get("/ready"))[0] == (await at.get("/health"))[0] == 200
+            at.node.engine._scheduler.step = None  # type: ignore[assignment, method-assign]
+            assert (await at.post("/v1/completions", {"model": "m", "prompt": "a"}))[0] == 503
+            assert (await at.get("/ready"))[0] == (await at.get("/health"))[0] == 503
 
     run(main())
 

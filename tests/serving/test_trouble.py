@@ -140,7 +140,7 @@ async def test_where_no_node_answers(place: Place) -> None:
     flat(place)
 
 
-@scene(breaker={"failures": 2, "rest_s": 1.0})
+@scene(breaker={"failures": 2, "rest_s": 1.0}, probes=None)
 async def test_a_node_that_keeps_failing_is_left_alone_for_a_while(place: Place) -> None:
     node = place.nodes[0]
     node.how = "500"

@@ -22,6 +22,7 @@ def node(config: Path | None, tier: str | None) -> None:
     import uvloop
 
     from gainnet.serving import log
+    from gainnet.serving.listener import serve
     from gainnet.serving.node_settings import NodeSettings
     from gainnet.serving.reading import read
 
@@ -30,10 +31,7 @@ def node(config: Path | None, tier: str | None) -> None:
 
     from gainnet.serving.node import Node
 
-    async def main() -> None:
-        await Node(settings).serve()
-
-    uvloop.run(main())
+    uvloop.run(serve(Node(settings)))
 
 
 def gateway(config: Path | None, scenario: str | None, overrides: Sequence[str]) -> None:
@@ -42,6 +40,7 @@ def gateway(config: Path | None, scenario: str | None, overrides: Sequence[str])
 
     from gainnet.serving import log
     from gainnet.serving.gateway import Gateway, MakeRouter
+    from gainnet.serving.listener import serve
     from gainnet.serving.reading import read
     from gainnet.serving.settings import GatewaySettings
 
@@ -66,10 +65,7 @@ def gateway(config: Path | None, scenario: str | None, overrides: Sequence[str])
         raise InputError(f"--scenario {scenario}: only `router: priced` has one, the settings say {settings.router!r}")
     log.begin(settings.log_level)
 
-    async def main() -> None:
-        await Gateway(settings, make).serve()
-
-    uvloop.run(main())
+    uvloop.run(serve(Gateway(settings, make)))
 
 
 def lab_up(

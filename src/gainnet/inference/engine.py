@@ -274,6 +274,11 @@ class Engine:
             self._versions.remove(name)
             self._changed.notify_all()
 
+    @property
+    def failure(self) -> BaseException | None:
+        """What ended its work, None where it goes on."""
+        return self._failure
+
     def stats(self) -> Stats:
         """What it is doing, and has done."""
         with self._changed:

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import hmac
 import ipaddress
 import logging
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import to_json
 
+from gainnet.serving.adapters import Adapters
 from gainnet.serving.answers import error_body
-from gainnet.serving.attempt import refused_by
 from gainnet.serving.router import Place, Refused
 from gainnet.serving.settings import Name
 from gainnet.serving.state import State
-from gainnet.serving.upstream import Expired, Failed, Posted
 
 logger = logging.getLogger(__name__)
-_LOAD_S = 120.0
 
 
 class _Body(BaseModel):
@@ -65,9 +61,8 @@ class Move(_Body):
 class Admin:
     """What the other listener answers."""
 
-    def __init__(self, state: State) -> None:
-        self._state = state
-        self._unloading: set[asyncio.Task[None]] = set()
+    def __init__(self, state: State, adapters: Adapters) -> None:
+        self._state, self._adapters = state, adapters
         self._posts: dict[str, Callable[[bytes], Awaitable[dict[str, Any]]]] = {
             "/v1/load_lora_adapter": self._load,
             "/v1/unload_lora_adapter": self._unload,
@@ -89,16 +84,17 @@ class Admin:
                 return _answer(self._gets[path]())
             if request.method == "POST" and path in self._posts:
                 self._may(request)
-                return _answer(await self._posts[path](await request.read()))
+                return _answer(await self._posts[path](await self._body(request)))
             raise Refused(404, "there is nothing at this path", code="not_found")
         except Refused as refused:
             return web.Response(body=error_body(refused), status=refused.status, content_type="application/json")
 
-    async def close(self) -> None:
-        """Leave off waiting for versions to be unused."""
-        for task in self._unloading:
-            task.cancel()
-        await asyncio.gather(*self._unloading, return_exceptions=True)
+    async def _body(self, request: web.BaseRequest) -> bytes:
+        try:
+            async with asyncio.timeout(self._state.settings.timeouts.body_s):
+                return await request.read()
+        except TimeoutError:
+            raise Refused(408, "the body came too slowly", code="body_timeout") from None
 
     def _may(self, request: web.BaseRequest) -> None:
         """Refused: 401 or 403 for whom this is not for."""
@@ -122,7 +118,7 @@ class Admin:
         return {
             place.name: {
                 "tier": place.tier, "url": place.url, "models": dict(place.models),
-                "up": self._state.upstreams[place.name].breaker.closed(now),
+                "up": self._state.upstreams[place.name].closed(now),
                 "running": self._state.upstreams[place.name].in_flight,
             }
             for place in self._state.places
@@ -130,31 +126,18 @@ class Admin:
 
     async def _load(self, body: bytes) -> dict[str, Any]:
         load = _parsed(Load, body)
-        if self._state.serves(load.lora_name):
-            raise Refused(400, f"{load.lora_name!r} is loaded already", code="duplicate", param="lora_name")
-        folder = await asyncio.to_thread(self._folder, load)
         places = self._places(load)
-        sent = to_json({"lora_name": load.lora_name, "lora_path": str(folder)})
-        for number, place in enumerate(places):
-            try:
-                await self._told(place, "/v1/load_lora_adapter", sent)
-            except Refused:
-                for other in places[:number]:
-                    self._forget(other, load.lora_name)
-                raise
-            _own(place)[load.lora_name] = load.lora_name
+        await self._adapters.load(load.lora_name, load.lora_path, load.digest, places)
         logger.info("adapter loaded", extra={"version": load.lora_name, "nodes": [place.name for place in places]})
         return {"loaded": load.lora_name, "nodes": [place.name for place in places]}
 
     async def _unload(self, body: bytes) -> dict[str, Any]:
         version = _parsed(Unload, body).lora_name
-        places = [place for place in self._state.places if version in place.models]
-        if not places:
+        if not any(version in place.models for place in self._state.places):
             raise Refused(404, f"no node has {version!r}", code="not_found", param="lora_name")
         if names := self._state.versions.names(version):
             raise Refused(409, f"{', '.join(names)} stands for it: move that first", code="in_use", param="lora_name")
-        self._retire(version)
-        return {"unloading": version, "nodes": [place.name for place in places]}
+        return {"unloading": version, "nodes": [place.name for place in self._adapters.retire(version)]}
 
     async def _move(self, body: bytes) -> dict[str, Any]:
         move = _parsed(Move, body)
@@ -162,33 +145,11 @@ class Admin:
             raise Refused(404, f"no node has {move.version!r}", code="not_found", param="version")
         if any(move.alias in place.models for place in self._state.places):
             raise Refused(400, f"{move.alias!r} is a model that a node serves", code="duplicate", param="alias")
-        old = self._state.versions.move(move.alias, move.version)
+        old = self._adapters.move(move.alias, move.version)
         logger.info("alias moved", extra={"alias": move.alias, "version": move.version, "old": old})
-        if move.unload and old not in (None, move.version) and not self._state.versions.names(old):
-            self._retire(old)
+        if move.unload and old is not None and old != move.version and not self._state.versions.names(old):
+            self._adapters.retire(old)
         return {"alias": move.alias, "version": move.version, "old": old}
-
-    def _retire(self, version: str) -> None:
-        """Take a version from routing now, and from nodes once no request uses it."""
-        places = [place for place in self._state.places if version in place.models]
-
-        async def unload() -> None:
-            await self._state.versions.unused(version)
-            for place in places:
-                self._forget(place, version)
-                try:
-                    await self._told(place, "/v1/unload_lora_adapter", to_json({"lora_name": version}))
-                except Refused as refused:
-                    logger.warning(
-                        "not unloaded", extra={"version": version, "node": place.name, "reason": refused.message}
-                    )
-
-        task = asyncio.create_task(unload())
-        self._unloading.add(task)
-        task.add_done_callback(self._unloading.discard)
-
-    def _forget(self, place: Place, version: str) -> None:
-        _own(place).pop(version, None)
 
     def _places(self, load: Load) -> list[Place]:
         known = {place.name: place for place in self._state.places}
@@ -202,45 +163,6 @@ class Admin:
         if not places:
             raise Refused(404, f"no node serves {load.base!r}", code="not_found", param="base")
         return places
-
-    def _folder(self, load: Load) -> Path:
-        """The adapter's folder. Refused where it is none, or not where adapters may come from."""
-        setting = self._state.settings.adapters
-        if setting is None:
-            raise Refused(403, "adapters.root is not set: no adapters are loaded", code="forbidden")
-        folder = (setting.root / load.lora_path).resolve()
-        weights = folder / "adapter_model.safetensors"
-        if not folder.is_relative_to(setting.root) or not weights.resolve().is_relative_to(setting.root):
-            raise Refused(400, "is not below adapters.root", code="forbidden", param="lora_path")
-        if not weights.is_file():
-            raise Refused(404, "has no adapter_model.safetensors", code="not_found", param="lora_path")
-        if load.digest is not None:
-            with weights.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-            if not hmac.compare_digest(found, load.digest):
-                raise Refused(400, "the weights have another digest", code="invalid_value", param="digest")
-        return folder
-
-    async def _told(self, place: Place, path: str, body: bytes) -> None:
-        """Tell a node something. Refused: what it says against it, 502 where it cannot be told."""
-        upstream = self._state.upstreams[place.name]
-        until = self._state.loop.time() + _LOAD_S
-        try:
-            connection = await upstream.open(Posted(path, b"", body, until))
-            try:
-                said = await upstream.whole(connection, until, 1_000_000)
-            finally:
-                upstream.close(connection)
-        except (Failed, Expired) as error:
-            raise Refused(502, f"{place.name}: {error}", code="upstream_failed") from None
-        if connection.status != 200:
-            raise refused_by(connection.status if connection.status < 500 else 502, said)
-
-
-def _own(place: Place) -> dict[str, str]:
-    """The models of a place of a gateway, which are its to change."""
-    assert isinstance(place.models, dict)
-    return place.models
 
 
 def _parsed(model: type[Any], body: bytes) -> Any:

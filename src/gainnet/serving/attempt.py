@@ -174,7 +174,7 @@ class Attempt:
         if status in _THE_REQUEST_IS_WRONG:
             body = await self.upstream.whole(connection, posted.deadline, _LARGE_BYTE)
             raise refused_by(status, body)
-        raise Failed(f"the node answered {status}")
+        raise Failed(f"the node answered {status}", missing=status == 404)
 
 
 def _object(body: bytes) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from aiohttp import web
 
@@ -14,14 +14,14 @@ from gainnet.serving.admission import Permit
 from gainnet.serving.answers import error_body, error_event
 from gainnet.serving.attempt import Attempt, Busy
 from gainnet.serving.book import Done
-from gainnet.serving.call import Call, Given
+from gainnet.serving.call import Call
 from gainnet.serving.idempotency import Kept
+from gainnet.serving.listener import JSON, body
 from gainnet.serving.router import Kind, Refused, Target
 from gainnet.serving.state import State
 from gainnet.serving.upstream import Expired, Failed
 
 logger = logging.getLogger(__name__)
-JSON = "application/json"
 _NOT_KEPT = frozenset((401, 408, 409, 422, 429))
 _SMALL_BYTE = 16_384
 _GONE = 499  # what logs and metrics say of a client that left
@@ -91,7 +91,9 @@ class Exchange:
         of, headers = self._of, self._request.headers
         tenant = of.tenants.who(headers.get("authorization"))
         given = calls.given(headers, self._id, self._came_at)
-        raw = await self._body(headers, given)
+        until = self._came_at + of.settings.timeouts.body_s
+        until = until if given.deadline is None else min(until, given.deadline)
+        raw = await body(self._request, of.settings.limits, until)
         call = Call(self._kind, self._path, given, tenant, raw, of.settings.limits)
         if not of.serves(call.model) or (tenant.models is not None and call.model not in tenant.models):
             raise Refused(404, f"the model {call.model!r} does not exist", code="model_not_found", param="model")
@@ -99,32 +101,6 @@ class Exchange:
         if given.deadline is not None and self._loop.time() >= given.deadline:
             raise Refused(408, "the deadline passed while the request came", code="deadline_exceeded")
         return call
-
-    async def _body(self, headers: Mapping[str, str], given: Given) -> bytes:
-        """The body as JSON text, not looked into."""
-        request, byte_max = self._request, self._of.settings.limits.body_byte
-        if request.content_type != JSON:
-            raise Refused(415, f"the body must be {JSON}", code="unsupported_media_type")
-        if request.content_length is not None and request.content_length > byte_max:
-            raise self._too_large(byte_max)
-        if headers.get("expect", "").lower() == "100-continue":
-            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            request.writer.output_size = 0
-        until = self._came_at + self._of.settings.timeouts.body_s
-        try:
-            if request.content.is_eof():  # all of it is here
-                return await request.read()
-            async with asyncio.timeout_at(until if given.deadline is None else min(until, given.deadline)):
-                return await request.read()
-        except web.HTTPRequestEntityTooLarge:
-            raise self._too_large(byte_max) from None
-        except TimeoutError:
-            raise Refused(408, "the body came too slowly", code="body_timeout") from None
-        except web.RequestPayloadError:
-            raise Refused(400, "the body is not what its headers say", code="invalid_body") from None
-
-    def _too_large(self, byte_max: int) -> Refused:
-        return Refused(413, f"the body is longer than {byte_max} byte", code="body_too_large")
 
     async def _admitted(self, call: Call, keeping: _Keeping | None) -> web.StreamResponse:
         of, tenant = self._of, call.tenant
@@ -155,7 +131,7 @@ class Exchange:
         last: Failed | None = None
         for target in targets:
             upstream = self._of.upstreams[target.node]
-            if not upstream.breaker.allows(self._loop.time()):
+            if not upstream.allows(self._loop.time()):
                 continue
             attempt = Attempt(call, target, upstream, self._of.router, self._of.settings.limits)
             ok = at_fault = False
@@ -165,7 +141,9 @@ class Exchange:
                 attempt.end(ok, at_fault=at_fault)
                 return self._used(call, attempt)
             except Failed as failed:
-                last, at_fault = failed, not isinstance(failed, Busy)
+                last, at_fault = failed, not (failed.missing or isinstance(failed, Busy))
+                if failed.missing:
+                    self._of.doubted.add(target.node)
                 self._say_failed(target, failed)
             except Refused:
                 ok = True

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from gainnet.scenario.knowledge import SmallModel
 from gainnet.scenario.scenario import Scenario
 from gainnet.serving import log, node_model
 from gainnet.serving.gateway import Gateway
+from gainnet.serving.listener import serve
 from gainnet.serving.node import Node
 from gainnet.serving.node_settings import NodeSettings
 from gainnet.serving.router import Place, Router
@@ -91,26 +92,6 @@ async def _served(make: Make, pipe: Connection) -> None:
     loop.add_reader(pipe.fileno(), gone)
     try:
         server, told = make()
-        await _until(stop, server.start())
+        await serve(server, stop, lambda: pipe.send(told()))
     except GainnetError as error:
         pipe.send({"error": str(error)})
-        return
-    try:
-        if not stop.is_set():
-            pipe.send(told())
-            await stop.wait()
-            await server.drain()
-    finally:
-        await server.close()
-
-
-async def _until(stop: asyncio.Event, work: Awaitable[None]) -> None:
-    """Wait for work, or give it up where the process is to end."""
-    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
-    await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if not working.done():
-        working.cancel()
-        await asyncio.gather(working, return_exceptions=True)
-        return
-    await working

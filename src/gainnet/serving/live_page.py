@@ -81,7 +81,7 @@ def _node(of: State, place: Place, view: View, mine: frozenset[str]) -> dict[str
     x_m, y_m = view.places.get(place.name, (None, None))
     return {
         "name": place.name, "tier": place.tier, "end": place.end, "x_m": x_m, "y_m": y_m,
-        "up": upstream.breaker.closed(of.loop.time()) and heard.up,
+        "up": upstream.closed(of.loop.time()) and heard.up,
         "running": max(heard.running, upstream.in_flight - heard.waiting),
         "waiting": None if said is None else said.waiting,
         "served": upstream.served, "failed": upstream.failed,

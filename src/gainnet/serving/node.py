@@ -1,15 +1,13 @@
-"""A node: an OpenAI-compatible server around the embedded engine. `Node` is its parts, `serve` the process."""
+"""A node: an OpenAI-compatible server around the embedded engine. `Node` is its parts; `listener.serve` runs it."""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
 import logging
-import signal
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -22,8 +20,9 @@ from gainnet.inference.request import EngineStopped, QueueFull
 from gainnet.models.hub import Language
 from gainnet.serving import call, node_answer, node_metrics, node_model
 from gainnet.serving.answers import ModelCard, ModelList, error_body
-from gainnet.serving.gateway import tls
+from gainnet.serving.listener import JSON, Listener, body
 from gainnet.serving.metrics import Metrics
+from gainnet.serving.node_adapters import NodeAdapters
 from gainnet.serving.node_metrics import Rates
 from gainnet.serving.node_settings import NodeSettings
 from gainnet.serving.node_verify import Sessions
@@ -32,7 +31,6 @@ from gainnet.serving.router import Refused
 from gainnet.serving.wire import parse
 
 logger = logging.getLogger(__name__)
-JSON = "application/json"
 SWEEP_S = 5.0
 _OPEN = ("/health", "/ready")
 Handler = Callable[["Asked"], Awaitable[web.StreamResponse]]
@@ -52,7 +50,7 @@ class Asked:
         headers: of the answer.
     """
 
-    request: web.Request
+    request: web.BaseRequest
     raw: bytes
     name: str
     came_at: float
@@ -82,15 +80,14 @@ class Node:
             found, slots=settings.slots, queue=settings.queue, sessions=settings.sessions, prefill=settings.prefill,
             prefix_byte=settings.prefix_byte, threads=settings.threads,
         )  # fmt: skip
-        for name, path in settings.load.items():
-            self.engine.load_adapter(name, self._folder(path))
+        self._adapters = NodeAdapters(settings, self.engine)
         self.prompts = node_model.Prompts(found)
         self.in_flight = 0
         self._metrics = Metrics()
         self._sessions = Sessions(self)
         self._since = int(time.time())
         self._draining = False
-        self._runner: web.AppRunner | None = None
+        self._listener = Listener("listen", settings.listen, settings.limits, settings.timeouts, self._answer)
         self._rates: Rates | None = None
         self._sweeping: asyncio.Task[None] | None = None
         self._posts: dict[str, Handler] = {
@@ -102,7 +99,7 @@ class Node:
             "/v1/unload_lora_adapter": self._unload,
         }
         self._gets: dict[str, Callable[[], web.Response]] = {
-            "/health": web.Response,
+            "/health": self._health,
             "/ready": self._ready,
             "/v1/models": self._models,
             "/metrics": self._metrics_page,
@@ -115,72 +112,31 @@ class Node:
         self.engine.start()
         try:
             self._rates = await asyncio.to_thread(Rates, self.engine)
-            await self._listen()
+            await self._listener.open()
         except BaseException:
             await self.close()
             raise
         self._sweeping = asyncio.create_task(self._sweep())
         logger.info("listening", extra={"node": self.settings.name, "address": self.url})
 
-    async def _listen(self) -> None:
-        settings, listen = self.settings, self.settings.listen
-        app = web.Application(client_max_size=settings.limits.body_byte)
-        app.router.add_route("*", "/{path:.*}", self._answer)
-        self._runner = web.AppRunner(
-            app, handler_cancellation=True, access_log=None, keepalive_timeout=settings.timeouts.idle_s,
-            lingering_time=1.0, shutdown_timeout=0.5,
-        )  # fmt: skip
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, listen.host, listen.port, ssl_context=tls("listen", listen), backlog=1_024)
-        try:
-            await site.start()
-        except OSError as error:
-            raise InputError(f"listen: cannot listen on {listen.host}:{listen.port}: {error.strerror}") from None
-
     @property
     def url(self) -> str:
         """Where requests come in, without `/v1`."""
-        assert self._runner is not None
-        host, port = self._runner.addresses[0][:2]
-        scheme = "http" if self.settings.listen.tls is None else "https"
-        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        return self._listener.url
 
     async def drain(self) -> None:
         """Fail readiness, wait until balancers have seen it, close the door, and finish what is under way."""
         self._draining = True
         logger.info("draining", extra={"node": self.settings.name, "in_flight": self.in_flight})
-        await asyncio.sleep(self.settings.timeouts.notice_s)
-        if self._runner is not None:
-            for site in list(self._runner.sites):
-                await site.stop()
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self.settings.timeouts.drain_s
-        while self.in_flight and loop.time() < until:
-            await asyncio.sleep(0.01)
+        await self._listener.drain(lambda: self.in_flight)
 
     async def close(self) -> None:
         """Close the listener, its connections and the engine at once; `drain` first where requests are to be finished."""
         if self._sweeping is not None:
             self._sweeping.cancel()
             await asyncio.gather(self._sweeping, return_exceptions=True)
-        if self._runner is not None:
-            await self._runner.cleanup()
+        await self._listener.close()
         await asyncio.to_thread(self.engine.close)
-
-    async def serve(self, stop: asyncio.Event | None = None) -> None:
-        """Start, serve until ``stop`` or, without it, until SIGTERM or SIGINT; drain, leave."""
-        if stop is None:
-            stop = asyncio.Event()
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, stop.set)
-        await self.start()
-        try:
-            await stop.wait()
-            await self.drain()
-        finally:
-            await self.close()
-            logger.info("left", extra={"node": self.settings.name})
 
     # What requests use.
 
@@ -216,10 +172,6 @@ class Node:
                 return Refused(400, str(error), code="invalid_value")
             case TimeoutError():
                 return Refused(504, "the deadline passed", code="deadline_exceeded")
-            case web.HTTPRequestEntityTooLarge():
-                return Refused(
-                    413, f"the body is longer than {self.settings.limits.body_byte} byte", code="body_too_large"
-                )
         logger.error("a request failed", exc_info=error)
         return Refused(500, "the node failed", code="internal_error")
 
@@ -243,7 +195,7 @@ class Node:
 
     # Requests.
 
-    async def _answer(self, request: web.Request) -> web.StreamResponse:
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         began_s = time.perf_counter()
         name = call.request_id(request.headers)
         try:
@@ -251,7 +203,7 @@ class Node:
         except Exception as error:  # noqa: BLE001  every error is told in the API's form
             return _refused(self.refusal(error), name)
 
-    async def _answered(self, request: web.Request, name: str, began_s: float) -> web.StreamResponse:
+    async def _answered(self, request: web.BaseRequest, name: str, began_s: float) -> web.StreamResponse:
         path, method = request.path, request.method
         get, post = self._gets.get(path), self._posts.get(path)
         if get is None and post is None:
@@ -269,7 +221,9 @@ class Node:
             raise Refused(503, "the node is leaving", code="draining")
         came_at = asyncio.get_running_loop().time()
         given = call.given(request.headers, name, came_at)
-        raw = await self._body(request)
+        until = came_at + self.settings.timeouts.body_s
+        until = until if given.deadline is None else min(until, given.deadline)
+        raw = await body(request, self.settings.limits, until)
         if given.deadline is not None and asyncio.get_running_loop().time() >= given.deadline:
             raise Refused(408, "the deadline passed while the request came", code="deadline_exceeded")
         headers = {"x-request-id": name}
@@ -280,16 +234,7 @@ class Node:
             self.in_flight -= 1
             self.observe("vllm:e2e_request_latency_seconds", time.perf_counter() - began_s)
 
-    async def _body(self, request: web.Request) -> bytes:
-        if request.content_type != JSON:
-            raise Refused(415, f"the body must be {JSON}", code="unsupported_media_type")
-        try:
-            async with asyncio.timeout(self.settings.timeouts.body_s):
-                return await request.read()
-        except TimeoutError:
-            raise Refused(408, "the body came too slowly", code="body_timeout") from None
-
-    def _may(self, request: web.Request) -> None:
+    def _may(self, request: web.BaseRequest) -> None:
         token = self.settings.token
         if token is not None:
             shown = request.headers.get("authorization", "").encode("utf-8", "surrogateescape")
@@ -299,6 +244,11 @@ class Node:
     def _ready(self) -> web.Response:
         if self._draining:
             raise Refused(503, "draining", code="not_ready")
+        return self._health()
+
+    def _health(self) -> web.Response:
+        if (failure := self.engine.failure) is not None:
+            raise Refused(503, f"the engine failed: {failure}", code="not_ready")
         return web.Response()
 
     def _models(self) -> web.Response:
@@ -319,36 +269,13 @@ class Node:
 
     async def _load(self, asked: Asked) -> web.Response:
         request = parse(AdapterRequest, asked.raw)
-        name = request.lora_name
-        if request.lora_path is None:
-            raise Refused(400, "lora_path: Field required", code="missing_field", param="lora_path")
-        if name in self.settings.ids or name in self.engine.stats().resident:
-            raise Refused(400, f"{name!r} is loaded already", code="duplicate", param="lora_name")
-        folder = await asyncio.to_thread(self._folder, request.lora_path)
-        digest = await asyncio.to_thread(self.engine.load_adapter, name, folder)
-        logger.info("adapter loaded", extra={"adapter": name, "digest": digest})
-        return _json({"loaded": name, "digest": digest}, asked.headers)
+        digest = await self._adapters.load(request)
+        return _json({"loaded": request.lora_name, "digest": digest}, asked.headers)
 
     async def _unload(self, asked: Asked) -> web.Response:
         name = parse(AdapterRequest, asked.raw).lora_name
-        if name not in self.engine.stats().resident:
-            raise Refused(404, f"there is no adapter {name!r}", code="not_found", param="lora_name")
-        self.engine.unload_adapter(name)
-        logger.info("adapter unloaded", extra={"adapter": name})
+        await self._adapters.unload(name)
         return _json({"unloaded": name}, asked.headers)
-
-    def _folder(self, path: str) -> Path:
-        """An adapter's folder. Refused where it is none, or not where adapters may come from."""
-        setting = self.settings.adapters
-        if setting is None:
-            raise Refused(403, "adapters.root is not set: no adapters are loaded", code="forbidden")
-        folder = (setting.root / path).resolve()
-        weights = folder / "adapter_model.safetensors"
-        if not folder.is_relative_to(setting.root) or not weights.resolve().is_relative_to(setting.root):
-            raise Refused(400, "lora_path: is not below adapters.root", code="forbidden", param="lora_path")
-        if not weights.is_file():
-            raise Refused(404, "lora_path: has no adapter_model.safetensors", code="not_found", param="lora_path")
-        return folder
 
     async def _sweep(self) -> None:
         loop = asyncio.get_running_loop()

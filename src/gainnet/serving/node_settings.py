@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from gainnet.scenario.knowledge import Foundation, Pretrained, SmallModel
-from gainnet.serving.reading import FileSettings, under_folder
+from gainnet.serving.reading import File, FileSettings, under_folder
 from gainnet.serving.settings import AdaptersSetting, Limits, Listen, Name, Seconds, Timeouts
 
 Natural = Annotated[int, Field(gt=0)]
@@ -31,7 +31,7 @@ Model = Annotated[Foundation, AfterValidator(_folder_or_name)]
 
 
 class NodeTimeouts(Timeouts):
-    """How long what may take; of a gateway's, ``body_s``, ``client_s``, ``drain_s``, ``notice_s`` and ``idle_s`` count here.
+    """How long what may take; of a gateway's, those that are about clients count here.
 
     Attributes:
         session_s: a session for drafts that nobody asks.
@@ -64,6 +64,7 @@ class NodeSettings(FileSettings):
         limits: of requests.
         timeouts: of everything that waits.
         adapters: where adapters come from; None: none are loaded.
+        state: file in which adapters that were loaded outlive a restart; None: they don't.
         load: adapters loaded at the start, their folders below ``adapters.root`` by name.
         log_level: of the JSON log.
     """
@@ -89,6 +90,7 @@ class NodeSettings(FileSettings):
     limits: Limits = Limits()
     timeouts: NodeTimeouts = NodeTimeouts()
     adapters: AdaptersSetting | None = None
+    state: File | None = None
     load: dict[Name, str] = Field(default_factory=dict)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -68,10 +68,11 @@ class VerifyRequest(Part):
 
 
 class AdapterRequest(Part):
-    """POST /v1/load_lora_adapter and /v1/unload_lora_adapter."""
+    """POST /v1/load_lora_adapter, whose weights have this SHA-256 where it is given, and /v1/unload_lora_adapter."""
 
     lora_name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@:/-]{0,127}$")
     lora_path: str | None = None
+    digest: str | None = None
 
 
 class Said:

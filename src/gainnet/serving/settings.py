@@ -178,16 +178,18 @@ class Timeouts(_Section):
     """How long what may take.
 
     Attributes:
+        header_s: a request's headers, from its first byte.
         body_s: a client's request body.
         connect_s: to a node.
         first_byte_s: until a node's answer begins.
         between_chunks_s: of a node's answer.
-        client_s: a client that takes nothing of a stream.
+        client_s: a client that takes nothing of its answer.
         drain_s: requests under way after SIGTERM.
         notice_s: from a failing /ready to a closed door, so that balancers see it.
         idle_s: a client's connection between requests.
     """
 
+    header_s: Seconds = 10.0
     body_s: Seconds = 30.0
     connect_s: Seconds = 2.0
     first_byte_s: Seconds = 120.0
@@ -203,6 +205,24 @@ class BreakerSetting(_Section):
 
     failures: Annotated[int, Field(gt=0)] = 5
     rest_s: Seconds = 5.0
+
+
+class ProbeSetting(_Section):
+    """How nodes are asked whether they are well.
+
+    Attributes:
+        path: that is got; any answer below 500 is well.
+        every_s: after the answer before.
+        timeout_s: for an answer.
+        rise: so many well in a row, and requests may go there again.
+        fall: so many not in a row, and none do. The first answer of all decides at once.
+    """
+
+    path: Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9._~/-]*$")] = "/ready"
+    every_s: Seconds = 2.0
+    timeout_s: Seconds = 2.0
+    rise: Annotated[int, Field(gt=0)] = 2
+    fall: Annotated[int, Field(gt=0)] = 3
 
 
 class KeysSetting(_Section):
@@ -243,9 +263,11 @@ class GatewaySettings(FileSettings):
         limits: of requests.
         timeouts: of everything that waits.
         breaker: when nodes are left alone.
+        probes: how nodes are asked whether they are well; None: only requests show it.
         keys: who may ask; None: anyone.
         idempotency: of repeated requests.
         adapters: where they come from; None: none are loaded.
+        state: file in which adapters that were loaded and aliases that were moved outlive a restart; None: they don't.
         scenario: whose network the router `priced` prices, a built-in name or a YAML file; others only show it.
         page: the live page is at /live.
         log_level: of the JSON log.
@@ -264,9 +286,11 @@ class GatewaySettings(FileSettings):
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
     breaker: BreakerSetting = BreakerSetting()
+    probes: ProbeSetting | None = ProbeSetting()
     keys: KeysSetting | None = None
     idempotency: IdempotencySetting = IdempotencySetting()
     adapters: AdaptersSetting | None = None
+    state: File | None = None
     scenario: ScenarioFile | None = None
     page: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "info"

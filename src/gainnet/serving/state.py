@@ -31,6 +31,8 @@ class State:
         idempotency: answers kept.
         versions: what aliases stand for.
         metrics: of it all.
+        doubted: nodes that may have lost adapters.
+        awaited: versions that some node should have.
         book: the last requests, kept where there is a page to show them.
         draining: answers close their connections, and /ready fails.
     """
@@ -47,11 +49,13 @@ class State:
         self.metrics = Metrics()
         self.book = Book()
         self.draining = False
+        self.doubted: set[str] = set()
+        self.awaited: set[str] = set()
 
     def serves(self, model: str) -> bool:
-        """Whether some node serves a model, or what an alias stands for."""
+        """Whether some node serves a model, or what an alias stands for, or should."""
         version = self.versions.aliases.get(model, model)
-        return any(version in place.models for place in self.places)
+        return version in self.awaited or any(version in place.models for place in self.places)
 
     def models(self) -> tuple[str, ...]:
         """Public ids: aliases, then what nodes serve, in order of the settings."""
@@ -59,9 +63,11 @@ class State:
         return (*(alias for alias, version in self.versions.aliases.items() if version in served), *served)
 
     def ready(self) -> bool:
-        """Whether requests are welcome: not draining, and some node may be asked."""
-        now = self.loop.time()
-        return not self.draining and any(node.breaker.closed(now) for node in self.upstreams.values())
+        """Whether requests are welcome: not draining, and some node is well by its probes, else by its requests."""
+        now, nodes = self.loop.time(), self.upstreams.values()
+        if self.settings.probes is not None:
+            return not self.draining and any(node.health.up for node in nodes)
+        return not self.draining and any(node.breaker.closed(now) for node in nodes)
 
     def gauges(self) -> dict[tuple[str, Labels], float]:
         """Metrics as they are now."""
@@ -73,7 +79,7 @@ class State:
             ("gainnet:queued_prompt_tokens", ()): float(self.admission.queued_prompt_token),
         }
         for name, node in running.items():
-            made["gainnet:node_up", (("node", name),)] = float(node.breaker.closed(now))
+            made["gainnet:node_up", (("node", name),)] = float(node.closed(now))
             made["gainnet:node_requests_running", (("node", name),)] = float(node.in_flight)
         for version in dict.fromkeys(self.versions.aliases.values()):
             made["vllm:lora_requests_info", (("version", version),)] = float(self.versions.used(version))

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 
 from gainnet.errors import InputError
 from gainnet.serving.connection import Connection, Lost, Malformed, Pool
-from gainnet.serving.settings import BreakerSetting, NodePlace, PeerTls, Timeouts
+from gainnet.serving.settings import BreakerSetting, NodePlace, PeerTls, ProbeSetting, Timeouts
+
+PAGE_BYTE = 1_000_000
+"""Of a page that the gateway itself reads."""
 
 
 class Failed(Exception):
@@ -18,11 +21,12 @@ class Failed(Exception):
     Attributes:
         reason: one phrase.
         unreachable: nothing was heard of the node at all.
+        missing: it says that it lacks the model.
     """
 
-    def __init__(self, reason: str, *, unreachable: bool = False) -> None:
+    def __init__(self, reason: str, *, unreachable: bool = False, missing: bool = False) -> None:
         super().__init__(reason)
-        self.reason, self.unreachable = reason, unreachable
+        self.reason, self.unreachable, self.missing = reason, unreachable, missing
 
 
 class Expired(Exception):
@@ -68,6 +72,29 @@ class Breaker:
         return self._failures < self._setting.failures or (now >= self._rests_until and not self._trying)
 
 
+class Health:
+    """What probes say of a node.
+
+    Attributes:
+        up: whether it is well; taken to be until the first probe.
+    """
+
+    def __init__(self) -> None:
+        self.up = True
+        self._heard = False
+        self._row = 0
+
+    def heard(self, well: bool, setting: ProbeSetting) -> bool:
+        """One more probe; whether it changes anything."""
+        self._row = 0 if well is self.up else self._row + 1
+        enough = self._row >= (setting.rise if well else setting.fall)
+        first, self._heard = not self._heard, True
+        if well is self.up or not (enough or first):
+            return False
+        self.up, self._row = well, 0
+        return True
+
+
 @dataclass(frozen=True, slots=True)
 class Posted:
     """What is sent to a node.
@@ -90,7 +117,8 @@ class Upstream:
 
     Attributes:
         node: as set.
-        breaker: whether requests may go there.
+        breaker: what requests say of it.
+        health: what probes say of it.
         in_flight: requests that it has now.
         served: requests that it answered.
         failed: requests that it failed.
@@ -98,13 +126,35 @@ class Upstream:
 
     def __init__(self, node: NodePlace, timeouts: Timeouts, breaker: BreakerSetting) -> None:
         self.node = node
-        self.breaker = Breaker(breaker)
+        self.breaker, self.health = Breaker(breaker), Health()
         self.in_flight = self.served = self.failed = 0
         self._timeouts = timeouts
-        self._pool = Pool(node.url, context(node.tls) if node.url.startswith("https:") else None)
+        secure = context(node.tls) if node.url.startswith("https:") else None
+        self._pool, self._pages = Pool(node.url, secure), Pool(node.url, secure)
         lines = [f"host: {self._pool.host}", "content-type: application/json", "accept-encoding: identity"]
         lines += [f"{name}: {value}" for name, value in node.headers.items()]
         self._fixed = "".join(f"{line}\r\n" for line in lines).encode("latin-1")
+
+    def allows(self, now: float) -> bool:
+        """Whether a request may go there; see `Breaker.allows`."""
+        return self.health.up and self.breaker.allows(now)
+
+    def closed(self, now: float) -> bool:
+        """Whether requests may go there, without asking to."""
+        return self.health.up and self.breaker.closed(now)
+
+    async def get(self, path: str, timeout_s: float) -> tuple[int, bytes]:
+        """Status and body of a page of the node. Failed where there is none in time."""
+        head = b"GET %b%b HTTP/1.1\r\n%b\r\n" % (self._pool.prefix.encode(), path.encode(), self._fixed)
+        until = asyncio.get_running_loop().time() + timeout_s
+        try:
+            connection = await self._sent(self._pages, head, b"", until)
+            try:
+                return connection.status, await self.whole(connection, until, PAGE_BYTE)
+            finally:
+                self._pages.give(connection)
+        except Expired:
+            raise Failed("no answer came in time", unreachable=True) from None
 
     async def open(self, posted: Posted) -> Connection:
         """Send a request and wait for status and headers; the caller gives the connection back with `close`.
@@ -118,12 +168,15 @@ class Upstream:
         head = b"POST %b%b HTTP/1.1\r\n%b%bcontent-length: %d\r\n\r\n" % (
             self._pool.prefix.encode(), posted.path.encode(), self._fixed, posted.headers, len(posted.body),
         )  # fmt: skip
-        connection = self._pool.take() or await self._connected(posted.deadline)
+        return await self._sent(self._pool, head, posted.body, posted.deadline)
+
+    async def _sent(self, pool: Pool, head: bytes, body: bytes, deadline: float | None) -> Connection:
+        connection = pool.take() or await self._connected(pool, deadline)
         while True:
             used = connection.used
             try:
-                connection.send(head, posted.body)
-                async with asyncio.timeout_at(self._until(self._timeouts.first_byte_s, posted.deadline)):
+                connection.send(head, body)
+                async with asyncio.timeout_at(self._until(self._timeouts.first_byte_s, deadline)):
                     await connection.answer()
                 return connection
             except Lost as error:
@@ -135,11 +188,11 @@ class Upstream:
                 raise Failed(str(error)) from None
             except TimeoutError:
                 connection.close()
-                raise self._late(posted.deadline, "no answer began") from None
+                raise self._late(deadline, "no answer began") from None
             except BaseException:
                 connection.close()
                 raise
-            connection = await self._connected(posted.deadline)
+            connection = await self._connected(pool, deadline)
 
     async def chunk(self, connection: Connection, deadline: float | None, first: bool = False) -> bytes:
         """What comes next of a body; empty at its end.
@@ -179,11 +232,12 @@ class Upstream:
     def shut(self) -> None:
         """Close what is kept."""
         self._pool.close()
+        self._pages.close()
 
-    async def _connected(self, deadline: float | None) -> Connection:
+    async def _connected(self, pool: Pool, deadline: float | None) -> Connection:
         try:
             async with asyncio.timeout_at(self._until(self._timeouts.connect_s, deadline)):
-                return await self._pool.connect()
+                return await pool.connect()
         except Lost as error:
             raise Failed(str(error), unreachable=True) from None
         except TimeoutError:
