@@ -13,8 +13,8 @@ from gainnet.demand.task import Tasks
 from gainnet.execution.outcome import Outcomes, Result
 from gainnet.network.state import NetworkState
 from gainnet.orchestrator import stage_kernel as sk
-from gainnet.orchestrator.pattern import Posed
 from gainnet.orchestrator.plan import Plan, Status
+from gainnet.orchestrator.posed import Posed
 from gainnet.run import Frame, Run
 from gainnet.scenario.scenario import Scenario
 

@@ -26,8 +26,8 @@ from gainnet.network.network import Network
 from gainnet.network.state import NetworkState
 from gainnet.orchestrator import pool, tables
 from gainnet.orchestrator.orchestrator import Orchestrator
-from gainnet.orchestrator.pattern import Posed
 from gainnet.orchestrator.plan import Plan
+from gainnet.orchestrator.posed import Posed
 from gainnet.orchestrator.problem import Problem
 from gainnet.rng import stream
 from gainnet.scenario.demand import Image, Service, Text
@@ -104,8 +104,9 @@ class Run:
             block_power_w=self.network.block_power_w,
         )
         self.orchestrator = Orchestrator(
-            scenario.orchestrator, config.sensing, rows, flat, symbol_s=radar.symbol_s, rng=stream(seed, "matcher")
-        )
+            scenario.orchestrator, config.sensing, rows, flat, symbol_s=radar.symbol_s, rng=stream(seed, "matcher"),
+            collaboration=scenario.collaboration,
+        )  # fmt: skip
         self.execution = execution(
             scenario.execution,
             self.orchestrator,

@@ -16,11 +16,12 @@ from served import CONTEXT, greedy, language, prompts
 from gainnet.errors import InputError
 from gainnet.inference import speculate
 from gainnet.inference.engine import Engine
-from gainnet.inference.pace import Line, Link, Pace, choose, expected_tokens, pays
+from gainnet.inference.pace import Line, Link, Pace, choose, pays
 from gainnet.inference.remote import HttpVerifier, NodeFailed
 from gainnet.inference.request import Piece, Sampling
 from gainnet.inference.speculate import EngineDrafter, EngineVerifier, Speculation, Verdict
 from gainnet.models import hub
+from gainnet.models.collaboration import expected_tokens
 from gainnet.models.hub import Language
 from gainnet.serving.node import Node
 from gainnet.serving.node_settings import NodeSettings

@@ -19,7 +19,7 @@ from gainnet.network import compute
 from gainnet.network.compute_kernel import decode_step_s, denoise_s, prefill_s
 from gainnet.orchestrator import pattern_kernel as pk
 from gainnet.orchestrator import stage_kernel as sk
-from gainnet.orchestrator.pattern import Posed
+from gainnet.orchestrator.posed import Posed
 from gainnet.orchestrator.share import chain_windows_s
 from gainnet.run import Run
 from gainnet.scenario.hardware import base_station

@@ -20,17 +20,19 @@ from jaxtyping import Bool, Float, Int
 from gainnet.demand.task import Tasks
 from gainnet.execution import running_kernel as rk
 from gainnet.execution.backlog import busy, composition, left_s, needed, release
+from gainnet.execution.collaboration import candidate, draft
 from gainnet.execution.meter_kernel import Meters
 from gainnet.execution.outcome import Outcomes, Result, Usage
-from gainnet.execution.request import Request, candidate, joined, outcomes, tasks_of
+from gainnet.execution.request import Request, joined, outcomes, tasks_of
 from gainnet.execution.simulated import BATCH_MEMORY, Execution
 from gainnet.execution.table import new_work, take
 from gainnet.execution.telemetry import NodeState, Telemetry
 from gainnet.network.state import Load, NetworkState
 from gainnet.orchestrator import stage_kernel as sk
 from gainnet.orchestrator.orchestrator import Orchestrator
-from gainnet.orchestrator.pattern import Posed, view_of
+from gainnet.orchestrator.pattern import view_of
 from gainnet.orchestrator.plan import Plan
+from gainnet.orchestrator.posed import Posed
 from gainnet.orchestrator.task_kernel import TaskColumns
 from gainnet.scenario.execution import Execution as Config
 
@@ -141,7 +143,7 @@ class Live(Execution):
         It is ``ok`` if a whole answer came, of so many tokens; where none came the machine may be ``at_fault``, or who
         asked. One that ``began`` but isn't whole can't be tried again.
         """
-        node = int(request.posed.ints[request.patterns[rank], sk.NODE])
+        node = request.posed.asked(request.patterns[rank])
         if ok:
             self.telemetry.answered(node)
         elif at_fault:
@@ -229,6 +231,8 @@ class Live(Execution):
         )  # fmt: skip
         self._table.enter(tasks, rows)
         running = self._table.running
+        for request, row in zip(entering, rows.tolist(), strict=True):
+            draft(self._tables, self._pool, running, row, request.posed, request.patterns[request.rank])
         part, work_s = composition(running, rows)
         for i, (request, row) in enumerate(zip(entering, rows.tolist(), strict=True)):
             request.row, request.model_s, request.decode_part = row, math.nan, float(part[i])

@@ -14,10 +14,9 @@ from gainnet.demand.task import Tasks
 from gainnet.execution.outcome import Outcomes, Result
 from gainnet.execution.simulated import NOTHING, OUTCOME_FIELDS
 from gainnet.execution.table import FIELDS, NO_TASKS
-from gainnet.network.state import NetworkState
 from gainnet.orchestrator import stage_kernel as sk
-from gainnet.orchestrator.pattern import Posed
 from gainnet.orchestrator.pattern_kernel import ACCURACY, QUALITY
+from gainnet.orchestrator.posed import Posed
 
 _OF_TASK = tuple({field.name for field in fields(Tasks)} & set(OUTCOME_FIELDS))
 
@@ -117,11 +116,3 @@ def joined(parts: list[Tasks]) -> Tasks:
     if len(parts) <= 1:
         return parts[0] if parts else NO_TASKS
     return Tasks(*(np.concatenate([getattr(part, name) for part in parts]) for name in FIELDS))
-
-
-def candidate(pattern: Int[np.ndarray, " description"], user: int, state: NetworkState) -> int:
-    """Where a pattern's cell stands among the user's candidates now; the first where it is none of them any more."""
-    if pattern[sk.CELL] < 0:
-        return int(pattern[sk.CANDIDATE])
-    found = np.flatnonzero(state.candidate[user] == pattern[sk.CELL])
-    return int(found[0]) if len(found) else 0

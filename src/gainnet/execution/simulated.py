@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from operator import attrgetter
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from gainnet.demand.task import Tasks
 from gainnet.execution import running_kernel as rk
+from gainnet.execution.collaboration import Cascades, candidate, draft
 from gainnet.execution.fault import Schedule
 from gainnet.execution.meter_kernel import DETECTIONS, DOWN_BIT, FLOPS, LOOKS, UP_BIT, Meters
 from gainnet.execution.outcome import Outcomes, Result, Usage
@@ -23,13 +25,17 @@ from gainnet.execution.table import Ledger, Table, concatenate, empty_residency,
 from gainnet.network.compute import Nodes
 from gainnet.network.energy import END_CIRCUIT_W, radio_energy_j
 from gainnet.network.state import Health, Load, NetworkState
+from gainnet.orchestrator import stage_kernel as sk
 from gainnet.orchestrator.orchestrator import Orchestrator
-from gainnet.orchestrator.pattern import Posed, view_of
+from gainnet.orchestrator.pattern import view_of
 from gainnet.orchestrator.plan import Plan
+from gainnet.orchestrator.posed import Posed
+from gainnet.orchestrator.task_kernel import TaskColumns
 from gainnet.scenario.execution import Execution as Config
 from gainnet.scenario.hardware import BaseStation
 
 BATCH_MEMORY = 0.05
+_columns = attrgetter(*TaskColumns._fields)
 SENSING_SIGN = np.array([0, 1, -1])  # of no sensing, an end's radar, a cell's
 
 
@@ -84,6 +90,7 @@ class Execution:
         self._residency = empty_residency(resident)
         self._table = Table(pool.stages_max)
         self._ledger = Ledger()
+        self._cascades = Cascades()
         self._work = new_work(pool, tables, self._table.rows)
         self._waiting: Tasks | None = None
         self._since_s = np.empty(0)
@@ -151,15 +158,40 @@ class Execution:
         active = self._table.active
         self._table.running.ints[active, rk.R_RESULT] = int(Result.OPEN)
         self._table.running.floats[active, rk.R_END] = time_s
-        running = self._outcomes(active)
+        running, deferred = self._outcomes(active), self._cascades.waiting
+        if deferred is not None:
+            running = _join(self._never_ran(deferred.tasks, Result.OPEN, time_s), running)
         if self._waiting is None:
             return running
         return _join(self._never_ran(self._waiting, Result.OPEN, time_s), running)
 
     def _enter(self, posed: Posed, plan: Plan, state: NetworkState) -> tuple[int, Outcomes | None]:
-        """Begin the frame's tasks; returns loads begun and the tasks that were rejected."""
+        """Begin the frame's tasks, those that were deferred first; returns loads begun and the tasks that were rejected."""
+        before, failed = self._admit_deferred(state)
         loads, refused = self._admit(posed, plan, state)
-        return loads, self._refuse(posed.tasks, refused, state.time_s)
+        refusals = self._refuse(posed.tasks, refused, state.time_s)
+        return before + loads, refusals if failed is None else _join(failed, refusals)
+
+    def _admit_deferred(self, state: NetworkState) -> tuple[int, Outcomes | None]:
+        """Enter what cascades deferred; what finds no memory has failed."""
+        deferred = self._cascades.take()
+        if deferred is None:
+            return 0, None
+        tasks, ints = deferred.tasks, deferred.ints.copy()
+        ints[:, sk.TASK] = np.arange(len(tasks))
+        users = tasks.user.tolist()
+        ints[:, sk.CANDIDATE] = [candidate(row, user, state) for row, user in zip(ints, users, strict=True)]
+        if self._table.make_room(len(tasks)):
+            self._work = new_work(self._pool, self._tables, self._table.rows)
+        entered = np.empty(len(tasks), np.int64)
+        loads = rk.admit(
+            self._tables, TaskColumns(*_columns(tasks)), view_of(state, state.observed), self._pace, ints,
+            deferred.floats, np.arange(len(tasks)), self._table.running, self._residency,
+            self._table.free[: len(tasks)], entered,
+        )  # fmt: skip
+        self._table.enter(tasks, entered)
+        lost = take(tasks, entered < 0)
+        return loads, self._never_ran(lost, Result.FAILED, state.time_s) if len(lost) else None
 
     def _admit(self, posed: Posed, plan: Plan, state: NetworkState) -> tuple[int, Int[np.ndarray, " refused"]]:
         """Enter the chosen patterns; returns loads begun and the tasks that were not admitted."""
@@ -186,6 +218,10 @@ class Execution:
             entered,
         )
         self._table.enter(tasks, entered)
+        if posed.ways is not None:
+            for i in np.flatnonzero(entered >= 0).tolist():
+                draft(self._tables, self._pool, self._table.running, int(entered[i]), posed, int(choice[i]))
+                self._cascades.begun(int(tasks.task_id[i]), posed, int(choice[i]))
         return loads, everyone[entered < 0]
 
     def _refuse(self, tasks: Tasks, refused: Int[np.ndarray, " refused"], now_s: float) -> Outcomes | None:
@@ -213,6 +249,8 @@ class Execution:
         left, table = self._run(state, capacity, meters), self._table
         if len(left) == 0:
             return None
+        deferred = self._cascades.ended(table, self._ledger, left, self._rng)
+        left = left[~np.isin(left, deferred)]
         results = table.running.ints[left, rk.R_RESULT]
         if (results < 0).any():
             again = self._retry(left[results < 0], state.time_s + self._frame_s)

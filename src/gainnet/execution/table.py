@@ -119,13 +119,13 @@ class Ledger:
         """How often a task was tried again."""
         return self._entries[task_id][0] if task_id in self._entries else 0
 
-    def add(self, table: Table, row: int) -> None:
-        """Book a lost attempt."""
+    def add(self, table: Table, row: int, retry: int = 1) -> None:
+        """Book an attempt that did not answer, which counts as so many retries."""
         task_id = int(table.running.ints[row, rk.R_TASK])
         ints, floats = table.running.ints[row], table.running.floats[row]
-        retry, handover, energy_j, cost, start_s = self._entries.get(task_id, (0, 0, 0.0, 0.0, math.inf))
+        before, handover, energy_j, cost, start_s = self._entries.get(task_id, (0, 0, 0.0, 0.0, math.inf))
         self._entries[task_id] = (
-            retry + 1,
+            before + retry,
             handover + int(ints[rk.R_HANDOVER]),
             energy_j + float(floats[rk.R_ENERGY]),
             cost + float(floats[rk.R_COST]),

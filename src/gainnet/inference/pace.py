@@ -11,9 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gainnet.errors import InputError
+from gainnet.models.collaboration import TOKEN_BIT, expected_tokens
 
-TOKEN_BIT = 24.0
-"""What a token id takes, at least."""
 LONGEST = 16
 _FORGET = 0.97
 """What each measurement leaves of the weight of those before it."""
@@ -21,25 +20,6 @@ _ACCEPTED, _JUDGED = 1.5, 2.0
 """Acceptance before anything is known: as if so many of so many tokens had stayed."""
 _RISE = 0.05
 """What one token more is taken to cost beside the first, before drafts of several lengths were seen."""
-
-
-def expected_tokens(acceptance: float, length: int) -> float:
-    """Tokens that a round gives on the mean: those of the draft that stay, and the one after them.
-
-    Args:
-        acceptance: probability that a token stays where those before it did.
-        length: of the draft.
-
-    Raises:
-        InputError: it is no probability, or the length is negative.
-    """
-    if not 0.0 <= acceptance <= 1.0:
-        raise InputError(f"acceptance {acceptance:g}: must be from 0 to 1")
-    if length < 0:
-        raise InputError(f"length {length}: must be at least 0")
-    if acceptance == 1.0:
-        return float(length + 1)
-    return float((1.0 - acceptance ** (length + 1)) / (1.0 - acceptance))
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,10 +21,11 @@ from transformers import PreTrainedTokenizerFast
 
 from gainnet.errors import GainnetError, InputError
 from gainnet.inference.engine import Engine
-from gainnet.inference.pace import TOKEN_BIT, Pace
+from gainnet.inference.pace import Pace
 from gainnet.inference.request import Finish, Piece, Sampling
 from gainnet.inference.stops import Stops, Texts
 from gainnet.inference.work import Verified
+from gainnet.models.collaboration import TOKEN_BIT
 
 PROBE_EVERY = 16
 PROBE_ROUNDS = 4

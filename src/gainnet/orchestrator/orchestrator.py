@@ -17,6 +17,7 @@ from gainnet.network.sensing import SYMBOLS_PER_SLOT
 from gainnet.network.state import Health, Load, NetworkState, Tier
 from gainnet.orchestrator import matcher as matchers
 from gainnet.orchestrator.broadcast import Broadcast, Message
+from gainnet.orchestrator.collaboration import Collaborator
 from gainnet.orchestrator.matchers.local import Local
 from gainnet.orchestrator.orchestrator_kernel import (
     choose_sounded,
@@ -27,10 +28,12 @@ from gainnet.orchestrator.orchestrator_kernel import (
     surcharge,
 )
 from gainnet.orchestrator.outlook import MARGIN_MAX, RESIDUAL_MAX, Lookout, Outlook, Policy, Steering
-from gainnet.orchestrator.pattern import Enumerator, Posed
+from gainnet.orchestrator.pattern import Enumerator
 from gainnet.orchestrator.plan import Plan
 from gainnet.orchestrator.pool import POOL_KINDS, Pool
+from gainnet.orchestrator.posed import Posed
 from gainnet.orchestrator.tables import Tables
+from gainnet.scenario.collaboration import Collaboration
 from gainnet.scenario.matcher import Local as LocalConfig
 from gainnet.scenario.network import Sensing
 from gainnet.scenario.orchestrator import Orchestrator as Config
@@ -49,6 +52,10 @@ class Orchestrator:
         tables: the network in flat form.
         symbol_s: length of an OFDM symbol.
         rng: what matchers draw from.
+        collaboration: how models may answer together.
+
+    Attributes:
+        collaborator: makes patterns of two models; None where none are wanted.
     """
 
     def __init__(
@@ -60,12 +67,15 @@ class Orchestrator:
         *,
         symbol_s: float,
         rng: np.random.Generator,
+        collaboration: Collaboration,
     ) -> None:
         self.pool = pool
         self.tables = tables
         self.matcher = matchers.build(config.matcher)
         self.policy: Policy | None = matchers.policy(config.matcher)
-        self._enumerator = Enumerator(config, pool, tables)
+        wanted = collaboration.cascade or collaboration.speculation
+        self.collaborator = Collaborator(collaboration, pool, tables, config.pace) if wanted else None
+        self._enumerator = Enumerator(config, pool, tables, self.collaborator)
         self._rng = rng
         self._size_byte = tables.artifact["size_byte"].copy()
         self._keep = 1.0 - config.reserve

@@ -8,18 +8,18 @@ windows that use ``pace`` of the time that is left, and each draws evenly on the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from operator import attrgetter
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from gainnet.demand.task import Tasks
 from gainnet.network.state import LinkView, NetworkState
 from gainnet.orchestrator import pattern_kernel as kernel
 from gainnet.orchestrator import stage_kernel as stages
-from gainnet.orchestrator.plan import Plan
+from gainnet.orchestrator.collaboration import Collaborator
 from gainnet.orchestrator.pool import Pool
+from gainnet.orchestrator.posed import Posed, set_apart
 from gainnet.orchestrator.problem import Problem
 from gainnet.orchestrator.tables import Tables
 from gainnet.orchestrator.task_kernel import TaskColumns
@@ -28,37 +28,14 @@ from gainnet.scenario.orchestrator import Orchestrator
 _columns = attrgetter(*TaskColumns._fields)
 
 
-@dataclass(frozen=True, slots=True)
-class Posed:
-    """A matching problem and what its tasks and patterns mean.
-
-    Attributes:
-        problem: what the matcher sees.
-        tasks: the tasks, in the problem's order.
-        columns: the same, flat, for the kernels.
-        ints: description of each pattern: see the column names in `gainnet.orchestrator.pattern_kernel`.
-        floats: its steps, quality, energy (J), cost, planned completion (s from now) and least latency (s).
-        placed: of tasks that are not matched, the pattern (a row of ints and floats past those of the problem), -1 for all
-            others; None where every service is matched.
-    """
-
-    problem: Problem
-    tasks: Tasks
-    columns: TaskColumns
-    ints: Int[np.ndarray, "pattern description"]
-    floats: Float[np.ndarray, "pattern number"]
-    placed: Int[np.ndarray, " task"] | None = None
-
-    def choice(self, plan: Plan) -> Int[np.ndarray, " task"]:
-        """The pattern of every task, -1 for a refusal: what the plan chose, and that of tasks that are not matched."""
-        return plan.choice if self.placed is None else np.where(self.placed >= 0, self.placed, plan.choice)
-
-
 class Enumerator:
     """Enumerates patterns into buffers that it keeps and grows as needed."""
 
-    def __init__(self, config: Orchestrator, pool: Pool, tables: Tables) -> None:
+    def __init__(
+        self, config: Orchestrator, pool: Pool, tables: Tables, collaborator: Collaborator | None = None
+    ) -> None:
         self._config = config
+        self._collaborator = collaborator
         self._pool = pool
         self._tables = tables
         self._artifacts = len(tables.artifact)
@@ -114,13 +91,15 @@ class Enumerator:
         """
         view = view_of(state, state.observed, spare_edge, bid)
         columns = TaskColumns(*_columns(tasks))
+        together = self._collaborator
+        wanted = columns if together is None else together.relaxed(columns)
         if len(tasks) > self._tasks_max:
             self._tasks_max = 2 * len(tasks)
             self._grow()
         while True:
             config, scratch = self._config, self._scratch
             kernel.enumerate_patterns(
-                self._tables, columns, view, config.pace, config.cells_considered, config.edges_considered, scratch
+                self._tables, wanted, view, config.pace, config.cells_considered, config.edges_considered, scratch
             )
             overflow = scratch.counter[kernel.OVERFLOW]
             if not overflow:
@@ -130,6 +109,8 @@ class Enumerator:
             self._grow()
         posed = self._collect(state, tasks, columns, free)
         kernel.forget(scratch)
+        if together is not None:
+            posed = together.extended(posed, state, free, bid)
         return posed if self._all_matched else set_apart(posed, self._tables.service_nearest[tasks.service] > 0)
 
     def _collect(
@@ -163,40 +144,6 @@ class Enumerator:
             nearest=scratch.nearest[:patterns].copy(),
         )
         return Posed(problem, tasks, columns, scratch.ints[:patterns].copy(), scratch.floats[:patterns].copy())
-
-
-def set_apart(posed: Posed, apart: Bool[np.ndarray, " task"]) -> Posed:
-    """Take the patterns of some tasks out of the problem: each gets its best, and the rows keep what these leave."""
-    problem = posed.problem
-    counts, lengths = np.diff(problem.task_ptr), np.diff(problem.demand_ptr)
-    keep = ~np.repeat(apart, counts)
-    found = np.flatnonzero(apart & (counts > 0))
-    chosen = np.array(
-        [p + np.argmax(problem.value[p : p + n]) for p, n in zip(problem.task_ptr[found], counts[found], strict=True)],
-        np.int64,
-    )
-    entries = np.repeat(np.bincount(chosen, minlength=problem.patterns), lengths) > 0
-    setups = np.unique(problem.setup[chosen])
-    setups = setups[(setups >= 0) & (problem.setup_row[setups] >= 0)]
-    taken = np.bincount(problem.demand_row[entries], problem.demand_amount[entries], problem.rows)
-    taken += np.bincount(problem.setup_row[setups], problem.setup_size[setups], problem.rows)
-    placed = np.full(problem.tasks, -1)
-    placed[found] = np.count_nonzero(keep) + np.arange(len(found))
-    kept_entries = np.repeat(keep, lengths)
-    left = replace(
-        problem,
-        task_ptr=np.concatenate([[0], np.cumsum(np.where(apart, 0, counts))]),
-        value=problem.value[keep],
-        demand_ptr=np.concatenate([[0], np.cumsum(lengths[keep])]),
-        demand_row=problem.demand_row[kept_entries],
-        demand_amount=problem.demand_amount[kept_entries],
-        capacity=np.maximum(problem.capacity - taken, 0.0),
-        setup=problem.setup[keep],
-        tier=problem.tier[keep],
-        nearest=problem.nearest[keep],
-    )
-    rows = np.concatenate([np.flatnonzero(keep), chosen])
-    return Posed(left, posed.tasks, posed.columns, posed.ints[rows], posed.floats[rows], placed)
 
 
 def _setup_cost(tables: Tables) -> Float[np.ndarray, "node artifact"]:

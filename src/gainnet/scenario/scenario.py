@@ -7,6 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from gainnet.scenario.collaboration import Collaboration
 from gainnet.scenario.demand import Demand, Image
 from gainnet.scenario.execution import CellOutage, EdgeDown, EndDown, Execution, LinkDegradation
 from gainnet.scenario.knowledge import Knowledge
@@ -28,6 +29,7 @@ class Scenario(Section):
     models: dict[str, Card] = Field(default={})
     demand: Demand
     orchestrator: Orchestrator = Orchestrator()
+    collaboration: Collaboration = Collaboration()
     execution: Execution = Execution()
     knowledge: Knowledge | None = None
 

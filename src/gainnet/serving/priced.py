@@ -27,10 +27,10 @@ from gainnet.execution.telemetry import NodeState
 from gainnet.measurement.record import Record, Recorder
 from gainnet.orchestrator import stage_kernel as sk
 from gainnet.orchestrator.matchers.local import at_once
-from gainnet.orchestrator.pattern import Posed
 from gainnet.orchestrator.pattern_kernel import ASAP_S
 from gainnet.orchestrator.plan import Plan
 from gainnet.orchestrator.pool import POOL_KINDS
+from gainnet.orchestrator.posed import Posed
 from gainnet.run import Run
 from gainnet.scenario.scenario import Scenario
 from gainnet.serving.estimate import Estimates
