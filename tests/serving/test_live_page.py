@@ -199,5 +199,5 @@ def test_prices_and_places_are_those_of_the_router() -> None:
 
 
 def test_a_lab_has_the_page() -> None:
-    settings = GatewaySettings(**gateway_tree("lab", (), {}, "nearest", 0))
+    settings = GatewaySettings(**gateway_tree("lab", (), {}, "nearest", 0, Path()))
     assert (settings.page, settings.scenario) == (True, "lab")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,8 +14,12 @@ from fakes import run, until
 
 from gainnet.errors import InputError
 from gainnet.execution.telemetry import NodeState
+from gainnet.network import topology
+from gainnet.network.state import LinkView, NetworkState
+from gainnet.run import Run
 from gainnet.scenario.load import load
-from gainnet.serving.node_watch import CONTROL_BIT_PER_S, Watched, radio
+from gainnet.scenario.scenario import Scenario
+from gainnet.serving.node_watch import Watched
 from gainnet.serving.priced import Priced
 from gainnet.serving.router import Ask, Ended, Place, Route, Target
 
@@ -24,26 +29,21 @@ HOW = Ended(True, False, 0.1, 0.1, 10, 10)
 SAID = {"tier": "edge", "models": ["a"], "resident": ["a"], "running": 1, "slots": 4, "kv_use": 0.5, "more": 1}
 
 
-def state(*efficiency: float) -> Any:
-    column = np.array(efficiency)[:, None]
-    view = SimpleNamespace(downlink_bit_per_s_hz=2.0 * column, uplink_bit_per_s_hz=column)
-    return SimpleNamespace(candidate=np.array([[0], [0], [1], [-1]]), truth=view)
-
-
-def test_a_cells_band_is_shared_by_those_it_serves() -> None:
-    up = np.array([0.5, 1.0, 1.5, 2.0])
-    made = radio(np.array([0, 0, 1, -1]), 2.0 * up, up, {0: "a", 1: "b", 2: "c", 3: "d"}, 20e6)
-    assert made["a"] == {"rate_bit_per_s": 10e6, "back_bit_per_s": 5e6}
-    assert made["b"] == {"rate_bit_per_s": 20e6, "back_bit_per_s": 10e6}
-    assert made["c"] == {"rate_bit_per_s": 60e6, "back_bit_per_s": 30e6}
-    assert made["d"] == {"rate_bit_per_s": CONTROL_BIT_PER_S, "back_bit_per_s": CONTROL_BIT_PER_S}
+def state() -> NetworkState:
+    run = Run(load("lab"))
+    real = run.network.advance(run.execution.load)
+    count = real.candidate.shape[1]
+    ones = np.ones((4, count))
+    served = np.repeat(np.array([[0], [0], [1], [-1]]), count, axis=1)
+    return replace(real, candidate=served, truth=LinkView(ones, 2.0 * ones, ones))
 
 
 class FakePriced(Priced):
     """Stands for prices, which take long to compile."""
 
-    def __init__(self) -> None:
-        self.run = SimpleNamespace(state=state(1.0, 1.0, 1.0, 1.0))
+    def __init__(self, scenario: Scenario) -> None:
+        network = SimpleNamespace(topology=topology.build(scenario.network))
+        self.run = SimpleNamespace(state=state(), network=network)
         self.heard: dict[str, tuple[NodeState | None, float | None]] = {}
         self.ended_with: list[int] = []
         self.closed = False
@@ -115,23 +115,20 @@ def test_nodes_are_asked_and_links_told() -> None:
         )
         headers = {"ours": {"authorization": "Bearer t"}}
         router = Watched(scenario, places, headers=headers, links=f"{url}/links")
-        made = FakePriced()
+        made = FakePriced(scenario)
         router._make = lambda: made  # type: ignore[assignment, return-value]
         assert (await router.route(ASK)).targets[0].node == "end"
         assert router.sent(ASK, Target("end", "", "", "")) == 0
         router.ended(0, HOW)
         await router.start()
-        await until(lambda: len(told) >= 2)
+        await until(lambda: len(made.heard) == 6 and bool(told))
         assert (await router.route(ASK)).targets == ()
         router.ended(router.sent(ASK, Target("end", "", "", "")), HOW)
         assert made.ended_with == [7]
-        router._links = "http://127.0.0.1:1/links"
-        before = len(told)
         made.heard.clear()
         await until(lambda: len(made.heard) == 6)
-        assert len(told) <= before + 1
+        assert len(told) == 1  # nothing has changed
         heard.update(made.heard)
-        router._links = None
         await router.close()
         assert made.closed
         await runner.cleanup()
@@ -142,4 +139,5 @@ def test_nodes_are_asked_and_links_told() -> None:
     assert rtt_s is not None
     assert heard["other"][0] == NodeState("edge", ("own",), ("own",))
     assert heard["odd"][0] is heard["broken"][0] is heard["dead"][0] is heard["end"][0] is None
-    assert told[0] == {"end": {"rate_bit_per_s": 40e6, "back_bit_per_s": 20e6}}
+    assert told[0]["end"] == {"up": True, "rate_bit_per_s": 40e6, "back_bit_per_s": 20e6}
+    assert told[0]["ours"] == {"up": True, "rate_bit_per_s": 1e9}

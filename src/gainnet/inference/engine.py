@@ -28,6 +28,7 @@ from gainnet.inference.scheduler import Scheduler
 from gainnet.inference.sessions import Sessions
 from gainnet.inference.stats import Stats
 from gainnet.inference.stops import Stops, Texts, ends
+from gainnet.inference.tempo import Machine, Tempo
 from gainnet.inference.work import Embedding, Generation, Verified, Work, joined
 from gainnet.models import tokens
 from gainnet.models.hub import Language
@@ -56,6 +57,7 @@ class Engine:
         prefill: int = 256,
         prefix_byte: int = PREFIX_BYTE,
         threads: int | None = None,
+        machine: Machine | None = None,
     ) -> None:
         """Make an engine; `start` begins its work.
 
@@ -67,6 +69,7 @@ class Engine:
             prefill: tokens of prompts in a step at most, so that those who decode wait no longer than that takes.
             prefix_byte: what keys and values of earlier texts may take; 0 keeps none.
             threads: of torch in the engine's thread; None leaves them as they are.
+            machine: whose time steps take; None: as long as they take here.
 
         Raises:
             InputError: a number is too small, or the model is of a kind that cannot be served.
@@ -78,7 +81,8 @@ class Engine:
         self._queue_max, self._threads = queue, threads
         with torch.inference_mode():
             made = forward(language, slots + sessions)
-        self._scheduler = Scheduler(made, slots, sessions, prefill, prefix_byte)
+        tempo = None if machine is None else Tempo(machine)
+        self._scheduler = Scheduler(made, slots, sessions, prefill, prefix_byte, tempo)
         self._versions = Versions(made.sites, language.digest)
         self._texts = Texts(language.tokenizer)
         self._bounds = Bounds(int(language.model.config.vocab_size), language.context)
@@ -282,10 +286,9 @@ class Engine:
     def stats(self) -> Stats:
         """What it is doing, and has done."""
         with self._changed:
-            scheduler = self._scheduler
+            scheduler, prefixes = self._scheduler, self._scheduler.prefixes
             running = list(scheduler.running)
             used = sum(work.done for work in running) / (self.slots * self.language.context)
-            prefixes = scheduler.prefixes
             return Stats(
                 running=len(running),
                 waiting=len(self._waiting),
@@ -298,6 +301,7 @@ class Engine:
                 prefix_hits=prefixes.hits,
                 prefix_hit_tokens=prefixes.hit_tokens,
                 prefix_byte=prefixes.byte,
+                behind_s=0.0 if scheduler.tempo is None else scheduler.tempo.behind_s,
                 counters=replace(scheduler.counters),
             )
 

@@ -20,6 +20,7 @@ from gainnet.inference.prefix import Prefixes
 from gainnet.inference.request import Waiter
 from gainnet.inference.sampling import choose, judge
 from gainnet.inference.stats import Counters
+from gainnet.inference.tempo import Tempo
 from gainnet.inference.work import Embedding, Generation, Session, Work, resolve, settle
 
 Tell = Callable[[], Waiter | None]
@@ -35,10 +36,13 @@ class Scheduler:
         counters: what was done.
         prefixes: keys and values of earlier texts.
         stacks: of adapters.
+        tempo: what steps keep to; None: they take as long as they take.
     """
 
-    def __init__(self, forward: Forward, slots: int, sessions: int, prefill: int, prefix_byte: int) -> None:
-        self._forward, self._slots, self._prefill = forward, slots, prefill
+    def __init__(
+        self, forward: Forward, slots: int, sessions: int, prefill: int, prefix_byte: int, tempo: Tempo | None = None
+    ) -> None:
+        self._forward, self._slots, self._prefill, self.tempo = forward, slots, prefill, tempo
         self.running: list[Work] = []
         self.judging: list[Session] = []
         self.counters = Counters()
@@ -93,6 +97,8 @@ class Scheduler:
         hidden = self._forward.hidden(batch)
         self.counters.steps += 1
         self.counters.step_tokens += sum(sizes)
+        if self.tempo is not None:
+            self.tempo.keep([(size, work.done) for work, size in zip(ordered, sizes, strict=True)], begun)
         for work, size in zip(ordered, sizes, strict=True):
             work.done += size
         found = self._distribute(list(zip(batch.segments, ordered, strict=True)), hidden)

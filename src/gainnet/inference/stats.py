@@ -62,6 +62,7 @@ class Stats:
         prefix_hits: those that began like a text that was kept.
         prefix_hit_tokens: tokens that need not be computed again.
         prefix_byte: what the prefix cache holds.
+        behind_s: by how much steps ended later than on the machine whose time they take, in all.
         counters: sums since the start.
     """
 
@@ -76,4 +77,5 @@ class Stats:
     prefix_hits: int
     prefix_hit_tokens: int
     prefix_byte: int
+    behind_s: float
     counters: Counters

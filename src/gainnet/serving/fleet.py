@@ -22,7 +22,8 @@ KINDS: Mapping[str, str] = {"chat": "text", "completion": "text", "embedding": "
 class Fleet:
     """Which real nodes stand for which machines of the scenario; None (or left out): nothing stands there.
 
-    A node serves a card of the scenario where one of its public models has that name, or is listed in ``roots``.
+    A node serves a card of the scenario where one of its public models has that name, or is listed in ``roots``; what
+    else it serves is an adapter of its card, where it has one.
 
     Attributes:
         cloud: the cloud.
@@ -185,8 +186,14 @@ class Catalogue:
         return next(own for public, own in place.models.items() if self._roots.get(public) == name)
 
     def _card(self, public: str) -> int:
-        name = public if public in self._artifacts else self._roots.get(public)
+        name = public if public in self._artifacts else self._roots.get(public) or self._adapted(public)
         return self._artifacts.index(name) if name in self._artifacts else -1
+
+    def _adapted(self, public: str) -> str:
+        """The card that all nodes with a model serve besides, of which it is an adapter; empty where there are several."""
+        having = [place.models for place in self.places if place is not None and public in place.models]
+        cards = {name for models in having for name in models if name in self._artifacts}
+        return cards.pop() if len(cards) == 1 else ""
 
 
 def _sizes(service: AnyService) -> Sizes:

@@ -40,7 +40,8 @@ class Gateway:
     def __init__(self, settings: GatewaySettings, make_router: MakeRouter | None = None) -> None:
         self.settings = settings
         self.places = tuple(
-            Place(node.name, node.url.rstrip("/"), node.tier, dict(node.models), node.end) for node in settings.nodes
+            Place(node.name, node.url.rstrip("/"), node.tier, dict(node.models), node.end, node.quality)
+            for node in settings.nodes
         )
         if make_router is None and settings.router not in FIXED:
             known = ", ".join(FIXED)

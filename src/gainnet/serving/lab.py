@@ -154,6 +154,7 @@ class Lab:
         nodes: str = "",
         router: str = "priced",
         models: Mapping[str, Path] | None = None,
+        paced: bool = True,
         port: int = 0,
         say: Callable[[str], None] = logger.warning,
     ) -> None:
@@ -165,15 +166,17 @@ class Lab:
             nodes: how many of each tier, as ``cloud=1,edge=2,end=4``.
             router: nearest, cloud, round_robin or priced.
             models: folders of models by tier, in place of small ones of random weights.
+            paced: nodes take the time of the scenario's machines, except where a model is given; else what they take here.
             port: of the gateway; 0 takes a free one.
             say: tells people that a part ended.
 
         Errors: InputError where these do not fit the scenario.
         """
         self.parts = lab_plan.parts(scenario, lab_plan.counts(scenario, nodes))
-        lab_plan.gateway_tree(scenario.name, (), {}, router, port)
+        lab_plan.gateway_tree(scenario.name, (), {}, router, port, folder)
         self._scenario, self._folder, self._router, self._port, self._say = scenario, folder, router, port, say
         self._models = dict(models or {})
+        self._paced = {tier for tier in TIERS if paced and tier not in self._models}
         for tier in self._models:
             if tier not in TIERS:
                 raise InputError(f"--model {tier}: must be one of {', '.join(TIERS)}")
@@ -199,13 +202,14 @@ class Lab:
     async def start(self) -> None:
         """Start everything and wait until a request would be answered. LabFailed where a part cannot be started."""
         began = time.monotonic()
-        self._folder.mkdir(parents=True, exist_ok=True)
+        adapters = self._adapters()
+        adapters.mkdir(parents=True, exist_ok=True)
         async with asyncio.timeout(READY_S):
             await self._built()
             await self.links.start()
             control = await self._listen()
             ports = {part.name: self.links[part.name].port for part in self.parts}
-            tree = lab_plan.gateway_tree(self._scenario.name, self.parts, ports, self._router, self._port)
+            tree = lab_plan.gateway_tree(self._scenario.name, self.parts, ports, self._router, self._port, adapters)
             nodes = [self._child(part.name, "node", self._tree(part), self._log(part.name)) for part in self.parts]
             log = self._log("gateway")
             gateway = self._child("gateway", "gateway", tree, self._scenario, control, log)
@@ -282,7 +286,12 @@ class Lab:
             await child.ready()
 
     def _tree(self, part: Part) -> dict[str, Any]:
-        return lab_plan.node_tree(part, self._models[part.tier].resolve())
+        model, paced = self._models[part.tier].resolve(), part.tier in self._paced
+        return lab_plan.node_tree(part, model, self._adapters(), paced=paced)
+
+    def _adapters(self) -> Path:
+        """Below this folder are adapters that may be loaded."""
+        return self._folder.resolve() / "adapters"
 
     def _log(self, name: str) -> Path:
         return self._folder / f"{name}.log"
@@ -303,6 +312,7 @@ class Lab:
         gateway = self._children["gateway"]
         tree = {
             "scenario": self._scenario.name, "address": f"{self.url}/v1", "admin": gateway.told["admin"],
+            "adapters": str(self._adapters()),
             "links": control, "router": self._router, "models": list(dict.fromkeys(m for p in self.parts for m in p.models)),
             "ready_s": round(self.ready_s, 3), "pid": os.getpid(), "gateway_pid": gateway.pid,
             "nodes": [

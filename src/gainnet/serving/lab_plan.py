@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from gainnet.errors import InputError
+from gainnet.models import card as cards
+from gainnet.network import compute
 from gainnet.scenario.complaint import nearest
 from gainnet.scenario.demand import Text
 from gainnet.scenario.knowledge import SmallModel
@@ -25,10 +27,24 @@ SMALL = {
     "end": SmallModel(layers=2, width=64, heads=2, kv_heads=1, vocabulary=512, context=1024),
 }
 """What each tier's nodes run where no folder is given: random weights, one tokenizer, so that one may draft for another."""
-SLOTS = {"cloud": 16, "edge": 8, "end": 2}
+SLOTS = {"cloud": 8, "edge": 4, "end": 2}
+"""Few, so that a network that is busy asks no more of two cores than they can do."""
 RADIO_LATENCY_S = 0.005
 """One way over the radio, to an end."""
 DRAIN_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """A machine of the scenario and the model that it runs, as `gainnet.inference.tempo.Machine` has them."""
+
+    count: float
+    flop_per_s: float
+    byte_per_s: float
+    size_byte: float
+    flop_per_token: float
+    attention_flop_per_token2: float
+    kv_byte_per_token: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +57,8 @@ class Part:
         end: its number, for ends.
         models: its own id of each public model.
         shape: of its link to the gateway, at the start.
+        machine: whose time its steps take: that of the scenario.
+        quality: of its answers.
     """
 
     name: str
@@ -48,6 +66,8 @@ class Part:
     end: int | None
     models: Mapping[str, str]
     shape: Shape
+    machine: Pace
+    quality: float
 
     @property
     def public(self) -> str:
@@ -88,27 +108,42 @@ def parts(scenario: Scenario, number: Mapping[str, int]) -> tuple[Part, ...]:
     }
     found = []
     for tier in TIERS:
-        cards = [name for name in machines[tier].resident if name in wanted and _language(name, scenario)]
-        public = [*cards, *(name for name, service in texts.items() if set(cards) & set(service.models))]
-        for index in range(number[tier]):
+        held = [name for name in machines[tier].resident if name in wanted and _language(name, scenario)]
+        public = [*held, *(name for name, service in texts.items() if set(held) & set(service.models))]
+        for index in range(number[tier] if held else 0):
             name = "cloud" if tier == "cloud" else f"{tier}-{index}"
             models = dict.fromkeys(public, f"{tier}-model")
-            found.append(Part(name, tier, index if tier == "end" else None, models, shapes[tier]))
-    if not any(part.models for part in found):
+            pace, quality = _pace(scenario, tier, index, held)
+            found.append(Part(name, tier, index if tier == "end" else None, models, shapes[tier], pace, quality))
+    if not found:
         raise InputError(f"{scenario.name}: no text service runs on what cloud, edges or ends hold (`resident`)")
-    return tuple(part for part in found if part.models)
+    return tuple(found)
+
+
+def _pace(scenario: Scenario, tier: str, index: int, held: Sequence[str]) -> tuple[Pace, float]:
+    """The machine of a node, with the largest of the models that it holds, and that model's quality."""
+    nodes = compute.build(scenario.network, clouds=1, edges=scenario.network.edges)
+    node = {"cloud": 0, "edge": 1, "end": 1 + scenario.network.edges}[tier] + index
+    known = cards.build(held, scenario.models)
+    model = int(known.size_byte.argmax())
+    return Pace(
+        float(nodes.count[node]), float(nodes.flop_per_s[node]), float(nodes.byte_per_s[node]),
+        float(known.size_byte[model]), float(known.flop_per_token[model]),
+        float(known.attention_flop_per_token2[model]), float(known.kv_byte_per_token[model]),
+    ), float(known.quality[model])  # fmt: skip
 
 
 def _language(name: str, scenario: Scenario) -> bool:
     return isinstance(card(name, scenario.models), LanguageModel)
 
 
-def node_tree(part: Part, model: Path) -> dict[str, Any]:
-    """The settings of a node."""
+def node_tree(part: Part, model: Path, adapters: Path, *, paced: bool) -> dict[str, Any]:
+    """The settings of a node, which takes its machine's time (``paced``), or as long as it takes here."""
     return {
         "name": part.name, "tier": part.tier, "listen": {"port": 0}, "ids": [f"{part.tier}-model"],
         "model": {"kind": "pretrained", "name": str(model), "context": _context(model)},
-        "slots": SLOTS[part.tier], "threads": 1, "timeouts": {"drain_s": DRAIN_S},
+        "machine": asdict(part.machine) if paced else None,
+        "adapters": {"root": str(adapters)}, "slots": SLOTS[part.tier], "threads": 1, "timeouts": {"drain_s": DRAIN_S},
     }  # fmt: skip
 
 
@@ -123,7 +158,7 @@ def _context(model: Path) -> int:
 
 
 def gateway_tree(
-    scenario: str, found: tuple[Part, ...], ports: Mapping[str, int], router: str, port: int
+    scenario: str, found: tuple[Part, ...], ports: Mapping[str, int], router: str, port: int, adapters: Path
 ) -> dict[str, Any]:
     """The settings of the gateway of a scenario's lab, whose nodes are at the near ends of their links."""
     if router not in (*FIXED, "priced"):
@@ -131,7 +166,7 @@ def gateway_tree(
     nodes = [
         {
             "name": part.name, "tier": part.tier, "url": f"http://127.0.0.1:{ports[part.name]}",
-            "models": dict(part.models), "end": part.end,
+            "models": dict(part.models), "end": part.end, "quality": part.quality,
         }
         for part in found
     ]  # fmt: skip
@@ -140,6 +175,6 @@ def gateway_tree(
     return {
         "listen": {"port": port}, "admin": {"port": 0}, "nodes": nodes,
         "models": {model: {"kinds": kinds} for model in public}, "router": router,
-        "scenario": scenario, "page": True,
+        "adapters": {"root": str(adapters)}, "scenario": scenario, "page": True,
         "timeouts": {"drain_s": DRAIN_S},
     }  # fmt: skip

@@ -24,8 +24,9 @@ from gainnet.serving.gateway import Gateway
 from gainnet.serving.listener import serve
 from gainnet.serving.node import Node
 from gainnet.serving.node_settings import NodeSettings
-from gainnet.serving.router import Place, Router
+from gainnet.serving.router import FIXED, Place, Router
 from gainnet.serving.settings import GatewaySettings
+from gainnet.serving.shaping import Moved
 
 Server = Node | Gateway
 Make = Callable[[], tuple[Server, Callable[[], dict[str, Any]]]]
@@ -53,20 +54,19 @@ def node(tree: dict[str, Any], logs: Path, pipe: Connection) -> None:
 
 
 def gateway(tree: dict[str, Any], scenario: Scenario, links: str, logs: Path, pipe: Connection) -> None:
-    """A gateway of these settings, priced by the scenario where its router is to be."""
+    """A gateway of these settings, priced by the scenario where its router is to be, over links that the scenario shapes."""
 
     def make() -> tuple[Server, Callable[[], dict[str, Any]]]:
         settings = GatewaySettings(**tree)
-        if settings.router != "priced":
-            made = Gateway(settings)
-        else:
-            made = Gateway(settings, lambda places: _priced(scenario, places, links))
+        made = Gateway(settings, lambda places: _router(settings.router, scenario, places, links))
         return made, lambda: {"url": made.url, "admin": made.admin_url}
 
     _run(make, logs, pipe)
 
 
-def _priced(scenario: Scenario, places: Sequence[Place], links: str) -> Router:
+def _router(name: str, scenario: Scenario, places: Sequence[Place], links: str) -> Router:
+    if name != "priced":
+        return Moved(FIXED[name](places), scenario, places, links)
     from gainnet.serving.node_watch import Watched
 
     return Watched(scenario, places, links=links)

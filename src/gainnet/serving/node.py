@@ -17,6 +17,7 @@ from gainnet import __version__
 from gainnet.errors import InputError
 from gainnet.inference.engine import Engine
 from gainnet.inference.request import EngineStopped, QueueFull
+from gainnet.inference.tempo import Machine
 from gainnet.models.hub import Language
 from gainnet.serving import call, node_answer, node_metrics, node_model
 from gainnet.serving.answers import ModelCard, ModelList, error_body
@@ -76,9 +77,10 @@ class Node:
         """
         self.settings = settings
         found = language or node_model.made(settings.model, settings.seed)
+        machine = None if settings.machine is None else Machine(**settings.machine.model_dump())
         self.engine = Engine(
             found, slots=settings.slots, queue=settings.queue, sessions=settings.sessions, prefill=settings.prefill,
-            prefix_byte=settings.prefix_byte, threads=settings.threads,
+            prefix_byte=settings.prefix_byte, threads=settings.threads, machine=machine,
         )  # fmt: skip
         self._adapters = NodeAdapters(settings, self.engine)
         self.prompts = node_model.Prompts(found)

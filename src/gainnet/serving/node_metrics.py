@@ -81,5 +81,7 @@ def text(metrics: Metrics, stats: Stats, model: str) -> str:
         "vllm:prefix_cache_hits_total": stats.prefix_hits,
         "gainnet:requests_refused_total": stats.counters.refused,
         "gainnet:requests_cancelled_total": stats.counters.cancelled,
+        "gainnet:engine_busy_seconds_total": stats.counters.busy_s,
+        "gainnet:engine_behind_seconds_total": stats.behind_s,
     } | {f"{name}_total": getattr(stats.counters, field) for name, field in _DRAFTS.items()}
     return metrics.text(gauges, {(name, label): float(value) for name, value in counters.items()})

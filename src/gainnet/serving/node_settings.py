@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from gainnet.scenario.knowledge import Foundation, Pretrained, SmallModel
@@ -16,6 +16,7 @@ from gainnet.serving.reading import File, FileSettings, under_folder
 from gainnet.serving.settings import AdaptersSetting, Limits, Listen, Name, Seconds, Timeouts
 
 Natural = Annotated[int, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0.0)]
 
 
 def _folder_or_name(model: Foundation) -> Foundation:
@@ -42,6 +43,20 @@ class NodeTimeouts(Timeouts):
     retry_s: Seconds = 1.0
 
 
+class MachineSetting(BaseModel):
+    """A machine and its model, whose time a node's steps take: see `gainnet.inference.tempo.Machine`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    count: Positive = 1.0
+    flop_per_s: Positive
+    byte_per_s: Positive
+    size_byte: Positive
+    flop_per_token: Positive
+    attention_flop_per_token2: Annotated[float, Field(ge=0.0)] = 0.0
+    kv_byte_per_token: Annotated[float, Field(ge=0.0)] = 0.0
+
+
 class NodeSettings(FileSettings):
     """All of a node's settings; `gainnet.serving.reading.read` makes one.
 
@@ -61,6 +76,7 @@ class NodeSettings(FileSettings):
         prefill: tokens of prompts in a step at most.
         prefix_byte: what keys and values of earlier texts may take.
         threads: of torch; None leaves them as they are.
+        machine: whose time steps take, to stand in for it; None: as long as they take here.
         limits: of requests.
         timeouts: of everything that waits.
         adapters: where adapters come from; None: none are loaded.
@@ -87,6 +103,7 @@ class NodeSettings(FileSettings):
     prefill: Natural = 256
     prefix_byte: Annotated[int, Field(ge=0)] = 64 << 20
     threads: Natural | None = None
+    machine: MachineSetting | None = None
     limits: Limits = Limits()
     timeouts: NodeTimeouts = NodeTimeouts()
     adapters: AdaptersSetting | None = None

@@ -8,12 +8,9 @@ import logging
 import ssl
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import aiohttp
-import numpy as np
-from jaxtyping import Float, Int
 from pydantic import TypeAdapter, ValidationError
 
 from gainnet.execution.telemetry import NodeState
@@ -21,12 +18,11 @@ from gainnet.scenario.scenario import Scenario
 from gainnet.serving.fleet import Catalogue, Fleet
 from gainnet.serving.priced import Priced
 from gainnet.serving.router import Ask, Ended, Nearest, Place, Route, Router, Target, View
+from gainnet.serving.shaping import Shaping
 
 logger = logging.getLogger(__name__)
 WATCH_S = 0.25
 ANSWER_S = 2.0
-CONTROL_BIT_PER_S = 16_000.0
-"""What an end's link carries where the radio has no service: enough for TCP to live through it."""
 _SAID = TypeAdapter(NodeState)
 
 
@@ -68,8 +64,7 @@ class Watched(Router):
         self._nearest = Nearest(places)
         self._places, self._headers, self._links = tuple(places), dict(headers or {}), links
         self._tls = dict(tls or {})
-        self._scenario = scenario.name
-        self._bandwidth_hz = scenario.network.radio.bandwidth_hz
+        self._scenario = scenario
         self._watching: asyncio.Task[None] | None = None
         self.priced: Priced | None = None
 
@@ -88,7 +83,7 @@ class Watched(Router):
 
     def view(self) -> View:
         """See `Router.view`."""
-        return View(self._scenario) if self.priced is None else self.priced.view()
+        return View(self._scenario.name) if self.priced is None else self.priced.view()
 
     async def start(self) -> None:
         """See `Router.start`; prices follow as soon as they can."""
@@ -116,14 +111,23 @@ class Watched(Router):
         await self._watch(priced)
 
     async def _watch(self, priced: Priced) -> None:
-        timeout = aiohttp.ClientTimeout(total=ANSWER_S)
+        timeout, told = aiohttp.ClientTimeout(total=ANSWER_S), None
+        if self._links is not None:
+            told = Shaping(self._scenario, priced.run.network.topology, self._places, self._links)
         async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as client:
+            known = self._models()
             while True:
                 began = time.monotonic()
-                await asyncio.gather(
-                    *(self._ask(client, priced, place) for place in self._places), self._tell(client, priced)
-                )
+                if (now := self._models()) != known:
+                    known = now
+                    priced.models_changed()
+                asked = [self._ask(client, priced, place) for place in self._places]
+                await asyncio.gather(*asked, *([] if told is None else [told.tell(client, priced.run.state)]))
                 await asyncio.sleep(max(WATCH_S - (time.monotonic() - began), 0.01))
+
+    def _models(self) -> list[frozenset[str]]:
+        """What each place serves now: adapters come and go."""
+        return [frozenset(place.models) for place in self._places]
 
     async def _ask(self, client: aiohttp.ClientSession, priced: Priced, place: Place) -> None:
         began = time.monotonic()
@@ -139,19 +143,6 @@ class Watched(Router):
             priced.telemetry(place.name, None)
             return
         priced.telemetry(place.name, state, rtt_s)
-
-    async def _tell(self, client: aiohttp.ClientSession, priced: Priced) -> None:
-        if self._links is None:
-            return
-        names = {place.end: place.name for place in self._places if place.end is not None}
-        state = priced.run.state
-        down, up = state.truth.downlink_bit_per_s_hz[:, 0], state.truth.uplink_bit_per_s_hz[:, 0]
-        rates = radio(state.candidate[:, 0], down, up, names, self._bandwidth_hz)
-        try:
-            async with client.post(self._links, json=rates) as response:
-                await response.read()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            logger.warning("links were not told", extra={"reason": str(error)})
 
 
 async def _in_thread(make: Callable[[], Priced]) -> Priced:
@@ -196,22 +187,3 @@ def _state(place: Place, status: int, body: bytes) -> NodeState | None:
         return _SAID.validate_json(body)
     except ValidationError:
         return None
-
-
-def radio(
-    cell: Int[np.ndarray, " user"],
-    down_bit_per_s_hz: Float[np.ndarray, " user"],
-    up_bit_per_s_hz: Float[np.ndarray, " user"],
-    names: Mapping[int, str],
-    bandwidth_hz: float,
-) -> dict[str, dict[str, float]]:
-    """Rates of ends' links: each cell's band is shared by the ends that it serves (-1: none does). By names of the links."""
-    crowd = Counter(cell.tolist())
-    made = {}
-    for end, name in names.items():
-        share_hz = bandwidth_hz / crowd[int(cell[end])] if cell[end] >= 0 else 0.0
-        made[name] = {
-            "rate_bit_per_s": max(float(down_bit_per_s_hz[end]) * share_hz, CONTROL_BIT_PER_S),
-            "back_bit_per_s": max(float(up_bit_per_s_hz[end]) * share_hz, CONTROL_BIT_PER_S),
-        }
-    return made

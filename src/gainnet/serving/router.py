@@ -122,6 +122,7 @@ class Place:
         tier: end, edge or cloud.
         models: the node's own id of each public model that it serves; may change as adapters come and go.
         end: number of the end that this node is, for nodes of that tier.
+        quality: of its answers, in [0, 1]; None where nobody says.
     """
 
     name: str
@@ -129,6 +130,7 @@ class Place:
     tier: str
     models: Mapping[str, str] = field(default_factory=dict)
     end: int | None = None
+    quality: float | None = None
 
     def target(self, model: str, why: str) -> Target:
         """This node as the target of a request for a model that it serves."""
@@ -195,7 +197,7 @@ class Router(ABC):
 
 
 class _Fixed(Router):
-    """Places in a fixed order that only the model and the end that asks matter to."""
+    """Places in a fixed order that only the model, its quality and the end that asks matter to."""
 
     def __init__(self, places: Sequence[Place]) -> None:
         self._places = tuple(places)
@@ -208,18 +210,35 @@ class _Fixed(Router):
         able = [place for place in self._places if ask.model in place.models and place.end in (None, ask.end)]
         if not able:
             raise Refused(503, f"no node that may answer this request serves {ask.model!r}", code="no_node")
-        able.sort(key=self._rank)
-        return tuple(place.target(ask.model, self._why(place)) for place in able)
+        least = ask.quality_min
+        good = [place for place in able if least is None or place.quality is None or place.quality >= least]
+        if not good:
+            raise Refused(503, f"no node has a model of quality {least:g}", code="no_quality")
+        good.sort(key=lambda place: self._rank(place, ask))
+        return tuple(place.target(ask.model, self._why(place)) for place in good)
 
-    def _rank(self, place: Place) -> int:
-        return TIERS.index(place.tier)
+    @abstractmethod
+    def _rank(self, place: Place, ask: Ask) -> int: ...
 
     @abstractmethod
     def _why(self, place: Place) -> str: ...
 
 
 class Nearest(_Fixed):
-    """The lowest tier that serves the model; where there are several nodes of it, the first in the settings."""
+    """The lowest tier that serves the model well enough.
+
+    Where there are several nodes of it, every end has one of its own, by its number; what is asked at the gateway goes
+    to the first in the settings.
+    """
+
+    def __init__(self, places: Sequence[Place]) -> None:
+        super().__init__(places)
+        tiers = [[place.name for place in places if place.tier == tier] for tier in TIERS]
+        self._among = {name: (names.index(name), len(names)) for names in tiers for name in names}
+
+    def _rank(self, place: Place, ask: Ask) -> int:
+        number, count = self._among[place.name]
+        return TIERS.index(place.tier) * len(self._places) + (number - (ask.end or 0)) % count
 
     def _why(self, place: Place) -> str:
         return f"nearest: lowest tier with the model is {place.tier}"
@@ -228,7 +247,7 @@ class Nearest(_Fixed):
 class Cloud(_Fixed):
     """The cloud, and lower tiers only where it fails."""
 
-    def _rank(self, place: Place) -> int:
+    def _rank(self, place: Place, ask: Ask) -> int:  # noqa: ARG002
         return -TIERS.index(place.tier)
 
     def _why(self, place: Place) -> str:
@@ -247,7 +266,7 @@ class RoundRobin(_Fixed):
         first = next(self._turn) % len(targets)
         return targets[first:] + targets[:first]
 
-    def _rank(self, place: Place) -> int:  # noqa: ARG002
+    def _rank(self, place: Place, ask: Ask) -> int:  # noqa: ARG002
         return 0
 
     def _why(self, place: Place) -> str:  # noqa: ARG002

@@ -109,6 +109,7 @@ class NodePlace(_Section):
         headers: sent with every request, as `authorization`.
         tls: for https.
         end: which end it is, for nodes of tier end: only that end's requests go there.
+        quality: of its answers, for requests that name the least; None where nobody knows: any will do.
     """
 
     name: Name
@@ -118,6 +119,7 @@ class NodePlace(_Section):
     headers: dict[HeaderName, HeaderValue] = {}
     tls: PeerTls = PeerTls()
     end: int | None = None
+    quality: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
 
     @model_validator(mode="after")
     def _ends_are_ends(self) -> NodePlace:
