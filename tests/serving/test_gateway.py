@@ -159,7 +159,7 @@ async def test_headers_are_held_to_their_form(place: Place) -> None:
 async def test_what_is_sent_on(place: Place) -> None:
     headers = {
         "x-gainnet-deadline-ms": "5000", "x-gainnet-quality-min": "0.5", "x-gainnet-end": "3", "x-gainnet-session": "s",
-        "traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01", "authorization": "Bearer secret", "x-request-id": "bad id",
+        "traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01", "tracestate": "vendor=1", "authorization": "Bearer secret", "x-request-id": "bad id",
     }  # fmt: skip
     body = CHAT | {"kv_transfer_params": {"remote": 1}, "chat_template": "{{ 1 }}", "something": 10**30}
     status, answered, _ = await place.post(body=body, headers=headers)
@@ -171,8 +171,8 @@ async def test_what_is_sent_on(place: Place) -> None:
     assert 0.0 < float(sent["x-gainnet-deadline-ms"]) <= 5_000.0
     assert (sent["x-gainnet-quality-min"], sent["x-gainnet-end"]) == ("0.5", "3")
     assert sent["x-gainnet-session"] not in ("s", "")
-    assert sent["traceparent"].startswith(f"00-{'ab' * 16}-")
-    assert "cd" * 8 not in sent["traceparent"]
+    assert sent["traceparent"] == f"00-{'ab' * 16}-{'cd' * 8}-01"  # nothing here is a hop of the trace: it is passed on
+    assert sent["tracestate"] == "vendor=1"
 
 
 def test_it_says_what_it_cannot_listen_on() -> None:

@@ -65,6 +65,9 @@ class Attempt:
         self._began_s = time.perf_counter()
         self._number = router.sent(call.ask, target)
         upstream.in_flight += 1
+        self._span = None if call.span is None else call.span.child("POST", server__address=target.node)
+        if self._span is not None:
+            call.parent = self._span.as_parent()
 
     @property
     def done(self) -> bool:
@@ -142,6 +145,8 @@ class Attempt:
         if self._over:
             return
         self._over = True
+        if self._span is not None:
+            self._span.end("no whole answer came" if at_fault and not ok else None)
         latency_s = time.perf_counter() - self._began_s
         if self._connection is not None:
             self.upstream.close(self._connection)

@@ -15,11 +15,11 @@ from gainnet.serving import wire
 from gainnet.serving.keys import Tenant
 from gainnet.serving.router import Ask, Kind, Refused
 from gainnet.serving.settings import Limits, ModelSetting
+from gainnet.serving.tracing import Parent, Span, parent
 from gainnet.serving.upstream import Posted
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:@/+=-]{1,128}", re.ASCII)
 _SESSION = re.compile(r"[\x21-\x7e]{1,256}")
-_TRACE = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,9})?")
 _NEVER_SENT_ON = ("kv_transfer_params", "chat_template")
 _DAY_MS = 86_400_000.0
@@ -35,7 +35,7 @@ class Given:
         quality_min: least quality.
         end: number of the end that asks.
         session: of a conversation.
-        trace: (trace, parent span, flags), None where the request is not traced.
+        trace: whose span the request belongs to, None where it is not traced.
         idempotency_key: None without.
     """
 
@@ -44,7 +44,7 @@ class Given:
     quality_min: float | None
     end: int | None
     session: str | None
-    trace: tuple[str, str, str] | None
+    trace: Parent | None
     idempotency_key: str | None
 
 
@@ -62,7 +62,6 @@ def given(headers: Mapping[str, str], name: str, now: float) -> Given:
     end = _number(headers, "x-gainnet-end", 0.0, 1e9)
     if end is not None and not end.is_integer():
         raise Refused(400, "x-gainnet-end: is no whole number", code="invalid_header", param="x-gainnet-end")
-    traced = _TRACE.fullmatch(headers.get("traceparent", ""))
     key = _text(headers, "idempotency-key")
     return Given(
         name,
@@ -70,7 +69,7 @@ def given(headers: Mapping[str, str], name: str, now: float) -> Given:
         _number(headers, "x-gainnet-quality-min", 0.0, 1.0),
         None if end is None else int(end),
         _text(headers, "x-gainnet-session"),
-        None if traced is None else (traced[1], traced[2], traced[3]),
+        parent(headers),
         key,
     )
 
@@ -105,12 +104,18 @@ class Call:
         ask: for the router.
         stream: whether the answer is streamed.
         raw: its body.
+        span: where it is traced here, else None.
+        parent: whose span a node is told that the request belongs to.
     """
 
-    __slots__ = ("_request", "ask", "given", "kind", "model", "path", "raw", "stream", "tenant", "version")
+    __slots__ = (
+        "_request", "ask", "given", "kind", "model", "parent", "path", "raw", "span", "stream", "tenant", "version",
+    )  # fmt: skip
 
     def __init__(self, kind: Kind, path: str, given: Given, tenant: Tenant, raw: bytes, limits: Limits) -> None:
         self.kind, self.path, self.given, self.tenant, self.raw = kind, path, given, tenant, raw
+        self.span: Span | None = None
+        self.parent = given.trace
         wire.weigh(kind, raw, limits)
         self._request = wire.parse(wire.REQUESTS[kind], raw)
         self.model = self.version = self._request.model
@@ -155,9 +160,8 @@ class Call:
         if given.session is not None:
             own = f"{self.tenant.salt or ''}\0{given.session}".encode()
             lines += f"x-gainnet-session: {hashlib.sha256(own).hexdigest()[:32]}\r\n"
-        if given.trace is not None:
-            trace, _, flags = given.trace
-            lines += f"traceparent: 00-{trace}-{secrets.token_hex(8)}-{flags}\r\n"
+        if self.parent is not None:
+            lines += self.parent.lines()
         return lines.encode("latin-1")
 
     def _body(self, model: str) -> bytes:

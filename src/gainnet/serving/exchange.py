@@ -19,6 +19,7 @@ from gainnet.serving.idempotency import Kept
 from gainnet.serving.listener import JSON, body
 from gainnet.serving.router import Kind, Refused, Target
 from gainnet.serving.state import State
+from gainnet.serving.tracing import Span, parent
 from gainnet.serving.upstream import Expired, Failed
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,10 @@ class Exchange:
         self._why = ""
         self._trouble: str | None = None
         self.status = 500
+        self._span: Span | None = None
+        if state.tracing is not None:
+            begun = {"gen_ai__operation__name": kind, "url__path": path, "gainnet__request_id": self._id}
+            self._span = state.tracing.begin(f"POST {path}", parent(request.headers), **begun)
 
     async def answer(self) -> web.StreamResponse:
         """The answer, errors included."""
@@ -70,6 +75,7 @@ class Exchange:
 
     async def _answered(self) -> web.StreamResponse:
         call = self._call = await self._read()
+        call.span = self._span
         key = call.given.idempotency_key
         if key is None:
             return await self._admitted(call, None)
@@ -260,7 +266,9 @@ class Exchange:
 
     def _trace(self) -> dict[str, str]:
         trace = None if self._call is None else self._call.given.trace
-        return {} if trace is None else {"trace_id": trace[0], "parent_id": trace[1]}
+        if self._span is not None:
+            trace = self._span.as_parent()
+        return {} if trace is None else {"trace_id": trace.trace, "span_id": trace.span}
 
     def _whole(self, status: int, body: bytes) -> web.Response:
         self.status = status
@@ -293,6 +301,8 @@ class Exchange:
     def _count(self) -> None:
         """Put the request into the metrics, and into the log where that is wanted."""
         latency_s = time.perf_counter() - self._began_s
+        if self._span is not None:
+            self._end(self._span)
         call, metrics = self._call, self._of.metrics
         model = "" if call is None else call.model
         metrics.add(
@@ -312,6 +322,14 @@ class Exchange:
             said: dict[str, object] = {"request_id": self._id, "kind": self._kind, "model": model, "node": self._node}
             said |= {"status": self.status, "latency_s": round(latency_s, 6)}
             logger.debug("request", extra=said | self._trace())
+
+    def _end(self, span: Span) -> None:
+        span.note(http__response__status_code=self.status, gainnet__node=self._node)
+        if self._call is not None:
+            span.note(gen_ai__request__model=self._call.model, gen_ai__response__model=self._call.version)
+        if self._first_byte_s is not None:
+            span.note(gen_ai__server__time_to_first_token=self._first_byte_s)
+        span.end(self._trouble)
 
     def _keep(self, call: Call, latency_s: float) -> None:
         """Put the request where the live page finds it."""

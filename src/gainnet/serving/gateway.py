@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -109,6 +110,8 @@ class Gateway:
         if self._state is not None:
             for upstream in self._state.upstreams.values():
                 upstream.shut()
+        if self._state is not None and self._state.tracing is not None:
+            await asyncio.to_thread(self._state.tracing.close)
         self._listeners.clear()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:

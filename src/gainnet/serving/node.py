@@ -29,6 +29,7 @@ from gainnet.serving.node_settings import NodeSettings
 from gainnet.serving.node_verify import Sessions
 from gainnet.serving.node_wire import AdapterRequest
 from gainnet.serving.router import Refused
+from gainnet.serving.tracing import Span, Tracing
 from gainnet.serving.wire import parse
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class Asked:
         began_s: on the clock that latencies are measured by.
         deadline: on the loop's clock, None without.
         headers: of the answer.
+        span: where it is traced, else None.
     """
 
     request: web.BaseRequest
@@ -58,6 +60,7 @@ class Asked:
     began_s: float
     deadline: float | None
     headers: dict[str, str] = field(default_factory=dict)
+    span: Span | None = None
 
 
 class Node:
@@ -89,6 +92,7 @@ class Node:
         self._sessions = Sessions(self)
         self._since = int(time.time())
         self._draining = False
+        self._tracing = None if settings.tracing is None else Tracing(f"gainnet-node {settings.name}", settings.tracing)
         self._listener = Listener("listen", settings.listen, settings.limits, settings.timeouts, self._answer)
         self._rates: Rates | None = None
         self._sweeping: asyncio.Task[None] | None = None
@@ -139,6 +143,8 @@ class Node:
             await asyncio.gather(self._sweeping, return_exceptions=True)
         await self._listener.close()
         await asyncio.to_thread(self.engine.close)
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
 
     # What requests use.
 
@@ -230,9 +236,20 @@ class Node:
             raise Refused(408, "the deadline passed while the request came", code="deadline_exceeded")
         headers = {"x-request-id": name}
         self.in_flight += 1
+        span = None
+        if self._tracing is not None:
+            span = self._tracing.begin(f"POST {path}", given.trace, url__path=path, gainnet__request_id=name)
+        trouble: str | None = "given up"
         try:
-            return await post(Asked(request, raw, name, came_at, began_s, given.deadline, headers))
+            answer = await post(Asked(request, raw, name, came_at, began_s, given.deadline, headers, span))
+            trouble = None
+            return answer
+        except Exception as error:
+            trouble = str(error)
+            raise
         finally:
+            if span is not None:
+                span.end(trouble)
             self.in_flight -= 1
             self.observe("vllm:e2e_request_latency_seconds", time.perf_counter() - began_s)
 

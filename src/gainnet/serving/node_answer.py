@@ -156,7 +156,11 @@ class Generating:
             for answer in self._answers:
                 answer.cancel()
             if self._answers:
-                self._node.counted(self._request.model, self._prompt, sum(said.tokens for said in self._said))
+                output = sum(said.tokens for said in self._said)
+                self._node.counted(self._request.model, self._prompt, output)
+                if self._asked.span is not None:
+                    used = {"gen_ai__usage__input_tokens": self._prompt, "gen_ai__usage__output_tokens": output}
+                    self._asked.span.note(gen_ai__request__model=self._request.model, **used)
 
     def _submit(self, prompts: Sequence[Sequence[int]], how: Sampling) -> None:
         seed = secrets.randbits(63) if how.seed is None else how.seed
@@ -237,6 +241,8 @@ class Generating:
         now_s = time.perf_counter()
         if self._last_s is None:
             self._node.observe("vllm:time_to_first_token_seconds", now_s - self._asked.began_s)
+            if self._asked.span is not None:
+                self._asked.span.event("gen_ai.first_token")
         else:
             self._node.observe("vllm:inter_token_latency_seconds", now_s - self._last_s)
         self._last_s = now_s

@@ -13,7 +13,7 @@ from pydantic_settings import SettingsConfigDict
 
 from gainnet.scenario.knowledge import Foundation, Pretrained, SmallModel
 from gainnet.serving.reading import File, FileSettings, under_folder
-from gainnet.serving.settings import AdaptersSetting, Limits, Listen, Name, Seconds, Timeouts
+from gainnet.serving.settings import AdaptersSetting, Limits, Listen, Name, Seconds, Timeouts, TracingSetting
 
 Natural = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -80,6 +80,7 @@ class NodeSettings(FileSettings):
         limits: of requests.
         timeouts: of everything that waits.
         adapters: where adapters come from; None: none are loaded.
+        tracing: where traces go; None: nowhere.
         state: file in which adapters that were loaded outlive a restart; None: they don't.
         load: adapters loaded at the start, their folders below ``adapters.root`` by name.
         log_level: of the JSON log.
@@ -107,6 +108,7 @@ class NodeSettings(FileSettings):
     limits: Limits = Limits()
     timeouts: NodeTimeouts = NodeTimeouts()
     adapters: AdaptersSetting | None = None
+    tracing: TracingSetting | None = None
     state: File | None = None
     load: dict[Name, str] = Field(default_factory=dict)
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -227,6 +227,22 @@ class ProbeSetting(_Section):
     fall: Annotated[int, Field(gt=0)] = 3
 
 
+class TracingSetting(_Section):
+    """Where traces go.
+
+    Attributes:
+        endpoint: of a collector that takes OTLP over HTTP, as `http://127.0.0.1:4318/v1/traces`.
+        headers: sent to it.
+        ratio: of requests that are traced, among those that come without a trace.
+        timeout_s: for the collector's answer; what it does not take is dropped.
+    """
+
+    endpoint: Url
+    headers: dict[HeaderName, SecretStr] = Field(default_factory=dict)
+    ratio: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
+    timeout_s: Seconds = 5.0
+
+
 class KeysSetting(_Section):
     """Who may ask: see `gainnet.serving.keys`.
 
@@ -268,6 +284,7 @@ class GatewaySettings(FileSettings):
         probes: how nodes are asked whether they are well; None: only requests show it.
         keys: who may ask; None: anyone.
         idempotency: of repeated requests.
+        tracing: where traces go; None: nowhere, and traceparent is passed on as it came.
         adapters: where they come from; None: none are loaded.
         state: file in which adapters that were loaded and aliases that were moved outlive a restart; None: they don't.
         scenario: whose network the router `priced` prices, a built-in name or a YAML file; others only show it.
@@ -291,6 +308,7 @@ class GatewaySettings(FileSettings):
     probes: ProbeSetting | None = ProbeSetting()
     keys: KeysSetting | None = None
     idempotency: IdempotencySetting = IdempotencySetting()
+    tracing: TracingSetting | None = None
     adapters: AdaptersSetting | None = None
     state: File | None = None
     scenario: ScenarioFile | None = None

@@ -12,6 +12,7 @@ from gainnet.serving.keys import Tenants
 from gainnet.serving.metrics import Labels, Metrics
 from gainnet.serving.router import Place, Router
 from gainnet.serving.settings import GatewaySettings
+from gainnet.serving.tracing import Tracing
 from gainnet.serving.upstream import Upstream, upstreams
 from gainnet.serving.versions import Versions
 
@@ -31,6 +32,7 @@ class State:
         idempotency: answers kept.
         versions: what aliases stand for.
         metrics: of it all.
+        tracing: of requests; None where they are not traced.
         doubted: nodes that may have lost adapters.
         awaited: versions that some node should have.
         book: the last requests, kept where there is a page to show them.
@@ -49,6 +51,7 @@ class State:
         self.metrics = Metrics()
         self.book = Book()
         self.draining = False
+        self.tracing = None if settings.tracing is None else Tracing("gainnet-gateway", settings.tracing)
         self.doubted: set[str] = set()
         self.awaited: set[str] = set()
 
