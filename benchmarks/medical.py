@@ -38,7 +38,7 @@ RECORDED = (
     "knowledge.deadline_s=55.0",
     "demand.services.learning.deadline_s=55.0",
     "knowledge.learning_rate=2e-3",
-    "knowledge.reach=[1.0, 2.0, 4.0]",
+    "knowledge.reach=[0.5, 1.0, 2.0, 4.0]",
     "knowledge.held=12",
     "knowledge.public_held=6",
     "knowledge.distillation={samples: 24, steps: 10, learning_rate: 2e-3}",
@@ -49,7 +49,7 @@ ROUNDS, CONTEXT = 4, 320
 TAUGHT = (
     "knowledge.local_epochs=2",
     "knowledge.learning_rate=3e-3",
-    "knowledge.reach=[1.0, 2.0, 3.0]",
+    "knowledge.reach=[0.25, 0.5, 1.0, 2.0, 3.0]",  # the small ones in late rounds, where a whole step unlearns
     "knowledge.period_s=15.0",  # the slowest end takes ten seconds for two epochs
     "knowledge.deadline_s=13.0",
     "demand.services.learning.deadline_s=13.0",
@@ -69,6 +69,8 @@ LEAN = (
     "knowledge.incentive.budget=0",
 )
 """What the cloud and the ends' models learn is left out where only the edges' quality is looked at."""
+LONG = ("knowledge.rounds=12", "duration_s=195.0")
+"""Rounds until learning has settled: in five, those who lose 30 % of their ends are simply not as far."""
 MIXED = (*LEAN, "knowledge.ranks=[4,8,16]")
 TROUBLE = (*MIXED, "knowledge.loss=0.3", "knowledge.poison={edge: 2, scale: 5.0}")
 FFA = (*LEAN, "knowledge.aggregation=ffa", "knowledge.ranks=[8]", "knowledge.edge_rank=8")
@@ -137,8 +139,8 @@ def figures(
     wanted: dict[str, tuple[str, ...]] = {
         f"made.{arm}": (*made, f"knowledge.arm={arm}", *TUNED.get(arm, ())) for arm in ARMS
     } | {
-        "mixed": (*made, *MIXED),
-        "trouble": (*made, *TROUBLE),
+        "mixed": (*made, *MIXED, *(() if quick else LONG)),
+        "trouble": (*made, *TROUBLE, *(() if quick else LONG)),
         "ffa": (*made, *FFA),
         "private": (*made, *PRIVATE),
         "open": (*made, "knowledge.closed=false", "knowledge.test=1"),
