@@ -29,7 +29,7 @@ def run(name: str, options: Mapping[str, Any], folder: Path = FOLDER) -> tuple[d
 
     Args:
         name: which one.
-        options: data, reference, instance, resume, quick; None or False where not given. Only those that it takes may be given.
+        options: as of the command; None or False where not given. Only those that it takes may be given.
         folder: where the benchmarks are.
 
     Raises:
@@ -40,17 +40,21 @@ def run(name: str, options: Mapping[str, Any], folder: Path = FOLDER) -> tuple[d
         raise InputError(f"unknown benchmark {name!r}: one of {', '.join(known)}{nearest(name, known)}")
     module = _module(folder / f"{name}.py")
     taken = inspect.signature(module.figures).parameters
-    given = {option: value for option, value in options.items() if value}
+    given = {option: value for option, value in options.items() if value is not None and value is not False}
     for option in given:
         if option not in taken:
-            listed = ", ".join(f"--{parameter}" for parameter in taken if parameter in options) or "none"
-            raise InputError(f"--{option}: bench {name} does not take it; it takes {listed}")
+            listed = ", ".join(f"--{_shown(parameter)}" for parameter in taken if parameter in options) or "none"
+            raise InputError(f"--{_shown(option)}: bench {name} does not take it; it takes {listed}")
     for option, parameter in taken.items():
         if parameter.default is inspect.Parameter.empty and option not in given:
-            raise InputError(f"--{option} is missing: bench {name} needs it")
+            raise InputError(f"--{_shown(option)} is missing: bench {name} needs it")
     figures: dict[str, float] = module.figures(**given)
     meaning: Mapping[str, str] = getattr(module, "MEANING", {})
     return figures, meaning
+
+
+def _shown(option: str) -> str:
+    return option.replace("_", "-")
 
 
 def _module(path: Path) -> ModuleType:

@@ -277,6 +277,9 @@ def bench(
     model: Annotated[Path | None, typer.Option("--model", metavar="DIR", help="A model to begin with.")] = None,
     resume: Annotated[Path | None, typer.Option("--resume", metavar="DIR", help="Keep and go on with parts.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Less work, rougher figures.")] = False,
+    duration_s: Annotated[float | None, typer.Option("--duration-s", min=1.0, help="How long it goes on.")] = None,
+    faults: Annotated[int | None, typer.Option("--faults", min=1, help="How many faults are injected.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of what is random in it.")] = None,
 ) -> None:
     """Run a benchmark of this source checkout and print its figures."""
     from gainnet.apps import bench as benches
@@ -286,6 +289,7 @@ def bench(
             raise InputError(f"{option} {path}: there is no such file or folder")
     given = {
         "data": data, "reference": reference, "instance": instance, "model": model, "resume": resume, "quick": quick,
+        "duration_s": duration_s, "faults": faults, "seed": seed,
     }  # fmt: skip
     figures, meaning = benches.run(name, given)
     if as_json:
