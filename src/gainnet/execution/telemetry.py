@@ -7,6 +7,7 @@ priced on the cards are patterns on the machines as they are.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,21 @@ WORK_MEMORY = 0.1
 
 
 @dataclass(frozen=True, slots=True)
+class Drafting:
+    """What a node measured of drafts that another judges; None where it has not yet.
+
+    Attributes:
+        acceptance: probability that a token of a draft stays.
+        rtt_s: round trip to the other node.
+        ratio: time of a long answer by drafts over that of the other model alone.
+    """
+
+    acceptance: float | None = None
+    rtt_s: float | None = None
+    ratio: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class NodeState:
     """What a node says of itself.
 
@@ -40,6 +56,8 @@ class NodeState:
         prompt_token_per_s: prefilled while it prefills, 0 where it doesn't say.
         decode_token_per_s: decoded while it decodes, over all running requests; 0 where it doesn't say.
         kv_use: part of its KV cache in use, in [0, 1].
+        digest: of its model's weights.
+        verifiers: nodes that judge its drafts, by name.
     """
 
     tier: str
@@ -51,6 +69,8 @@ class NodeState:
     prompt_token_per_s: float = 0.0
     decode_token_per_s: float = 0.0
     kv_use: float = 0.0
+    digest: str = ""
+    verifiers: Mapping[str, Drafting] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -53,7 +53,8 @@ def verify_s(
         weight_s: what reading the weights once takes.
         cache_s: what reading one request's cache takes.
     """
-    return np.maximum(batch[:, None] * (length + 1.0) * flop_s[:, None], (weight_s + batch * cache_s)[:, None])
+    computed_s, read_s = batch[:, None] * (length + 1.0) * flop_s[:, None], (weight_s + batch * cache_s)[:, None]
+    return np.asarray(np.maximum(computed_s, read_s))
 
 
 def best_draft(
@@ -82,4 +83,4 @@ def cascaded(
     small: Float[np.ndarray, " pair"], large: Float[np.ndarray, " pair"], deferred: Float[np.ndarray, " pair"]
 ) -> Float[np.ndarray, " pair"]:
     """What an answer of a cascade costs on the mean, in whatever unit the two models' costs have."""
-    return small + deferred * large
+    return np.asarray(small + deferred * large)

@@ -123,7 +123,7 @@ class Collaborator:
 
     def _known(self, of: Float[np.ndarray, "task artifact artifact"], posed: Posed, pairs: _Pairs) -> Floats:
         models = posed.ints[pairs.small, sk.MODEL], posed.ints[pairs.large, sk.MODEL]
-        return of[pairs.task if len(of) > 1 else 0, models[0], models[1]]
+        return np.asarray(of[pairs.task if len(of) > 1 else 0, models[0], models[1]])
 
     def _rows(self, problem: Problem, posed: Posed, pairs: _Pairs) -> Int[np.ndarray, " row"]:
         """Pool rows of the problem, then those of machines' time that drafts may need besides."""

@@ -44,9 +44,12 @@ class Posed:
 
     def asked(self, pattern: int) -> int:
         """The machine that a request of a pattern is sent to: the smaller model's, where two answer."""
-        if self.ways is not None and self.ways.way[pattern] == Way.SPECULATION:
-            return int(self.ways.node[pattern])
-        return int(self.ints[pattern, stages.NODE])
+        return int(self.asked_of()[pattern])
+
+    def asked_of(self) -> Int[np.ndarray, " pattern"]:
+        """The same of every pattern."""
+        node = self.ints[:, stages.NODE]
+        return node if self.ways is None else np.where(self.ways.way == Way.SPECULATION, self.ways.node, node)
 
 
 def set_apart(posed: Posed, apart: Bool[np.ndarray, " task"]) -> Posed:

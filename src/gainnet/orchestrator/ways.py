@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 
 import numpy as np
@@ -97,3 +97,7 @@ class Agreement:
             np.full(shape, config.deferred), np.full(shape, config.good), np.full(shape, config.acceptance),
             unknown, unknown.copy(), np.ones(nodes, np.bool_),
         )  # fmt: skip
+
+    def last(self) -> Agreement:
+        """The last task's, for all tasks."""
+        return replace(self, deferred=self.deferred[-1:], good=self.good[-1:], acceptance=self.acceptance[-1:])

@@ -44,15 +44,18 @@ class Attempt:
     """A request at a node. `end` must be called, whatever happened.
 
     Attributes:
+        call: the request.
         target: where.
         upstream: the node.
         prompt_token: as the node counted, None so far.
         output_token: as the node counted, or chunks.
         first_byte_s: after sending, None so far.
+        streams: whether the node streams its answer.
+        heard: what came, where it is to be learned from.
     """
 
     def __init__(self, call: Call, target: Target, upstream: Upstream, router: Router, limits: Limits) -> None:
-        self._call, self._router, self._limits = call, router, limits
+        self.call, self._router, self._limits = call, router, limits
         self._loop = asyncio.get_running_loop()
         self._connection: Connection | None = None
         self._events = Events(limits.event_byte)
@@ -60,6 +63,8 @@ class Attempt:
         self.prompt_token: int | None = None
         self.output_token = 0
         self.first_byte_s: float | None = None
+        self.streams = call.stream and target.sure is None
+        self.heard: list[bytes] | None = None if target.audit is None else []
         self._over = False
         self._sent_at = self._loop.time()
         self._began_s = time.perf_counter()
@@ -83,8 +88,9 @@ class Attempt:
             Expired: the deadline passed.
         """
         connection = await self._opened("application/json")
-        body = await self.upstream.whole(connection, self._call.given.deadline, self._limits.answer_byte)
+        body = await self.upstream.whole(connection, self.call.given.deadline, self._limits.answer_byte)
         self.first_byte_s = time.perf_counter() - self._began_s
+        self._hear(body)
         counted = usage(_object(body))
         if counted is not None:
             self.prompt_token, self.output_token = counted
@@ -95,7 +101,7 @@ class Attempt:
         connection = await self._opened("text/event-stream")
         events = self._events
         while True:
-            data = await self.upstream.chunk(connection, self._call.given.deadline, first=True)
+            data = await self.upstream.chunk(connection, self.call.given.deadline, first=True)
             if not data:
                 raise Failed("the stream ended before it began")
             out = events.feed(data)
@@ -103,6 +109,7 @@ class Attempt:
                 raise Failed("the stream began with an error")
             if out:
                 self.first_byte_s = time.perf_counter() - self._began_s
+                self._hear(out)
                 return out
             if events.wrong is not None:
                 raise Failed(f"the stream began with {events.wrong}")
@@ -117,10 +124,11 @@ class Attempt:
         events = self._events
         while not events.over:
             assert self._connection is not None
-            data = await self.upstream.chunk(self._connection, self._call.given.deadline)
+            data = await self.upstream.chunk(self._connection, self.call.given.deadline)
             if not data:
                 raise Failed("the stream ended without [DONE]")
             if out := events.feed(data):
+                self._hear(out)
                 return out
         if events.wrong is not None:
             raise Failed(f"the stream holds {events.wrong}")
@@ -159,15 +167,19 @@ class Attempt:
             self.upstream.failed += 1
         else:
             self.upstream.breaker.undecided()
-        if self._call.stream:
+        if self.streams:
             self.prompt_token, self.output_token = self._events.prompt_token, self._events.output_token
-        prompt = self._call.ask.prompt_token if self.prompt_token is None else self.prompt_token
+        prompt = self.call.ask.prompt_token if self.prompt_token is None else self.prompt_token
         how = Ended(ok, at_fault and not ok, latency_s, self.first_byte_s, prompt, self.output_token)
         self._router.ended(self._number, how)
 
+    def _hear(self, data: bytes) -> None:
+        if self.heard is not None:
+            self.heard.append(data)
+
     async def _opened(self, form: str) -> Connection:
         """The connection with a good status and the form asked for."""
-        posted = self._call.posted(self.target.model, self._sent_at)
+        posted = self.call.posted(self.target, self._sent_at)
         connection = self._connection = await self.upstream.open(posted)
         status = connection.status
         if status == 200:

@@ -8,12 +8,13 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic_core import from_json, to_json
 
 from gainnet.serving import wire
 from gainnet.serving.keys import Tenant
-from gainnet.serving.router import Ask, Kind, Refused
+from gainnet.serving.router import Ask, Kind, Refused, Target
 from gainnet.serving.settings import Limits, ModelSetting
 from gainnet.serving.tracing import Parent, Span, parent
 from gainnet.serving.upstream import Posted
@@ -123,6 +124,7 @@ class Call:
         self.ask = Ask(
             kind, self.model, given.end, wire.prompt_tokens(self._request, raw),
             wire.output_tokens(self._request, limits), None, given.quality_min, tenant.name, given.session,
+            wire.together(self._request),
         )  # fmt: skip
 
     def check(self, limits: Limits, known: ModelSetting | None) -> None:
@@ -137,12 +139,22 @@ class Call:
         ask = self.ask
         self.ask = Ask(
             ask.kind, version, ask.end, ask.prompt_token, ask.output_token, left_s, ask.quality_min, ask.tenant,
-            ask.session,
+            ask.session, ask.together,
         )  # fmt: skip
 
-    def posted(self, model: str, now: float) -> Posted:
-        """What is sent to a node that knows the model by this id, with the time that is left now."""
-        return Posted(self.path, self._headers(now), self._body(model), self.given.deadline)
+    @property
+    def counted(self) -> bool:
+        """Whether a stream is to end with the tokens used."""
+        options = getattr(self._request, "stream_options", None)
+        return options is not None and options.include_usage is True
+
+    def posted(self, target: Target, now: float) -> Posted:
+        """What is sent to a node, with the time that is left now."""
+        headers = self._headers(now)
+        if target.verifier is not None:
+            headers += b"x-gainnet-verifier: %b\r\n" % target.verifier.encode("latin-1")
+        body = self._body(target.model) if target.sure is None else self._weighed(target.model)
+        return Posted(self.path, headers, body, self.given.deadline)
 
     def digest(self) -> bytes:
         """Of what is asked: path and body."""
@@ -169,10 +181,19 @@ class Call:
         forbidden = self._request.kv_transfer_params is not None or self._request.chat_template is not None
         if model == self.model and self.tenant.salt is None and not forbidden:
             return self.raw
-        fields = from_json(self.raw)
+        return to_json(self._fields(model))
+
+    def _weighed(self, model: str) -> bytes:
+        """The body that asks for a whole answer with log-probabilities."""
+        fields = self._fields(model)
+        fields.pop("stream_options", None)
+        return to_json(fields | {"stream": False, "logprobs": True if self.kind == "chat" else 0})
+
+    def _fields(self, model: str) -> dict[str, Any]:
+        fields: dict[str, Any] = from_json(self.raw)
         for name in _NEVER_SENT_ON:
             fields.pop(name, None)
         fields["model"] = model
         if self.tenant.salt is not None:
             fields["cache_salt"] = self.tenant.salt
-        return to_json(fields)
+        return fields

@@ -15,6 +15,7 @@ from gainnet.serving.answers import error_body, error_event
 from gainnet.serving.attempt import Attempt, Busy
 from gainnet.serving.book import Done
 from gainnet.serving.call import Call
+from gainnet.serving.collaborate import Deferred, kept, shown
 from gainnet.serving.idempotency import Kept
 from gainnet.serving.listener import JSON, body
 from gainnet.serving.router import Kind, Refused, Target
@@ -142,10 +143,14 @@ class Exchange:
             attempt = Attempt(call, target, upstream, self._of.router, self._of.settings.limits)
             ok = at_fault = False
             try:
-                await (self._streamed if call.stream else self._passed)(attempt, permit, keeping)
-                ok, at_fault = attempt.done or not call.stream, self._lost
+                await (self._streamed if attempt.streams else self._passed)(attempt, permit, keeping)
+                ok, at_fault = attempt.done or not attempt.streams, self._lost
                 attempt.end(ok, at_fault=at_fault)
+                self._learn(call, attempt, ok)
                 return self._used(call, attempt)
+            except Deferred as deferred:
+                last = deferred
+                self._of.metrics.add("gainnet:deferred_total", (("node", target.node),))
             except Failed as failed:
                 last, at_fault = failed, not (failed.missing or isinstance(failed, Busy))
                 if failed.missing:
@@ -160,6 +165,12 @@ class Exchange:
                 attempt.end(ok, at_fault=at_fault)
         raise _nobody(call.model, last)
 
+    def _learn(self, call: Call, attempt: Attempt, ok: bool) -> None:
+        """Count how it was answered, and have a small model asked the same where its router wants to know."""
+        self._of.metrics.add("gainnet:ways_total", (("way", attempt.target.way),))
+        if ok and attempt.target.audit is not None and attempt.heard is not None:
+            self._of.audits.begin(call, attempt.target.audit, shown(call, b"".join(attempt.heard)))
+
     def _used(self, call: Call, attempt: Attempt) -> int:
         prompt = call.ask.prompt_token if attempt.prompt_token is None else attempt.prompt_token
         labels = (("model_name", call.model),)
@@ -170,12 +181,16 @@ class Exchange:
     async def _passed(self, attempt: Attempt, permit: Permit, keeping: _Keeping | None) -> None:
         """Pass a whole answer on."""
         whole = await attempt.whole()
+        said, form = whole.body, JSON
+        if attempt.target.sure is not None:
+            call = attempt.call
+            said, form = kept(call, attempt.target, said), "text/event-stream" if call.stream else JSON
         permit.began()
         self._first_byte_s = time.perf_counter() - self._began_s
         self._from(attempt)
         if keeping is not None:
-            keeping.whole(whole.status, {"content-type": JSON} | self._provenance(attempt), whole.body)
-        self._response = self._whole(whole.status, whole.body)
+            keeping.whole(whole.status, {"content-type": form} | self._provenance(attempt), said)
+        self._response = self._whole(whole.status, said, form)
 
     async def _streamed(self, attempt: Attempt, permit: Permit, keeping: _Keeping | None) -> None:
         """Pass a stream on; once its first byte has gone out, whatever happens is said in an event."""
@@ -255,7 +270,10 @@ class Exchange:
     def _provenance(self, attempt: Attempt) -> dict[str, str]:
         target = attempt.target
         why = target.why if target.why.isascii() and target.why.isprintable() else ascii(target.why)
-        return {"x-gainnet-node": target.node, "x-gainnet-tier": self._of.tiers[target.node], "x-gainnet-why": why}
+        return {
+            "x-gainnet-node": target.node, "x-gainnet-tier": self._of.tiers[target.node], "x-gainnet-way": target.way,
+            "x-gainnet-why": why,
+        }  # fmt: skip
 
     def _say_failed(self, target: Target, failed: Failed) -> None:
         self._of.metrics.add("gainnet:tries_failed_total", (("node", target.node),))
@@ -270,9 +288,9 @@ class Exchange:
             trace = self._span.as_parent()
         return {} if trace is None else {"trace_id": trace.trace, "span_id": trace.span}
 
-    def _whole(self, status: int, body: bytes) -> web.Response:
+    def _whole(self, status: int, body: bytes, form: str = JSON) -> web.Response:
         self.status = status
-        response = web.Response(body=body, status=status, headers=self._headers, content_type=JSON)
+        response = web.Response(body=body, status=status, headers=self._headers, content_type=form)
         if self._of.draining:
             response.force_close()
         return response

@@ -108,6 +108,7 @@ class Gateway:
             await self._adapters.close()
         await self._router.close()
         if self._state is not None:
+            await self._state.audits.close()
             for upstream in self._state.upstreams.values():
                 upstream.shut()
         if self._state is not None and self._state.tracing is not None:

@@ -287,7 +287,9 @@ class Lab:
 
     def _tree(self, part: Part) -> dict[str, Any]:
         model, paced = self._models[part.tier].resolve(), part.tier in self._paced
-        return lab_plan.node_tree(part, model, self._adapters(), paced=paced)
+        ports = {other.name: self.links[other.name].port for other in self.parts}
+        judges = lab_plan.verifiers(part, self.parts, ports, self._models)
+        return lab_plan.node_tree(part, model, self._adapters(), paced=paced, verifiers=judges)
 
     def _adapters(self) -> Path:
         """Below this folder are adapters that may be loaded."""

@@ -137,14 +137,30 @@ def _language(name: str, scenario: Scenario) -> bool:
     return isinstance(card(name, scenario.models), LanguageModel)
 
 
-def node_tree(part: Part, model: Path, adapters: Path, *, paced: bool) -> dict[str, Any]:
+def node_tree(
+    part: Part, model: Path, adapters: Path, *, paced: bool, verifiers: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """The settings of a node, which takes its machine's time (``paced``), or as long as it takes here."""
     return {
         "name": part.name, "tier": part.tier, "listen": {"port": 0}, "ids": [f"{part.tier}-model"],
         "model": {"kind": "pretrained", "name": str(model), "context": _context(model)},
+        "verifiers": dict(verifiers or {}),
         "machine": asdict(part.machine) if paced else None,
         "adapters": {"root": str(adapters)}, "slots": SLOTS[part.tier], "threads": 1, "timeouts": {"drain_s": DRAIN_S},
     }  # fmt: skip
+
+
+def verifiers(
+    part: Part, found: Sequence[Part], ports: Mapping[str, int], models: Mapping[str, Path]
+) -> dict[str, dict[str, Any]]:
+    """The nodes of higher tiers whose models have a node's own tokenizer: at the near ends of their links."""
+    own = (models[part.tier] / "tokenizer.json").read_bytes()
+    above = TIERS[: TIERS.index(part.tier)]
+    return {
+        other.name: {"url": f"http://127.0.0.1:{ports[other.name]}", "model": f"{other.tier}-model"}
+        for other in found
+        if other.tier in above and (models[other.tier] / "tokenizer.json").read_bytes() == own
+    }
 
 
 def _context(model: Path) -> int:

@@ -24,6 +24,7 @@ from gainnet.serving.answers import ModelCard, ModelList, error_body
 from gainnet.serving.listener import JSON, Listener, body
 from gainnet.serving.metrics import Metrics
 from gainnet.serving.node_adapters import NodeAdapters
+from gainnet.serving.node_draft import Drafts
 from gainnet.serving.node_metrics import Rates
 from gainnet.serving.node_settings import NodeSettings
 from gainnet.serving.node_verify import Sessions
@@ -70,6 +71,7 @@ class Node:
         settings: of the node.
         engine: that answers.
         prompts: requests as tokens.
+        drafts: answers of larger models elsewhere.
         in_flight: requests under way.
     """
 
@@ -90,6 +92,7 @@ class Node:
         self.in_flight = 0
         self._metrics = Metrics()
         self._sessions = Sessions(self)
+        self.drafts = Drafts(self.engine, settings.verifiers, settings.timeouts.first_byte_s)
         self._since = int(time.time())
         self._draining = False
         self._tracing = None if settings.tracing is None else Tracing(f"gainnet-node {settings.name}", settings.tracing)
@@ -142,6 +145,7 @@ class Node:
             self._sweeping.cancel()
             await asyncio.gather(self._sweeping, return_exceptions=True)
         await self._listener.close()
+        await self.drafts.close()
         await asyncio.to_thread(self.engine.close)
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.close)
@@ -199,6 +203,8 @@ class Node:
             "prompt_token_per_s": 0.0 if rates is None else rates.prompt_token_per_s,
             "decode_token_per_s": 0.0 if rates is None else rates.decode_token_per_s,
             "kv_use": stats.kv_use,
+            "digest": self.engine.language.digest,
+            "verifiers": self.drafts.state(),
         }
 
     # Requests.

@@ -18,6 +18,7 @@ from pydantic_core import to_json
 from gainnet.inference.request import Answer, Piece, Sampling
 from gainnet.serving import wire
 from gainnet.serving.answers import DONE, error_event
+from gainnet.serving.node_draft import HEADER, Drafted
 from gainnet.serving.node_wire import Chat, Form, NodeChat, NodeCompletion, Said, Text
 from gainnet.serving.router import Refused
 from gainnet.serving.wire import EmbeddingRequest
@@ -142,7 +143,7 @@ class Generating:
         self, node: Node, asked: Asked, form: Form, request: NodeChat | NodeCompletion, adapter: str | None
     ) -> None:
         self._node, self._asked, self._form, self._request, self._adapter = node, asked, form, request, adapter
-        self._answers: list[Answer] = []
+        self._answers: list[Answer | Drafted] = []
         self._said: list[Said] = []
         self._prompt = 0
         self._last_s: float | None = None
@@ -171,10 +172,15 @@ class Generating:
             self._prompt += len(prompt)
             for _ in range(self._request.n or 1):
                 mine = replace(how, seed=(seed + len(self._answers)) % 2**64)
-                self._answers.append(
-                    self._node.engine.submit(prompt, mine, adapter=self._adapter, tenant=self._request.cache_salt or "")
-                )
+                self._answers.append(self._answer(prompt, mine))
                 self._said.append(Said())
+
+    def _answer(self, prompt: Sequence[int], how: Sampling) -> Answer | Drafted:
+        """This node's answer, or that of a larger model for which it drafts, where the request says so."""
+        tenant, verifier = self._request.cache_salt or "", self._asked.request.headers.get(HEADER)
+        if verifier is not None:
+            return self._node.drafts.answer(verifier, prompt, how, self._adapter, tenant)
+        return self._node.engine.submit(prompt, how, adapter=self._adapter, tenant=tenant)
 
     async def _whole(self) -> web.StreamResponse:
         async with asyncio.timeout_at(self._asked.deadline), aclosing(self._pieces()) as pieces:
@@ -229,7 +235,8 @@ class Generating:
         said = self._said[index]
         said.text.append(piece.text)
         said.finish = piece.finish
-        if piece.token is not None:
+        text_only = piece.text and isinstance(self._answers[index], Drafted)  # of a larger model elsewhere
+        if piece.token is not None or text_only:
             said.tokens += 1
             self._time()
         if self._form.logprobs:
@@ -263,7 +270,7 @@ class Generating:
             return
         came: asyncio.Queue[tuple[int, Piece] | BaseException | None] = asyncio.Queue()
 
-        async def pump(index: int, answer: Answer) -> None:
+        async def pump(index: int, answer: Answer | Drafted) -> None:
             try:
                 async for piece in answer:
                     came.put_nowait((index, piece))

@@ -13,7 +13,16 @@ from pydantic_settings import SettingsConfigDict
 
 from gainnet.scenario.knowledge import Foundation, Pretrained, SmallModel
 from gainnet.serving.reading import File, FileSettings, under_folder
-from gainnet.serving.settings import AdaptersSetting, Limits, Listen, Name, Seconds, Timeouts, TracingSetting
+from gainnet.serving.settings import (
+    AdaptersSetting,
+    Limits,
+    Listen,
+    Name,
+    Seconds,
+    Timeouts,
+    TracingSetting,
+    VerifierSetting,
+)
 
 Natural = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -82,6 +91,7 @@ class NodeSettings(FileSettings):
         adapters: where adapters come from; None: none are loaded.
         tracing: where traces go; None: nowhere.
         state: file in which adapters that were loaded outlive a restart; None: they don't.
+        verifiers: nodes that judge this one's drafts, by the names that requests call them.
         load: adapters loaded at the start, their folders below ``adapters.root`` by name.
         log_level: of the JSON log.
     """
@@ -110,6 +120,7 @@ class NodeSettings(FileSettings):
     adapters: AdaptersSetting | None = None
     tracing: TracingSetting | None = None
     state: File | None = None
+    verifiers: dict[Name, VerifierSetting] = Field(default_factory=dict)
     load: dict[Name, str] = Field(default_factory=dict)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

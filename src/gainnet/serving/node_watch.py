@@ -81,6 +81,11 @@ class Watched(Router):
         if self.priced is not None and number:
             self.priced.ended(number, how)
 
+    def judged(self, small: Target, logprobs: Sequence[float], said: str, answer: str) -> None:
+        """See `Router.judged`."""
+        if self.priced is not None:
+            self.priced.judged(small, logprobs, said, answer)
+
     def view(self) -> View:
         """See `Router.view`."""
         return View(self._scenario.name) if self.priced is None else self.priced.view()

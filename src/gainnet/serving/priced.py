@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,26 +19,29 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
+from gainnet.demand.task import Tasks
 from gainnet.execution.live import Live
 from gainnet.execution.outcome import Outcomes
 from gainnet.execution.request import Request
 from gainnet.execution.telemetry import NodeState
 from gainnet.measurement.record import Record, Recorder
+from gainnet.network.state import NetworkState
 from gainnet.orchestrator import stage_kernel as sk
 from gainnet.orchestrator.matchers.local import at_once
 from gainnet.orchestrator.pattern_kernel import ASAP_S
 from gainnet.orchestrator.plan import Plan
-from gainnet.orchestrator.pool import POOL_KINDS
 from gainnet.orchestrator.posed import Posed
+from gainnet.orchestrator.ways import Way
 from gainnet.run import Run
 from gainnet.scenario.scenario import Scenario
+from gainnet.serving import choices, priced_view
 from gainnet.serving.estimate import Estimates
 from gainnet.serving.fleet import Catalogue, Fleet, Wish
-from gainnet.serving.router import Ask, Ended, NodeView, Refused, Route, Router, Target, View
+from gainnet.serving.partners import Partners
+from gainnet.serving.router import Ask, Ended, Refused, Route, Router, Sure, Target, View
 
 logger = logging.getLogger(__name__)
 TOGETHER_S = 1e-3
-TARGETS_MAX = 3
 LAG_MAX_S = 1.0
 Clock = Callable[[], float]
 
@@ -52,6 +54,7 @@ class Priced(Router):
         live: its execution.
         catalogue: the fleet in the scenario's terms.
         estimates: how large requests are.
+        partners: what is known of models that answer together.
         decided: requests that were decided, and the seconds that took.
         record: what was recorded, once closed.
     """
@@ -76,9 +79,13 @@ class Priced(Router):
         self.live.serve(self.catalogue.served())
         self.decided, self.record = (0, 0.0), None if recorder is None else recorder.record
         self._scenario, self._fleet, self._recorder, self._clock = scenario, fleet, recorder, clock
+        self._real = np.array([place is not None for place in self.catalogue.places])
         self._numbers = {place.name: node for node, place in enumerate(self.catalogue.places) if place is not None}
         artifact = self.run.orchestrator.tables.artifact
         self.estimates = Estimates(self.catalogue, fleet, scenario.network.ends, artifact["quality"])
+        self.partners = Partners(
+            scenario.collaboration, self.catalogue, artifact["quality"], len(self.catalogue.places)
+        )
         self._number = itertools.count(1)
         self._routed: dict[int, tuple[Target, Request, int]] = {}
         self._targets: dict[int, tuple[Target, ...]] = {}
@@ -165,7 +172,7 @@ class Priced(Router):
         now_s = 0.0
         other = Priced(self._scenario, self._fleet, clock=lambda: now_s)
         for _ in range(2):
-            asks = [_example(name, service.kind) for name, service in self._scenario.demand.services.items()]
+            asks = [choices.example(name, service.kind) for name, service in self._scenario.demand.services.items()]
             routes = other.decide([ask for ask in asks if ask is not None])
             for ask, route in zip(asks, routes, strict=False):
                 if ask is not None and isinstance(route, Route):
@@ -228,72 +235,104 @@ class Priced(Router):
     def _decide(self, wishes: list[Wish], now_s: float) -> list[Route | Refused]:
         tasks = self.estimates.tasks(wishes, now_s)
         state = replace(self._state, time_s=now_s, load=self.live.standing)
-        posed = self.run.orchestrator.pose_between(state, tasks)
+        posed = self._posed_between(state, tasks, wishes)
         self._keep_to(posed, wishes)
         choice, worth = at_once(posed.problem, self._price[posed.problem.row_id])
         self.live.asked(tasks, np.flatnonzero(choice < 0))
-        node, ptr, worths = posed.ints[:, sk.NODE].tolist(), posed.problem.task_ptr.tolist(), worth.tolist()
-        ranked = {i: _ranked(p, node, worths, ptr[i], ptr[i + 1]) for i, p in enumerate(choice.tolist()) if p >= 0}
+        ptr, worths, node = posed.problem.task_ptr.tolist(), worth.tolist(), posed.asked_of().tolist()
+        ranked = {
+            i: choices.ranked(posed, p, node, worths, ptr[i], ptr[i + 1])
+            for i, p in enumerate(choice.tolist())
+            if p >= 0
+        }
         requests = self.live.accept(posed, ranked, now_s)
         queue_s = self.live.telemetry.queue_s()
-        model, asap_s = posed.ints[:, sk.MODEL].tolist(), posed.floats[:, ASAP_S].tolist()
+        asap_s = posed.floats[:, ASAP_S].tolist()
         able = (
             (self.live.answerable(), self.live.answerable(self.catalogue.fixed)) if len(ranked) < len(wishes) else _NONE
         )
         return [
-            self._route(
-                wish.ask, requests[i], [(node[p], model[p], asap_s[p] + queue_s[node[p]]) for p in ranked[i]], now_s
-            )
+            self._route(wish, requests[i], [asap_s[p] + queue_s[node[p]] for p in ranked[i]], now_s)
             if i in requests
             else self._refusal(wish, able)
             for i, wish in enumerate(wishes)
         ]
 
+    def _posed_between(self, state: NetworkState, tasks: Tasks, wishes: list[Wish]) -> Posed:
+        """The problem of requests, with what is known of how models agree about them."""
+        together = self.run.orchestrator.collaborator
+        if together is None:
+            return self.run.orchestrator.pose_between(state, tasks)
+        known = self.partners.agreement(wishes)
+        together.agreement = known
+        posed = self.run.orchestrator.pose_between(state, tasks)
+        # A frame's problem is of other requests: the last one's agreement stands for all of them.
+        together.agreement = known.last()
+        return posed
+
     def _keep_to(self, posed: Posed, wishes: list[Wish]) -> None:
         """Strike out patterns with another model than was asked for, or on the end that only stands in."""
-        if all(wish.card < 0 and wish.ask.end is not None for wish in wishes):
+        if all(wish.card < 0 and wish.ask.end is not None for wish in wishes) and posed.ways is None:
             return
-        task, node = posed.ints[:, sk.TASK], posed.ints[:, sk.NODE]
+        task, node = posed.ints[:, sk.TASK], posed.asked_of()
         card = np.array([wish.card for wish in wishes])[task]
         stands_in = np.array([wish.ask.end is None for wish in wishes])[task]
         bad = ((card >= 0) & (posed.ints[:, sk.MODEL] != card)) | (stands_in & (node >= self.catalogue.fixed))
+        if posed.ways is not None:
+            together = np.array([wish.ask.together for wish in wishes])[task]
+            bad |= (posed.ways.way != Way.WHOLE) & ~(together & self._real[node])
+            bad |= (posed.ways.way == Way.CASCADE) & (card >= 0)
         for i, wish in enumerate(wishes):
             if wish.only is not None:
                 bad |= (task == i) & ~np.isin(node, list(wish.only))
         posed.problem.value[bad] = 0.0  # no plan takes what is worth nothing
 
-    def _route(self, ask: Ask, request: Request, options: list[tuple[int, int, float]], now_s: float) -> Route:
-        """The targets of a request; ``options`` are node, artifact and expected time of each of its patterns."""
-        places = [self.catalogue.place(node) for node, _, _ in options]
-        names = [place.name for place in places]
-        budget_s, expected_s = request.deadline_s - now_s, [seconds for _, _, seconds in options]
+    def _route(self, wish: Wish, request: Request, expected_s: list[float], now_s: float) -> Route:
+        """The targets of a request, and how long each of its patterns should take."""
+        posed, patterns = request.posed, request.patterns
+        names = [self.catalogue.place(posed.asked(p)).name for p in patterns]
+        budget_s = request.deadline_s - now_s
         targets = tuple(
-            Target(
-                place.name, place.url, self.catalogue.own_id(place, model, ask), _why(names, expected_s, rank, budget_s)
-            )
-            for rank, (place, (_, model, _)) in enumerate(zip(places, options, strict=True))
+            self._target(wish, posed, p, choices.why(names, expected_s, rank, budget_s, self._how(posed, p)))
+            for rank, p in enumerate(patterns)
         )
+        if targets[0].way == "whole" and posed.ways is not None:
+            audit = self.partners.audit(wish, int(posed.ints[patterns[0], sk.MODEL]))
+            targets = (replace(targets[0], audit=audit), *targets[1:])
         self._targets[request.task] = targets
         for rank, target in enumerate(targets):
             self._routed[id(target)] = (target, request, rank)
         return Route(targets)
+
+    def _target(self, wish: Wish, posed: Posed, pattern: int, why: str) -> Target:
+        node, model, ways = posed.asked(pattern), int(posed.ints[pattern, sk.MODEL]), posed.ways
+        way = Way.WHOLE if ways is None else ways.way[pattern]
+        verifier: str | None = None
+        sure: Sure | None = None
+        if ways is not None and way == Way.SPECULATION:
+            verifier, model = self.catalogue.place(int(posed.ints[pattern, sk.NODE])).name, int(ways.model[pattern])
+        elif ways is not None and way == Way.CASCADE:
+            sure = self.partners.sure(wish, node, model, int(posed.ints[ways.upper[pattern], sk.MODEL]))
+        place = self.catalogue.place(node)
+        return Target(place.name, place.url, self.catalogue.own_id(place, model, wish.ask), why, verifier, sure)
+
+    def _how(self, posed: Posed, pattern: int) -> str:
+        """How two models share a pattern, for people."""
+        ways = posed.ways
+        if ways is None or ways.way[pattern] == Way.WHOLE:
+            return ""
+        other = self.catalogue.place(int(posed.ints[ways.upper[pattern], sk.NODE])).name
+        if ways.way[pattern] == Way.SPECULATION:
+            return f" drafts for {other}"
+        return f", or {other} where it is unsure ({100.0 * ways.deferred[pattern]:.0f} %)"
 
     def _refusal(
         self, wish: Wish, able: tuple[Bool[np.ndarray, " artifact"], Bool[np.ndarray, " artifact"]]
     ) -> Refused:
         """Why a request was refused; ``able`` are the cards that some node answers with, and some edge or cloud."""
         retry_s = max(self._scenario.frame_s, self.estimates.took_s(wish.service) / 2.0)
-        fitting = self.catalogue.fitting(wish)
-        if wish.ask.end is None and not (fitting & able[1]).any() and (fitting & able[0]).any():
-            raised = "only ends answer with this model, each its own requests: say which one asks (x-gainnet-end)"
-            return Refused(400, raised, code="end_missing", param="model")
-        fitting = fitting & able[0]
-        if not fitting.any():
-            return Refused(503, "no node that can answer this is up", retry_s, code="no_node")
-        least = wish.ask.quality_min
-        if least is not None and self.run.orchestrator.tables.artifact["quality"][fitting].max() < least:
-            return Refused(503, f"no node that is up has a model of quality {least:g}", retry_s, code="no_quality")
-        return Refused(429, "no node has room for this in its time at what others offer", retry_s, code="overloaded")
+        quality = self.run.orchestrator.tables.artifact["quality"]
+        return choices.refusal(wish, self.catalogue.fitting(wish), able, quality, retry_s)
 
     def sent(self, ask: Ask, target: Target) -> int:
         """See `Router.sent`; ``target`` is one of the route's own."""
@@ -317,6 +356,10 @@ class Priced(Router):
             end_s=sent_s + how.latency_s, output_token=float(how.output_token), now_s=self.now_s,
         )  # fmt: skip
 
+    def judged(self, small: Target, logprobs: Sequence[float], said: str, answer: str) -> None:
+        """See `Router.judged`."""
+        self.partners.judged(small, logprobs, said, answer)
+
     # Telemetry.
 
     def telemetry(self, node: str, state: NodeState | None, rtt_s: float | None = None) -> None:
@@ -330,92 +373,27 @@ class Priced(Router):
         number = self._numbers.get(node)
         if number is None:
             return
+        if state is not None:
+            self.partners.heard(number, state)
         resident = self.catalogue.resident(number, state.resident if state is not None else ())
         self.live.heard(number, state, resident, rtt_s)
 
     def models_changed(self) -> None:
         """Nodes have other models than before: take in what the places list now."""
-        self.live.serve(self.catalogue.served())
+        served = self.catalogue.served()
+        self.live.serve(served)
+        self.partners.serve(served)
 
     def seen(self) -> dict[str, Any]:
-        """What a page or metrics may show: time, where ends are, their cells, prices, and how each node is."""
-        telemetry, state = self.live.telemetry, self._state
-        up = telemetry.up(self.now_s)
-        price = self.run.orchestrator.pool_price()
-        return {
-            "time_s": self.now_s,
-            "position_m": state.position_m.tolist(),
-            "cell": state.candidate[:, 0].tolist(),
-            "price": dict(zip(POOL_KINDS, price.tolist(), strict=True)),
-            "under_way": self.live.under_way,
-            "decisions": self.decided[0],
-            "decision_s": self.decided[1],
-            "nodes": {
-                name: {
-                    "up": bool(up[node]),
-                    "speed": float(telemetry.speed[node]),
-                    "running": int(telemetry.running[node]),
-                    "waiting": int(telemetry.waiting[node]),
-                }
-                for name, node in self._numbers.items()
-            },
-        }
+        """See `gainnet.serving.priced_view.seen`."""
+        return priced_view.seen(self.run, self.live, self._state, self._numbers, self.now_s, self.decided)
 
     def view(self) -> View:
         """See `Router.view`: an edge stands amid its cells, the cloud nowhere."""
-        seen, network = self.seen(), self.run.network.topology
-        cells, ends, places = network.cell_xy_m, seen["position_m"], {}
-        for name, node in self._numbers.items():
-            if node >= self.catalogue.fixed:
-                x_m, y_m = ends[node - self.catalogue.fixed]
-                places[name] = x_m, y_m
-            elif (mine := network.cell_edge == node).any():
-                x_m, y_m = cells[mine].mean(axis=0).tolist()
-                places[name] = x_m, y_m
-        return View(
-            self._scenario.name,
-            tuple((x_m, y_m) for x_m, y_m in cells.tolist()),
-            tuple((x_m, y_m, cell) for (x_m, y_m), cell in zip(ends, seen["cell"], strict=True)),
-            places,
-            {name: NodeView(node["up"], node["running"], node["waiting"]) for name, node in seen["nodes"].items()},
-            {kind.replace("_", " "): value for kind, value in seen["price"].items()},
-        )
+        return priced_view.view(self._scenario.name, self.run, self.catalogue.fixed, self._numbers, self.seen())
 
 
 _NONE = (np.zeros(0, np.bool_), np.zeros(0, np.bool_))
-
-
-def _ranked(chosen: int, node: list[int], worth: list[float], first: int, last: int) -> list[int]:
-    """The chosen pattern, then the best one of each other node."""
-    taken, patterns = {node[chosen]}, [chosen]
-    for p in sorted(range(first, last), key=worth.__getitem__, reverse=True):
-        if len(patterns) == TARGETS_MAX or worth[p] == -math.inf:
-            break
-        if node[p] not in taken:
-            taken.add(node[p])
-            patterns.append(p)
-    return patterns
-
-
-def _why(names: list[str], expected_s: list[float], rank: int, budget_s: float) -> str:
-    """A phrase for people about the target of a rank: how long it should take, and how far the next one is."""
-    mine_s = expected_s[rank]
-    said = f"{names[rank]}: {mine_s:.2f} s expected, {mine_s / budget_s:.2f} of its budget"
-    if rank:
-        return f"{said}; if {names[0]} fails"
-    if len(names) == 1:
-        return f"{said}; no other node would do"
-    further_s = expected_s[1] - mine_s
-    where = f"{1e3 * further_s:.0f} ms further" if further_s >= 0.0 else f"{-1e3 * further_s:.0f} ms nearer, but dearer"
-    return f"{said}; {names[1]} {where}"
-
-
-def _example(service: str, kind: str) -> Ask | None:
-    """A small request of a service."""
-    kinds = {"text": "chat", "image": "image"}
-    if kind not in kinds:
-        return None
-    return Ask(kinds[kind], service, None, 100, 10, None, None, "", None)
 
 
 def _complain(task: asyncio.Task[None]) -> None:

@@ -12,6 +12,7 @@ from gainnet.errors import GainnetError
 
 Kind = Literal["chat", "completion", "embedding", "image"]
 TIERS = ("end", "edge", "cloud")
+Sure = Callable[[Sequence[float]], bool]
 
 
 class Refused(GainnetError):
@@ -54,6 +55,7 @@ class Ask:
         quality_min: least quality that it accepts, None where any will do.
         tenant: who asks; empty where no keys are configured.
         session: requests of one conversation share it.
+        together: whether two models may answer it: one text, without log-probabilities.
     """
 
     kind: str
@@ -65,6 +67,7 @@ class Ask:
     quality_min: float | None
     tenant: str
     session: str | None
+    together: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +79,23 @@ class Target:
         url: of the node, without `/v1`.
         model: id by which the node knows the model.
         why: one phrase for people.
+        verifier: the node whose model answers, by what this one drafts; None: this node's own model does.
+        sure: whether its answer may be shown, by the log-probabilities of its tokens; None: it may.
+        audit: what is asked as well, to learn from.
     """
 
     node: str
     url: str
     model: str
     why: str
+    verifier: str | None = None
+    sure: Sure | None = None
+    audit: Target | None = None
+
+    @property
+    def way(self) -> str:
+        """How it answers: whole, cascade or speculation."""
+        return "speculation" if self.verifier is not None else "whole" if self.sure is None else "cascade"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +198,9 @@ class Router(ABC):
 
     def ended(self, number: int, how: Ended) -> None:  # noqa: B027
         """What was sent under this number is over, well or not."""
+
+    def judged(self, small: Target, logprobs: Sequence[float], said: str, answer: str) -> None:  # noqa: B027
+        """What a small model says to a request, and how sure it is of its tokens, where another gave this answer."""
 
     def view(self) -> View:
         """What people may see of it."""

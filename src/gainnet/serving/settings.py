@@ -128,6 +128,22 @@ class NodePlace(_Section):
         return self
 
 
+class VerifierSetting(_Section):
+    """A node of this project that judges drafts of another's, whose model has the same tokenizer.
+
+    Attributes:
+        url: without `/v1`.
+        model: the id that the node knows.
+        token: that the node asks for.
+        context: positions of its model; None: as many as the drafting one's.
+    """
+
+    url: Url
+    model: Name
+    token: SecretStr | None = None
+    context: Annotated[int, Field(gt=0)] | None = None
+
+
 class ModelSetting(_Section):
     """What is known of a public model.
 

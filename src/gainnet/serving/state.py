@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from gainnet.serving.admission import Admission
 from gainnet.serving.book import Book
+from gainnet.serving.collaborate import Audits
 from gainnet.serving.idempotency import Idempotency
 from gainnet.serving.keys import Tenants
 from gainnet.serving.metrics import Labels, Metrics
@@ -35,6 +36,7 @@ class State:
         tracing: of requests; None where they are not traced.
         doubted: nodes that may have lost adapters.
         awaited: versions that some node should have.
+        audits: small models that are asked as well, to learn from.
         book: the last requests, kept where there is a page to show them.
         draining: answers close their connections, and /ready fails.
     """
@@ -49,6 +51,7 @@ class State:
         self.idempotency = Idempotency(settings.idempotency)
         self.versions = Versions(settings.aliases)
         self.metrics = Metrics()
+        self.audits = Audits(router, self.upstreams, settings.limits)
         self.book = Book()
         self.draining = False
         self.tracing = None if settings.tracing is None else Tracing("gainnet-gateway", settings.tracing)

@@ -318,6 +318,18 @@ def check(request: Request, kind: str, prompt_token: int, limits: Limits, known:
                     _most("size", int(side), limits.side_pixel)
 
 
+def together(request: Request) -> bool:
+    """Whether two models may answer a request: for one text, and without log-probabilities, which are of one model."""
+    match request:
+        case ChatRequest():
+            return request.n in (None, 1) and not request.logprobs
+        case CompletionRequest():
+            several = isinstance(request.prompt, list) and _several(request.prompt)
+            plain = request.logprobs is None and not request.echo and not request.suffix and request.best_of in (None, 1)
+            return plain and request.n in (None, 1) and not several
+    return False
+
+
 def _generation(request: Generation, prompt_token: int, limits: Limits, known: ModelSetting | None) -> None:
     _most("max_tokens", request.max_tokens, limits.output_token)
     _most("n", request.n, limits.choices)
