@@ -25,7 +25,7 @@ from gainnet.serving.gateway import Gateway
 from gainnet.serving.node import Node
 from gainnet.serving.node_settings import NodeSettings
 from gainnet.serving.partners import alike
-from gainnet.serving.router import Ask, Place, Refused, Route, Router, Sure, Target
+from gainnet.serving.router import Ask, Ended, Place, Refused, Route, Router, Sure, Target
 from gainnet.serving.settings import GatewaySettings
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "How are you?"}], "max_tokens": 12, "temperature": 0.0}
@@ -51,6 +51,7 @@ class Pair(Router):
         self.verifier: str | None = None
         self.audits = False
         self.told: list[tuple[str, list[float], str, str]] = []
+        self.over: list[Ended] = []
 
     async def route(self, ask: Ask) -> Route:
         large = self.large.target("m", "large")
@@ -58,6 +59,9 @@ class Pair(Router):
             small = replace(self.small.target("m", "audit"), sure=lambda _: False)
             return Route((replace(large, audit=small if self.audits else None),))
         return Route((replace(self.small.target("m", "small"), verifier=self.verifier, sure=self.sure), large))
+
+    def ended(self, number: int, how: Ended) -> None:
+        self.over.append(how)
 
     def judged(self, small: Target, logprobs: Sequence[float], said: str, answer: str) -> None:
         self.told.append((small.node, list(logprobs), said, answer))
@@ -147,6 +151,9 @@ def test_a_cascade_shows_the_small_models_answer_or_the_larger_ones() -> None:
                 here.router.sure = lambda _: False
                 text, headers, _ = await here.ask(**how)
                 assert (text, headers["x-gainnet-way"], headers["x-gainnet-node"]) == (whole, "whole", "edge-0")
+                kept, deferred, answered = here.router.over[-3:]
+                assert [one.ok for one in (kept, deferred, answered)] == [True, False, True]
+                assert (deferred.first_byte_s, deferred.at_fault) == (None, False)
             assert 'gainnet:deferred_total{node="end-0"} 4' in await here.metrics()
             assert 'gainnet:ways_total{way="cascade"} 4' in await here.metrics()
 
@@ -266,19 +273,19 @@ def test_a_cascade_is_chosen_once_the_version_is_calibrated() -> None:
 
 def test_answers_are_audited_at_times_and_learned_from() -> None:
     made = world("speculation=false")
-    audits = []
+    router = made.router
+    wish = router.catalogue.wish(ask(quality_min=0.7, together=True))
+    large, audits = made.scenario.artifacts.index(LARGE), []
     for _ in range(200):
-        target = route_of(made, quality_min=0.7, deadline_s=30.0).targets[0]
-        if target.audit is not None:
-            audits.append(target.audit)
-            made.router.judged(target.audit, [-0.1] * 4, "yes it is", "yes it is")
-        made.quiet(1)
-        if target.way == "cascade":
-            break
-    assert len(audits) == 40
-    assert {audit.node for audit in audits} == {"end-0"}
-    made.router.judged(audits[0], [-0.1], "a", "b")  # known already: passed over
-    assert target.way == "cascade"
+        audit = router.partners.audit(wish, large)
+        if audit is not None:
+            audits.append(audit)
+            router.judged(audit, [-0.1] * 4, "yes it is", "yes it is")
+    assert {audit.node for audit in audits} == {"end-0", "edge-0"}
+    assert 80 <= len(audits) < 100  # both small models are known after 40, and asked less from then on
+    router.judged(audits[0], [-0.1], "a", "b")  # known already: passed over
+    assert route_of(made, quality_min=0.7).targets[0].way == "cascade"
+    assert router.partners.audit(router.catalogue.wish(ask(model=LARGE, together=True)), large) is None
 
 
 def test_speculation_is_chosen_by_what_nodes_measured() -> None:

@@ -170,7 +170,9 @@ class Attempt:
         if self.streams:
             self.prompt_token, self.output_token = self._events.prompt_token, self._events.output_token
         prompt = self.call.ask.prompt_token if self.prompt_token is None else self.prompt_token
-        how = Ended(ok, at_fault and not ok, latency_s, self.first_byte_s, prompt, self.output_token)
+        # An answer that is not shown has not begun, as far as the client knows: another may be tried.
+        began_s = self.first_byte_s if ok or self.target.sure is None else None
+        how = Ended(ok, at_fault and not ok, latency_s, began_s, prompt, self.output_token)
         self._router.ended(self._number, how)
 
     def _hear(self, data: bytes) -> None:

@@ -75,7 +75,7 @@ class Partners:
         self._expected = Agreement.expected(config, len(quality), nodes)
         self._plans: dict[str, tuple[int, Plan]] = {}
         self._judging: dict[int, tuple[Target, _Pair]] = {}
-        self._turn, self._probe = itertools.count(1), itertools.count(1)
+        self._turns, self._probe = Counter[str](), itertools.count(1)
         self.calibrations = Calibrations()
 
     def serve(self, served: Bool[np.ndarray, "node artifact"]) -> None:
@@ -135,7 +135,10 @@ class Partners:
         for pair in self._pairs(wish):
             every = LEARN_EVERY if self._plan(pair) is None else self._config.audit_every
             node = self._holder(wish, pair.small)
-            if pair.large == large and node is not None and next(self._turn) % every == 0:
+            if pair.large != large or node is None:
+                continue
+            self._turns[pair.version] += 1
+            if self._turns[pair.version] % every == 0:
                 place = self._catalogue.place(node)
                 target = Target(
                     place.name, place.url, self._catalogue.own_id(place, pair.small, wish.ask), "audit",
