@@ -54,9 +54,12 @@ class Odd:
         how = text.partition("fault:")[2].partition(f"@{self._name}")[0] if f"@{self._name}" in text else ""
         try:
             return await self._as_told(request, json.loads(text), how)
-        except (asyncio.CancelledError, ConnectionError):
+        except asyncio.CancelledError:
             self.cancelled += 1
             raise
+        except ConnectionError:
+            self.cancelled += 1
+            return web.Response()
 
     async def _as_told(self, request: web.BaseRequest, body: Any, how: str) -> web.StreamResponse:
         assert request.transport is not None
