@@ -173,6 +173,9 @@ class End:
     headers: Mapping[str, str]
     said: str
 
+    def __str__(self) -> str:
+        return f"{self.how} {self.status} by {self.headers.get('x-gainnet-node')}: {self.said[-200:]!r}"
+
 
 class Client:
     """Asks gateways, as a balancer that knows which are ready would.
@@ -289,7 +292,7 @@ def node_settings(name: str, known: dict[str, Any], idle_s: float) -> dict[str, 
 
 def gateway_settings(nodes: list[dict[str, Any]], admin: int) -> dict[str, Any]:
     """Of a gateway that waits for nothing long."""
-    timeouts = {"first_byte_s": 15.0, "between_chunks_s": 3.0, "client_s": 2.0, "header_s": 2.0, "body_s": 2.0}
+    timeouts = {"first_byte_s": 15.0, "between_chunks_s": 8.0, "client_s": 2.0, "header_s": 2.0, "body_s": 2.0}
     timeouts |= {"notice_s": 0.5, "drain_s": 30.0}
     return {
         "listen": {"port": free_port()}, "admin": {"port": admin}, "nodes": nodes, "router": "round_robin",
