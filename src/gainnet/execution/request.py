@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Int
 
 from gainnet.demand.task import Tasks
+from gainnet.execution.lots import NOTHING, OUTCOME_FIELDS
 from gainnet.execution.outcome import Outcomes, Result
-from gainnet.execution.simulated import NOTHING, OUTCOME_FIELDS
 from gainnet.execution.table import FIELDS, NO_TASKS
 from gainnet.orchestrator import stage_kernel as sk
 from gainnet.orchestrator.pattern_kernel import ACCURACY, QUALITY

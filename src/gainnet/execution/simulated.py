@@ -7,7 +7,6 @@ waiting, running, or has exactly one outcome.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from operator import attrgetter
 
@@ -18,6 +17,7 @@ from gainnet.demand.task import Tasks
 from gainnet.execution import running_kernel as rk
 from gainnet.execution.collaboration import Cascades, candidate, draft
 from gainnet.execution.fault import Schedule
+from gainnet.execution.lots import join, never_ran
 from gainnet.execution.meter_kernel import DETECTIONS, DOWN_BIT, FLOPS, LOOKS, UP_BIT, Meters
 from gainnet.execution.outcome import Outcomes, Result, Usage
 from gainnet.execution.step_kernel import run_frame
@@ -128,7 +128,7 @@ class Execution:
         capacity[: pool.compute_start : pool.radio_parts] -= sounding / self._frame_s
         np.maximum(capacity, 0.0, out=capacity)
         ended = self._advance(state, capacity, meters)
-        outcomes = _join(rejected, ended)
+        outcomes = join(rejected, ended)
         usage = self._usage(meters, state, sounding, loads)
         self._remember_batch(meters)
         band = tables.run[0]["blocks"] * self._frame_s
@@ -160,17 +160,17 @@ class Execution:
         self._table.running.floats[active, rk.R_END] = time_s
         running, deferred = self._outcomes(active), self._cascades.waiting
         if deferred is not None:
-            running = _join(self._never_ran(deferred.tasks, Result.OPEN, time_s), running)
+            running = join(self._never_ran(deferred.tasks, Result.OPEN, time_s), running)
         if self._waiting is None:
             return running
-        return _join(self._never_ran(self._waiting, Result.OPEN, time_s), running)
+        return join(self._never_ran(self._waiting, Result.OPEN, time_s), running)
 
     def _enter(self, posed: Posed, plan: Plan, state: NetworkState) -> tuple[int, Outcomes | None]:
         """Begin the frame's tasks, those that were deferred first; returns loads begun and the tasks that were rejected."""
         before, failed = self._admit_deferred(state)
         loads, refused = self._admit(posed, plan, state)
         refusals = self._refuse(posed.tasks, refused, state.time_s)
-        return before + loads, refusals if failed is None else _join(failed, refusals)
+        return before + loads, refusals if failed is None else join(failed, refusals)
 
     def _admit_deferred(self, state: NetworkState) -> tuple[int, Outcomes | None]:
         """Enter what cascades deferred; what finds no memory has failed."""
@@ -318,31 +318,7 @@ class Execution:
 
     def _never_ran(self, tasks: Tasks, result: Result, time_s: float) -> Outcomes:
         """Outcomes of tasks that are not in the table."""
-        n = len(tasks)
-        earlier = self._ledger.of(tasks.task_id)
-        none = np.full(n, -1)
-        return Outcomes(
-            task_id=tasks.task_id,
-            service=tasks.service,
-            user=tasks.user,
-            result=np.full(n, int(result)),
-            arrival_s=tasks.arrival_s,
-            deadline_s=tasks.deadline_s,
-            end_s=np.full(n, time_s),
-            start_s=earlier.start_s,
-            quality=np.zeros(n),
-            quality_min=tasks.quality_min,
-            value=tasks.value,
-            energy_j=earlier.energy_j,
-            cost=earlier.cost,
-            node=none,
-            tier=none,
-            cell=none,
-            model=none,
-            sensing=np.zeros(n, np.int64),
-            handover=earlier.handover,
-            retry=earlier.retry,
-        )
+        return never_ran(tasks, result, time_s, self._ledger)
 
     def _forget_failed(self, health: Health) -> None:
         """A machine that is down has nothing in memory."""
@@ -413,17 +389,3 @@ class Execution:
             memory_used_byte=residency.cache_byte,
             health=self._schedule.health(time_s),
         )
-
-
-def _join(first: Outcomes | None, second: Outcomes | None) -> Outcomes:
-    """Both, in this order; an empty one where there is none."""
-    parts = [part for part in (first, second) if part is not None]
-    if len(parts) == 1:
-        return parts[0]
-    return Outcomes(*(np.concatenate([getattr(part, name) for part in parts or [NOTHING]]) for name in OUTCOME_FIELDS))
-
-
-OUTCOME_FIELDS = {
-    field.name: np.float64 if "Float" in str(field.type) else np.int64 for field in dataclasses.fields(Outcomes)
-}
-NOTHING = Outcomes(*(np.empty(0, dtype) for dtype in OUTCOME_FIELDS.values()))
