@@ -129,8 +129,8 @@ class Adapters:
         places = [place for place in self._state.places if version in place.models]
         self._memory.adapters.pop(version, None)
         self._state.awaited.discard(version)
-        self._write()
         self._keep(self._unload(version, places))
+        self._write()
         return places
 
     def _checked(self, path: str, digest: str | None) -> tuple[Path, str]:
@@ -187,7 +187,14 @@ class Adapters:
 
     async def _again(self, place: Place) -> None:
         self._state.doubted.discard(place.name)
-        for version, held in self._memory.adapters.items():
+        try:
+            await self._tell_all(place)
+        except asyncio.CancelledError:
+            self._state.doubted.add(place.name)
+            raise
+
+    async def _tell_all(self, place: Place) -> None:
+        for version, held in list(self._memory.adapters.items()):
             if place.name not in held.nodes:
                 continue
             try:

@@ -37,6 +37,9 @@ class Probes:
                 well, reason = status < 500, f"it answered {status}"  # a 404 is a server that has no such page
             except Failed as failed:
                 well, reason = False, failed.reason
+            except Exception:  # a node is never unwatched
+                logger.exception("a probe failed", extra={"node": upstream.node.name})
+                well, reason = False, "its probe failed"
             if upstream.health.heard(well, setting):
                 self._changed(upstream, reason)
             await asyncio.sleep(setting.every_s)
