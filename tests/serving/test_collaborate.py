@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 from campus import LARGE, SMALL, World, ask
-from fakes import FakeNode, run, until
-from nodes import SHAPE, language
+from fakes import FakeNode
+from nodes import PATIENCE_S, SHAPE, language, run
 
 from gainnet.execution.telemetry import Drafting, NodeState
 from gainnet.inference.calibration import QUANTILES
@@ -209,7 +210,9 @@ def test_what_both_answer_is_told_to_the_router(stream: bool) -> None:
             own, _, _ = await here.ask(url=here.nodes[0].url, **how)
             text, headers, _ = await here.ask(**how)
             assert headers["x-gainnet-way"] == "whole"
-            await until(lambda: bool(here.router.told))
+            async with asyncio.timeout(PATIENCE_S):
+                while not here.router.told:
+                    await asyncio.sleep(0.002)
             [(node, logprobs, said, answer)] = here.router.told
             assert (node, said, answer) == ("end-0", own, text)
             assert len(logprobs) == 12
