@@ -145,3 +145,12 @@ def test_effective_rates_never_exceed_the_peak():
     nodes = build(_network(), clouds=2, edges=1)
     assert np.all(nodes.flop_per_s <= 989e12)
     assert np.all(nodes.idle_w < nodes.peak_w)
+
+
+def test_what_software_takes_adds_to_steps_and_hides_behind_the_arithmetic_of_large_batches():
+    alone, besides = (prefill_s(512.0, *LLAMA, F, BW, *more) for more in ((), (3e-3, 1e-3)))
+    assert besides - alone == pytest.approx(4e-3)
+    alone, besides = (decode_step_s(8.0, 128.0, *LLAMA, F, BW, *more) for more in ((), (3e-3, 1e-3)))
+    assert besides - alone == pytest.approx(11e-3)
+    large = 4096.0
+    assert decode_step_s(large, 1.0, *LLAMA, F, BW, 3e-3, 0.0) == decode_step_s(large, 1.0, *LLAMA, F, BW)

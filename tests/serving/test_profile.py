@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,16 @@ FLAT = (2.0 * 1e6, 2.0 * 4 * 128, 2.0 * 4 * 2 * 32 * KV, 4e6, FLOP, BYTE)
 class Roofline(Subject):
     """A machine that is what the simulator thinks, on a clock of its own; `noise` disturbs each time."""
 
-    def __init__(self, noise: float = 0.0, judges: bool = True) -> None:
+    def __init__(self, noise: float = 0.0, judges: bool = True, besides: tuple[float, float] = (0.0, 0.0)) -> None:
         self.now_s, self.asked = 0.0, 0
+        self._flat = (*FLAT, *besides)
         self._noise, self._judges, self._rng = noise, judges, np.random.default_rng(0)
 
-    async def answer(self, requests: int, prompt: int, output: int) -> None:
-        self.asked += requests
-        took_s = OVERHEAD_S + requests * prefill_s(float(prompt), *FLAT)
-        took_s += sum(decode_step_s(float(requests), float(prompt + k), *FLAT) for k in range(1, output))
+    async def answer(self, prompts: Sequence[int], output: int) -> None:
+        self.asked += len(prompts)
+        mean = sum(prompts) / len(prompts)
+        took_s = OVERHEAD_S + sum(prefill_s(float(prompt), *self._flat) for prompt in prompts)
+        took_s += sum(decode_step_s(float(len(prompts)), mean + k, *self._flat) for k in range(1, output))
         self.now_s += took_s * (1.0 + self._noise * self._rng.exponential())
 
     async def judge(self, draft: int) -> float | None:
@@ -71,6 +74,23 @@ def test_a_machine_that_is_what_the_simulator_thinks_is_found() -> None:
     assert steps[-1][1] == steps[-1][2]
 
 
+def test_what_software_takes_is_told_from_what_the_machine_does() -> None:
+    found = fit(measured(Roofline(besides=(4e-3, 5e-4)), repeats=1).points, MODEL)
+    assert found.residual < 0.01
+    assert found.flop_per_s == pytest.approx(FLOP, rel=0.05)
+    besides_s = found.step_overhead_s + 4e6 / found.byte_per_s  # and reading the weights, which looks the same
+    assert besides_s == pytest.approx(4e-3 + 4e6 / BYTE, rel=0.05)
+    assert found.text_overhead_s == pytest.approx(5e-4, rel=0.2)
+
+
+def test_texts_that_decode_together_differ_in_length() -> None:
+    assert profile.spread(100, 1) == (100,)
+    lengths = profile.spread(100, 16)
+    assert sum(lengths) / 16 == pytest.approx(100.0, rel=0.01)
+    assert np.std(np.log(lengths)) == pytest.approx(profile.SPREAD, rel=0.1)
+    assert min(profile.spread(1, 8)) == 1
+
+
 def test_noise_costs_accuracy_and_no_more() -> None:
     made = measured(Roofline(noise=0.05), repeats=9, adapter="ink", drafts=(1, 4))
     found = fit(made.points, MODEL)
@@ -96,6 +116,8 @@ def test_the_card_makes_a_scenario_and_tables(tmp_path: Path) -> None:
     sections = profile.card("llama-3.2-3b", "edge", made, found, load_s=2.0, adapter_byte=1e5)
     machine = sections["network"]["edge"]["hardware"]
     assert machine["load_byte_per_s"] == pytest.approx(2e6)
+    assert machine["request_overhead_s"] == made.overhead_s
+    assert machine["step_overhead_s"] == found.step_overhead_s
     assert sections["models"]["llama-3.2-3b-adapter"]["load_s"] == pytest.approx(0.2)
     again = document.read(document.write(sections), "card")
     whole = profile.merged(document.read(dump(load("lab")), "lab"), again)
@@ -109,7 +131,7 @@ def test_the_card_makes_a_scenario_and_tables(tmp_path: Path) -> None:
     assert ended.value.code == 0
     times, rest = shown(made, found)
     assert times.row_count == len(made.points.prompt_token) + len(made.points.step_s)
-    assert rest.row_count == 3 + len(made.verify_s) + 1
+    assert rest.row_count == 5 + len(made.verify_s) + 1
 
 
 def test_shapes_come_from_presets_and_folders(tmp_path: Path) -> None:
@@ -134,16 +156,16 @@ def test_a_real_node_is_profiled() -> None:
     async def main() -> None:
         async with served() as node:
             server = Server(node.http, node.node.url, "m")
-            await server.answer(2, 5, 3)
+            await server.answer((5, 7), 3)
             assert node.node.engine.stats().counters.generated_tokens >= 6
             assert await server.judge(4) is not None
             with pytest.raises(InputError, match="404"):
-                await Server(node.http, node.node.url, "other").answer(1, 5, 3)
+                await Server(node.http, node.node.url, "other").answer((5,), 3)
             with pytest.raises(InputError, match="adapters"):
                 await server.load("ink")
             assert await server.post("/nothing", {}, absent=(404,)) == {}
             with pytest.raises(InputError, match="127"):
-                await Server(node.http, "http://127.0.0.1:9", "m").answer(1, 1, 1)
+                await Server(node.http, "http://127.0.0.1:9", "m").answer((1,), 1)
             asked = Asked(node.node.url + "/v1", context=64, repeats=1, slots=2)
             made, found, tree = await profiled(asked)
             assert made.points.batch.tolist() == [1.0, 2.0]

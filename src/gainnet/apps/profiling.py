@@ -207,7 +207,9 @@ def shown(measured: Profile, fitted: Fit) -> list[Table]:
     points = measured.points
     times = _table("step", "measured (ms)", "fitted (ms)", "error (%)")
     labels = [f"prefill of {token:.0f} tokens" for token in points.prompt_token]
-    labels += [f"decode {b:.0f} texts of {c:.0f}" for b, c in zip(points.batch, points.context_token, strict=True)]
+    labels += [
+        f"decode {b:.0f} texts of about {c:.0f}" for b, c in zip(points.batch, points.context_token, strict=True)
+    ]
     seconds = np.concatenate([points.prefill_s, points.step_s])
     model = np.concatenate([fitted.prefill_s, fitted.step_s])
     for label, was, says in zip(labels, seconds.tolist(), model.tolist(), strict=True):
@@ -215,6 +217,8 @@ def shown(measured: Profile, fitted: Fit) -> list[Table]:
     rest = _table("figure", "value")
     rest.add_row("residual (rms)", f"{100.0 * fitted.residual:.1f} %")
     rest.add_row("reached", f"{fitted.flop_per_s:.3g} flop/s, {fitted.byte_per_s:.3g} byte/s")
+    rest.add_row("overhead of a step", f"{1e3 * fitted.step_overhead_s:.2f} ms")
+    rest.add_row("and of each text in it", f"{1e3 * fitted.text_overhead_s:.2f} ms")
     rest.add_row("overhead of a request", f"{1e3 * measured.overhead_s:.2f} ms")
     for draft, took_s in measured.verify_s.items():
         rest.add_row(f"t_v, draft of {draft}", f"{1e3 * took_s:.2f} ms")

@@ -164,14 +164,17 @@ def artifact_ready_s(residency: Residency, ints: NDArray[np.int64]) -> float:
 
 
 @inner
-def enter_stage(running: Running, residency: Residency, row: int, at_s: float) -> None:
+def enter_stage(tables: Tables, running: Running, residency: Residency, row: int, at_s: float) -> None:
     """Set when the current stage may begin: after its link's latency, and not before its model is there.
 
-    An end that trains a part of a model that another node holds reads that part from its own storage.
+    A request is delayed by what its node's software takes with it. An end that trains a part of a model that another
+    node holds reads that part from its own storage.
     """
     ints = running.ints[row]
     stage = ints[R_STAGE]
     kind = running.stage_ints[row, stage, KIND]
+    if kind in (PREFILL, DENOISE):
+        at_s += tables.node[ints[R_NODE]].request_overhead_s
     if kind in (PREFILL, DENOISE, SPLIT) or (kind == TRAIN and ints[R_HOLDER] != ints[R_NODE]):
         running.floats[row, R_READY] = max(at_s, artifact_ready_s(residency, ints))
     else:
@@ -230,7 +233,7 @@ def admit(
         floats[R_QUALITY] = number[QUALITY] / number[ACCURACY]
         floats[R_ENERGY] = floats[R_COST] = 0.0
         floats[R_START], floats[R_END] = view.now_s, math.nan
-        enter_stage(running, residency, row, view.now_s)
+        enter_stage(tables, running, residency, row, view.now_s)
     return loads
 
 

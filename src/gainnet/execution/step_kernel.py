@@ -140,7 +140,7 @@ def finish_stage(
         ints[R_STATUS] = DONE
         floats[R_END] = at_s
     else:
-        enter_stage(running, residency, row, at_s)
+        enter_stage(tables, running, residency, row, at_s)
 
 
 @inner

@@ -31,6 +31,9 @@ class Nodes:
         peak_w: power of a busy one.
         price_per_s: what a busy second costs its user.
         batch_max: most requests decoded together.
+        step_overhead_s: what each step takes besides computing.
+        text_overhead_s: what each text in a step does.
+        request_overhead_s: by how much a request is delayed before its first step.
     """
 
     tier: Int[np.ndarray, " node"]
@@ -44,6 +47,9 @@ class Nodes:
     peak_w: Float[np.ndarray, " node"]
     price_per_s: Float[np.ndarray, " node"]
     batch_max: Float[np.ndarray, " node"]
+    step_overhead_s: Float[np.ndarray, " node"]
+    text_overhead_s: Float[np.ndarray, " node"]
+    request_overhead_s: Float[np.ndarray, " node"]
 
 
 def build(config: Network, *, clouds: int, edges: int) -> Nodes:
@@ -77,4 +83,7 @@ def build(config: Network, *, clouds: int, edges: int) -> Nodes:
         peak_w=spread([kind.peak_w for kind in kinds]),
         price_per_s=spread([kind.price_per_s for kind in kinds]),
         batch_max=spread([float(kind.batch_max) for kind in kinds]),
+        step_overhead_s=spread([kind.step_overhead_s for kind in kinds]),
+        text_overhead_s=spread([kind.text_overhead_s for kind in kinds]),
+        request_overhead_s=spread([kind.request_overhead_s for kind in kinds]),
     )

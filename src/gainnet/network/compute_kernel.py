@@ -26,10 +26,13 @@ def prefill_s(
     size_byte: float,
     flop_per_s: float,
     byte_per_s: float,
+    step_overhead_s: float = 0.0,
+    text_overhead_s: float = 0.0,
 ) -> float:
-    """Time of a prefill of n tokens: it reads the weights once and writes the KV cache."""
+    """Time of a prefill of n tokens: it reads the weights once and writes the KV cache, in one step of one text."""
     flop = prefill_flop(token, flop_per_token, attention_flop_per_token2)
-    return max(flop / flop_per_s, (size_byte + token * kv_byte_per_token) / byte_per_s)
+    took_s = max(flop / flop_per_s, (size_byte + token * kv_byte_per_token) / byte_per_s)
+    return took_s + step_overhead_s + text_overhead_s
 
 
 @njit
@@ -50,13 +53,17 @@ def decode_step_s(
     size_byte: float,
     flop_per_s: float,
     byte_per_s: float,
+    step_overhead_s: float = 0.0,
+    text_overhead_s: float = 0.0,
 ) -> float:
     """Time in which each of b requests with a mean context of c tokens gets one token.
 
-    The step reads the weights once for all and each request's KV cache: ``P w + b c KV`` byte.
+    The step reads the weights once for all and each request's KV cache: ``P w + b c KV`` byte. What software takes
+    besides adds to that, and hides behind the arithmetic of batches so large that this takes longest.
     """
     flop = decode_step_flop(batch, context_token, flop_per_token, attention_flop_per_token2)
-    return max(flop / flop_per_s, (size_byte + batch * context_token * kv_byte_per_token) / byte_per_s)
+    read_s = (size_byte + batch * context_token * kv_byte_per_token) / byte_per_s
+    return max(flop / flop_per_s, read_s + step_overhead_s + batch * text_overhead_s)
 
 
 @njit

@@ -176,6 +176,8 @@ def add_compute(
     """
     resource = compute_resource(tables, node, kind)
     speed, bandwidth = tables.node[node].flop_per_s, tables.node[node].byte_per_s
+    step_besides, text_besides = tables.node[node].step_overhead_s, tables.node[node].text_overhead_s
+    wait += tables.node[node].request_overhead_s
     size = tables.artifact[model].size_byte
     if kind == IMAGE:
         work = denoise_s(
@@ -195,12 +197,12 @@ def add_compute(
         return n
     flop, attention = tables.artifact[model].flop_per_token, tables.artifact[model].attention_flop_per_token2
     cache = tables.artifact[model].kv_byte_per_token
-    work = prefill_s(prompt, flop, attention, cache, size, speed, bandwidth)
+    work = prefill_s(prompt, flop, attention, cache, size, speed, bandwidth, step_besides, text_besides)
     n = add_stage(ints, floats, n, PREFILL, resource, work, 1.0, 1.0, wait)
     floats[n - 1, FLOP] = prefill_flop(prompt, flop, attention) / work
     context = prompt + 0.5 * output
     per_token = decode_step_flop(1.0, context, flop, attention)
-    per_weight, per_cache = size / bandwidth, context * cache / bandwidth
+    per_weight, per_cache = size / bandwidth + step_besides, context * cache / bandwidth + text_besides
     unit = max(per_token / speed, per_weight / batch + per_cache)
     step_s = max(batch * per_token / speed, per_weight + batch * per_cache)
     n = add_stage(ints, floats, n, DECODE, resource, output, unit, unit / step_s, 0.0)

@@ -24,6 +24,7 @@ from gainnet.units import dbm_to_w
 
 NODE_FIELDS = (
     "count", "flop_per_s", "byte_per_s", "memory_byte", "load_byte_per_s", "load_overhead_s", "price_per_s", "batch_max",
+    "step_overhead_s", "text_overhead_s", "request_overhead_s",
 )  # fmt: skip
 ARTIFACT_FIELDS = (
     "size_byte", "flop_per_token", "attention_flop_per_token2", "kv_byte_per_token", "step_flop", "fixed_flop",

@@ -14,7 +14,9 @@ class Hardware(Section):
 
     ``flop_per_s`` is the dense half-precision peak, ``efficiency`` and ``bandwidth_efficiency`` the fractions that real
     kernels reach. ``load_byte_per_s`` is the rate at which weights come from its storage. ``price_per_s`` is what a
-    second of the busy machine costs its user, in the scenario's currency.
+    second of the busy machine costs its user, in the scenario's currency. What its software takes besides is
+    ``step_overhead_s`` for each step (scheduling, launching kernels) and ``text_overhead_s`` for each text in a step
+    (sampling), of its time, and ``request_overhead_s`` for each request (parsing, answering), which delays only that one.
     """
 
     flop_per_s: Positive
@@ -28,6 +30,9 @@ class Hardware(Section):
     bandwidth_efficiency: PositiveFraction = 0.7
     batch_max: Count = 64
     price_per_s: NonNegative = 0.0
+    step_overhead_s: NonNegative = 0.0
+    text_overhead_s: NonNegative = 0.0
+    request_overhead_s: NonNegative = 0.0
     source: str = "the scenario's own"
 
 

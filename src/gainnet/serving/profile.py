@@ -2,7 +2,8 @@
 
 Every time is the median of rounds; a round measures everything once, so that a busy spell of the machine touches all
 alike, and the first one only warms up. Times of prefill and decode are differences of whole requests within a round, so
-that what a request takes besides cancels.
+that what a request takes besides cancels. Texts that decode together differ in length, as they do in service: engines
+that pad take the longest's time for all.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import asyncio
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
 import aiohttp
 import numpy as np
+from scipy.special import ndtri
 
 from gainnet.errors import GainnetError, InputError
 from gainnet.scenario.hardware import Hardware
@@ -28,6 +30,8 @@ Clock = Callable[[], float]
 Show = Callable[[str, int, int], None]
 TOKENS = range(3, 250)
 """Prompts are drawn from tokens that any vocabulary has."""
+SPREAD = 0.6
+"""By how much prompts that decode together differ: standard deviation of the logarithm of their lengths."""
 ANSWER_S = 600.0
 IDLE_W, PEAK_W = 10.0, 65.0
 """Power can't be measured from here: a small desktop's."""
@@ -39,7 +43,7 @@ class Protocol:
 
     Attributes:
         prompts: lengths of prompts, in tokens.
-        contexts: lengths of the prompts of texts that decode together.
+        contexts: mean lengths of the prompts of texts that decode together.
         slots: the largest batch; 1, 2, 4 ... are measured up to it.
         outputs: tokens of a short and of a long answer; their difference is decoded.
         drafts: lengths of drafts.
@@ -65,7 +69,7 @@ class Protocol:
         """The same for a model with so many positions at most."""
         room = context - self.outputs[1]
         prompts = tuple(length for length in self.prompts if length <= room) or (max(room, 2),)
-        contexts = tuple(length for length in self.contexts if length <= room) or (max(room, 1),)
+        contexts = tuple(c for c in self.contexts if max(spread(c, self.slots)) <= room) or (max(room // 4, 1),)
         return Protocol(prompts, contexts, self.slots, self.outputs, self.drafts, self.repeats, self.adapter)
 
 
@@ -94,8 +98,8 @@ class Subject(ABC):
     """A node that is measured."""
 
     @abstractmethod
-    async def answer(self, requests: int, prompt: int, output: int) -> None:
-        """Ask so many requests at once, and wait for the last answer, each of exactly ``output`` tokens."""
+    async def answer(self, prompts: Sequence[int], output: int) -> None:
+        """Ask with prompts of these lengths at once, and wait for the last answer, each of exactly ``output`` tokens."""
 
     @abstractmethod
     async def judge(self, draft: int) -> float | None:
@@ -128,7 +132,7 @@ async def measure(
             keep(asked, clock() - began)
             done += 1
             if show is not None:
-                show(f"{asked[0]} x {asked[1]} + {asked[2]} tokens", done, every)
+                show(f"{len(asked[0])} x {max(asked[0])} + {asked[1]} tokens", done, every)
         for draft in drafts:
             seconds = await subject.judge(draft) if judges else None
             judges = seconds is not None
@@ -142,29 +146,37 @@ async def measure(
     return _profile(protocol, took, median(loads[1:] or loads) if loads else None)
 
 
-def _answers(protocol: Protocol) -> list[tuple[int, int, int]]:
-    """The requests of a round: how many, tokens of prompt and of answer."""
+def spread(mean: int, count: int) -> tuple[int, ...]:
+    """So many lengths with about that mean, as far apart as `SPREAD` says: quantiles of a log-normal."""
+    lengths = np.exp(SPREAD * ndtri((np.arange(count) + 0.5) / count))
+    return tuple(max(round(float(length)), 1) for length in mean * lengths / lengths.mean())
+
+
+def _answers(protocol: Protocol) -> list[tuple[tuple[int, ...], int]]:
+    """The requests of a round: tokens of each prompt, and of an answer."""
     decoding = [
-        (batch, context, output)
+        (spread(context, batch), output)
         for context in protocol.contexts
         for batch in protocol.batches
         for output in protocol.outputs
     ]
-    return list(dict.fromkeys([(1, 1, 1), *((1, length, 1) for length in protocol.prompts), *decoding]))
+    return list(dict.fromkeys([((1,), 1), *(((length,), 1) for length in protocol.prompts), *decoding]))
 
 
 def _profile(protocol: Protocol, took: Mapping[Any, list[float]], adapter_s: float | None) -> Profile:
     """Medians of differences within rounds."""
     short, long = protocol.outputs
-    steps: dict[tuple[int, int], float] = {}
+    steps: dict[tuple[int, float], float] = {}
     for context in protocol.contexts:
         for batch in protocol.batches:
-            pairs = zip(took[batch, context, long], took[batch, context, short], strict=True)
-            steps[batch, context] = median((more - less) / (long - short) for more, less in pairs)
-    one_s = steps[1, min(protocol.contexts)]
-    least = took[1, 1, 1]
+            prompts = spread(context, batch)
+            pairs = zip(took[prompts, long], took[prompts, short], strict=True)
+            mean = sum(prompts) / batch + (short + long) / 2.0
+            steps[batch, mean] = median((more - less) / (long - short) for more, less in pairs)
+    one_s = min(seconds for (batch, _), seconds in steps.items() if batch == 1)
+    least = took[(1,), 1]
     prefills = {
-        length: one_s + median(whole - base for whole, base in zip(took[1, length, 1], least, strict=True))
+        length: one_s + median(whole - base for whole, base in zip(took[(length,), 1], least, strict=True))
         for length in protocol.prompts
     }
     prefills = {length: seconds for length, seconds in prefills.items() if seconds > 0.0}
@@ -176,11 +188,11 @@ def _profile(protocol: Protocol, took: Mapping[Any, list[float]], adapter_s: flo
         np.array(list(prefills), np.float64),
         np.array(list(prefills.values()), np.float64),
         np.array([batch for batch, _ in steps], np.float64),
-        np.array([context + (short + long) / 2.0 for _, context in steps], np.float64),
+        np.array([context for _, context in steps], np.float64),
         np.array(list(steps.values()), np.float64),
     )
     verify = {draft: max(median(took[draft]) - overhead_s, 0.0) for draft in protocol.drafts if draft in took}
-    longest = max(*protocol.prompts, max(protocol.contexts) + long)
+    longest = max(*protocol.prompts, max(spread(max(protocol.contexts), protocol.slots)) + long)
     return Profile(points, overhead_s, verify, adapter_s, protocol.slots, longest)
 
 
@@ -203,9 +215,9 @@ class Server(Subject):
     clock: Clock = time.perf_counter
     _random: random.Random = field(default_factory=lambda: random.Random(0))  # noqa: S311  prompts are no secrets
 
-    async def answer(self, requests: int, prompt: int, output: int) -> None:
+    async def answer(self, prompts: Sequence[int], output: int) -> None:
         """See `Subject`. InputError where the node refuses."""
-        await asyncio.gather(*(self._answer(prompt, output) for _ in range(requests)))
+        await asyncio.gather(*(self._answer(prompt, output) for prompt in prompts))
 
     async def _answer(self, prompt: int, output: int) -> None:
         body = {
@@ -282,7 +294,7 @@ def card(
     model = fit.model
     size_byte = model.parameters * model.weight_byte
     cache_byte = 2.0 * model.layers * model.kv_heads * model.head_width * model.kv_byte
-    said = f"gainnet profile: rates and kv_byte fitted, rms {100.0 * fit.residual:.0f} %"
+    said = f"gainnet profile: rates, overheads and kv_byte fitted, rms {100.0 * fit.residual:.0f} %"
     machine = Hardware(
         flop_per_s=fit.flop_per_s,
         memory_bandwidth_byte_per_s=fit.byte_per_s,
@@ -294,9 +306,10 @@ def card(
         efficiency=1.0,
         bandwidth_efficiency=1.0,
         batch_max=profile.slots,
-        source=f"{said}; a request takes {1e3 * profile.overhead_s:.2f} ms besides; power"
-        + ("" if load_s else " and load rate")
-        + " not measured",
+        step_overhead_s=fit.step_overhead_s,
+        text_overhead_s=fit.text_overhead_s,
+        request_overhead_s=profile.overhead_s,
+        source=f"{said}; power" + ("" if load_s else " and load rate") + " not measured",
     )
     models: dict[str, Any] = {name: model.model_copy(update={"source": said}).model_dump(mode="json")}
     if profile.adapter_s is not None:

@@ -1,7 +1,9 @@
 """The simulator's own model of a machine (`gainnet.network.compute_kernel`), fitted to times that were measured.
 
-Three numbers are found: the flop and the byte that the machine moves in a second, and the byte of a number in the KV
-cache, which stands for whatever a step takes longer for each text in it. All else about the model is given.
+Five numbers are found: the flop and the byte that the machine moves in a second, what its software takes for each step
+and for each text in it, and the byte of a number in the KV cache, which stands for whatever a step takes longer for
+longer texts. All else about the model is given. What a step takes whatever is in it may be software or the reading of
+weights: software is only said to take time where the machine alone does not explain what was measured.
 """
 
 from __future__ import annotations
@@ -26,6 +28,13 @@ from gainnet.scenario.models import LanguageModel, card
 _DTYPE_BYTE = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "U8": 1}
 _HEADER_MOST = 100_000_000
 _KV_LEAST, _KV_MOST = 1e-6, 1e6
+_OVERHEAD_LEAST_S, _OVERHEAD_MOST_S = 1e-9, 10.0
+_RATE_LEAST, _RATE_MOST = 1.0, 1e18
+_LEAST = np.log([_RATE_LEAST, _RATE_LEAST, _KV_LEAST, _OVERHEAD_LEAST_S, _OVERHEAD_LEAST_S]).tolist()
+_MOST = np.log([_RATE_MOST, _RATE_MOST, _KV_MOST, _OVERHEAD_MOST_S, _OVERHEAD_MOST_S]).tolist()
+"""Bounds of the logarithms of what is found: flop/s, byte/s, KV byte, overhead of a step, of a text."""
+_ALONE, _ALONE_MORE = 0.01, 1.1
+"""The residual, or times that of the fit with overheads, with which the machine alone is thought to explain the times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +64,8 @@ class Fit:
         model: the card, with its fitted ``kv_byte``.
         flop_per_s: that the machine reaches.
         byte_per_s: that the machine reaches.
+        step_overhead_s: what a step takes besides.
+        text_overhead_s: what each text in a step takes besides.
         prefill_s: by the model, for each prompt measured.
         step_s: by the model, for each step measured.
         residual: root mean square of the logarithm of predicted over measured time: 0.1 is about 10 %.
@@ -63,6 +74,8 @@ class Fit:
     model: LanguageModel
     flop_per_s: float
     byte_per_s: float
+    step_overhead_s: float
+    text_overhead_s: float
     prefill_s: Float[np.ndarray, " prompt"]
     step_s: Float[np.ndarray, " step"]
     residual: float
@@ -75,37 +88,53 @@ def fit(points: Points, model: LanguageModel) -> Fit:
     measured = np.log(np.concatenate([points.prefill_s, points.step_s]))
     coefficients = _coefficients(model)
 
-    def error(theta: Float[np.ndarray, " three"]) -> Float[np.ndarray, " point"]:
-        found: Float[np.ndarray, " point"] = (
-            np.log(np.concatenate(_predicted(points, coefficients, *np.exp(theta)))) - measured
-        )
+    def predicted(
+        theta: Float[np.ndarray, " number"],
+    ) -> tuple[Float[np.ndarray, " prompt"], Float[np.ndarray, " step"]]:
+        """With the first numbers; without overheads where there are but three."""
+        besides = () if len(theta) == len(_MOST) else (0.0, 0.0)
+        return _predicted(points, coefficients, *np.exp(theta), *besides)
+
+    def error(theta: Float[np.ndarray, " number"]) -> Float[np.ndarray, " point"]:
+        found: Float[np.ndarray, " point"] = np.log(np.concatenate(predicted(theta))) - measured
         return found
 
-    bounds = ([-math.inf, -math.inf, math.log(_KV_LEAST)], [math.inf, math.inf, math.log(_KV_MOST)])
-    tried = [least_squares(error, start, bounds=bounds) for start in _starts(points, model)]
-    best = min(tried, key=lambda one: float(one.cost))
-    flop_per_s, byte_per_s, kv_byte = (float(value) for value in np.exp(best.x))
-    prefill, step = _predicted(points, coefficients, flop_per_s, byte_per_s, kv_byte)
+    def best_of(starts: list[list[float]]) -> tuple[Float[np.ndarray, " number"], float]:
+        bounds = (_LEAST[: len(starts[0])], _MOST[: len(starts[0])])
+        best = min((least_squares(error, start, bounds=bounds) for start in starts), key=lambda one: float(one.cost))
+        return best.x, math.sqrt(float(np.mean(best.fun**2)))
+
+    starts = _starts(points, model)
+    alone, residual = best_of([start[:3] for start in starts])
+    whole, least = best_of(starts)
+    theta = alone if residual <= max(_ALONE, _ALONE_MORE * least) else whole
+    numbers = [float(value) for value in np.exp(theta)]
+    flop_per_s, byte_per_s, kv_byte, step_overhead_s, text_overhead_s = (*numbers, 0.0, 0.0)[:5]
+    prefill, step = predicted(theta)
     return Fit(
         model.model_copy(update={"kv_byte": kv_byte}),
         flop_per_s,
         byte_per_s,
+        step_overhead_s,
+        text_overhead_s,
         prefill,
         step,
-        math.sqrt(float(np.mean(best.fun**2))),
+        residual if theta is alone else least,
     )
 
 
-def _starts(points: Points, model: LanguageModel) -> list[tuple[float, float, float]]:
-    """Logarithms of rates that are right where either term rules alone, and of some sizes of the cache."""
+def _starts(points: Points, model: LanguageModel) -> list[list[float]]:
+    """Logarithms of rates that are right where either term rules alone, of some sizes of the cache, and of overheads."""
     longest, least = int(np.argmax(points.prompt_token)), int(np.argmin(points.step_s))
     flop = points.prompt_token[longest] * 2.0 * model.parameters / points.prefill_s[longest]
     byte = model.parameters * model.weight_byte / points.step_s[least]
     scale = model.parameters * model.weight_byte / (2.0 * model.layers * model.kv_heads * model.head_width)
     caches = [scale / (context * batch) for context, batch in ((64.0, 1.0), (512.0, 4.0), (1e4, 8.0))]
+    caches = [min(max(kv, 2.0 * _KV_LEAST), 0.5 * _KV_MOST) for kv in caches]
+    step_s = float(points.step_s[least])
     return [
-        (math.log(flop * f), math.log(byte * b), math.log(min(max(kv, 2.0 * _KV_LEAST), 0.5 * _KV_MOST)))
-        for f, b, kv in itertools.product((1.0, 4.0), (1.0, 1.5), caches)
+        [math.log(value) for value in (flop * f, byte * b, kv, part * step_s, 0.1 * part * step_s)]
+        for f, b, kv, part in itertools.product((1.0, 4.0), (1.0, 3.0), caches, (1e-3, 0.7))
     ]
 
 
@@ -122,10 +151,12 @@ def _predicted(
     flop_per_s: float,
     byte_per_s: float,
     kv_byte: float,
+    step_overhead_s: float,
+    text_overhead_s: float,
 ) -> tuple[Float[np.ndarray, " prompt"], Float[np.ndarray, " step"]]:
     """What the simulator's kernels say of the points."""
     flop, attention, cache, size_byte = coefficients
-    given = (flop, attention, cache * kv_byte, size_byte, flop_per_s, byte_per_s)
+    given = (flop, attention, cache * kv_byte, size_byte, flop_per_s, byte_per_s, step_overhead_s, text_overhead_s)
     prompts = [prefill_s(float(token), *given) for token in points.prompt_token]
     steps = [
         decode_step_s(float(batch), float(context), *given)
