@@ -57,7 +57,7 @@ class _Node:
         self.prompt_rate = REHEARSAL / self.machine.step_s([(REHEARSAL, 0)])
         self.decode_rate = 1.0 / self.machine.step_s([(1, REHEARSAL)])
         self._at, self._working = at, False
-        self._counted, self._seen = [0.0, 0.0], (0.0, 0.0, 0.0)
+        self._counted, self._seen, self._batch = [0.0, 0.0, 0.0], (0.0, 0.0, 0.0, 0.0), 1.0
 
     def take(self, text: _Text) -> bool:
         """Whether it takes it."""
@@ -86,6 +86,7 @@ class _Node:
                 parts.append((text, size))
         step_s = self.machine.step_s([(size, text.done) for text, size in parts])
         self.busy_s += step_s
+        self._counted[2] += 1.0
         self._at(step_s, lambda: self._stepped(parts))
 
     def _stepped(self, parts: Sequence[tuple[_Text, int]]) -> None:
@@ -106,16 +107,25 @@ class _Node:
     def said(self) -> NodeState:
         """What it says of itself."""
         now = (*self._counted, self.busy_s)
-        prompt, output, busy_s = (new - old for new, old in zip(now, self._seen, strict=True))
+        prompt, output, steps, busy_s = (new - old for new, old in zip(now, self._seen, strict=True))
         decoding_s = busy_s - prompt / self.prompt_rate
         if busy_s >= BUSY_LEAST_S:
             self._seen = now
             if output and decoding_s > busy_s / 2.0:
                 self.decode_rate += GAIN * (output / decoding_s - self.decode_rate)
+                self._batch += GAIN * (output / steps - self._batch)
         waiting = sum(not text.gone for text in self.waiting)
         own = tuple(dict.fromkeys(self.part.models.values()))
         return NodeState(
-            self.part.tier, own, own, len(self.running), waiting, self.slots, self.prompt_rate, self.decode_rate
+            self.part.tier,
+            own,
+            own,
+            len(self.running),
+            waiting,
+            self.slots,
+            self.prompt_rate,
+            self.decode_rate,
+            decode_batch=self._batch,
         )
 
 

@@ -303,6 +303,13 @@ def test_batch_memory_and_slots_follow_what_a_node_says() -> None:
     requests = bench.ask(2, output_token=300.0)
     bench.heard(EDGE, running=16, slots=8, kv_use=0.5, decode_token_per_s=1e-3)
     assert bench.live.telemetry.speed[EDGE] < 1.0
+    slow = bench.live.telemetry.speed[EDGE]
+    table = bench.run.orchestrator.tables
+    machine, card = table.node[EDGE], table.artifact[requests[0].at(4)]
+    step_s = (card["size_byte"] + 2.0 * 256.0 * card["kv_byte_per_token"]) / machine["byte_per_s"]
+    # As fast as it should be with the two that it decoded together, though more of them run by now.
+    bench.heard(EDGE, running=16, slots=8, kv_use=0.5, decode_token_per_s=2.0 / float(step_s), decode_batch=2.0)
+    assert bench.live.telemetry.speed[EDGE] == pytest.approx(slow, rel=0.02)
     bench.frames(3)
     used = requests[0].at(4)
     assert used in (model, bench.run.scenario.artifacts.index(LARGE))

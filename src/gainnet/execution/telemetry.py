@@ -58,6 +58,8 @@ class NodeState:
         kv_use: part of its KV cache in use, in [0, 1].
         digest: of its model's weights.
         verifiers: nodes that judge its drafts, by name.
+        decode_batch: mean number of requests that it decoded together while it measured how fast it decodes; 0 where it
+            doesn't say, then as many as run now.
     """
 
     tier: str
@@ -71,6 +73,7 @@ class NodeState:
     kv_use: float = 0.0
     digest: str = ""
     verifiers: Mapping[str, Drafting] = field(default_factory=dict)
+    decode_batch: float = 0.0
 
 
 @dataclass(slots=True)
@@ -155,7 +158,8 @@ class Telemetry:
             for nodes in (self._tables.node, self._also):
                 nodes["batch_max"][node] = max(1.0, state.slots / nodes["count"][node])
         if state.decode_token_per_s > 0.0 and state.running > 0 and sent.any():
-            expected = self._decode_token_per_s(node, int(np.argmax(sent)), state.running)
+            batch = state.decode_batch or float(state.running)
+            expected = self._decode_token_per_s(node, int(np.argmax(sent)), batch)
             self.learn(node, math.log(expected / state.decode_token_per_s))
         if rtt_s is not None:
             before = self._rtt_s[node]
@@ -217,7 +221,7 @@ class Telemetry:
             )
         return merged.health
 
-    def _decode_token_per_s(self, node: int, artifact: int, running: int) -> float:
+    def _decode_token_per_s(self, node: int, artifact: int, running: float) -> float:
         """What a node should decode in a second with so many requests in its batch."""
         machine, model = self._tables.node[node], self._tables.artifact[artifact]
         batch = min(max(1.0, running / machine["count"]), machine["batch_max"])

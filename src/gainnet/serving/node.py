@@ -202,6 +202,7 @@ class Node:
             "slots": stats.slots,
             "prompt_token_per_s": 0.0 if rates is None else rates.prompt_token_per_s,
             "decode_token_per_s": 0.0 if rates is None else rates.decode_token_per_s,
+            "decode_batch": 0.0 if rates is None else rates.decode_batch,
             "kv_use": stats.kv_use,
             "digest": self.engine.language.digest,
             "verifiers": self.drafts.state(),

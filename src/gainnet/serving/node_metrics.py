@@ -25,6 +25,7 @@ class Rates:
     Attributes:
         prompt_token_per_s: prefilled while it prefills.
         decode_token_per_s: decoded while it decodes, over all running texts.
+        decode_batch: mean number of texts that got a token in a step meanwhile.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -32,23 +33,21 @@ class Rates:
         for _ in range(2):
             self.prompt_token_per_s, self.decode_token_per_s = _rehearsed(engine)
         counters = engine.stats().counters
-        self._seen = counters.prompt_tokens, counters.generated_tokens, counters.busy_s
+        self.decode_batch = 1.0
+        self._seen = counters.prompt_tokens, counters.generated_tokens, counters.busy_s, counters.steps
 
     def update(self, stats: Stats) -> None:
         """Take in what the engine did since the last call."""
         counters = stats.counters
-        prompt, output, busy_s = self._seen
-        prompt, output, busy_s = (
-            counters.prompt_tokens - prompt,
-            counters.generated_tokens - output,
-            counters.busy_s - busy_s,
-        )
+        now = counters.prompt_tokens, counters.generated_tokens, counters.busy_s, counters.steps
+        prompt, output, busy_s, steps = (new - old for new, old in zip(now, self._seen, strict=True))
         decoding_s = busy_s - prompt / self.prompt_token_per_s
         if busy_s < BUSY_LEAST_S:
             return
-        self._seen = counters.prompt_tokens, counters.generated_tokens, counters.busy_s
+        self._seen = now
         if output and decoding_s > busy_s / 2.0:
             self.decode_token_per_s += GAIN * (output / decoding_s - self.decode_token_per_s)
+            self.decode_batch += GAIN * (output / steps - self.decode_batch)
 
 
 def _rehearsed(engine: Engine) -> tuple[float, float]:
