@@ -1,13 +1,18 @@
-"""Two text collaborations over a link beside the whole request: latency, processor time, equality, and what is chosen.
+"""Four ways to answer over a link at three round trips: what each takes, costs and is worth, and which one is chosen.
 
-A node serves the larger model behind a link whose round trip is set (`gainnet.serving.links`); the small model runs
-here. Its layers are the first of the larger one's, whose others change little, so that the two agree often, as a
-distilled model would. Arms take turns at the same prompts, so that a busy machine slows all of them. Node and client
-share this process: processor time is that of both.
+A small and a larger model learn to write notes from dialogues of the generator (`gainnet.knowledge.synthetic`), the
+larger one better; both are kept in the user's cache. The small one answers as a vehicle's computer would with a model of
+a billion parameters, the larger one as a cloud's accelerator with seventy (`gainnet.inference.tempo`), behind a link whose
+round trip is set (`gainnet.serving.links`). The arms take turns at the same prompts, greedily:
 
-Speculation is measured where it is forced (`speculation`) and where the rule decides (`chosen`), on long answers. The
-cascade is measured on short ones, whose texts can be the same as a whole. A choice is right where it is the arm of the
-two that had the lower mean latency.
+- ``end``: the small model's whole answer, ``cloud``: the larger one's, over the link;
+- ``cascade``: the small one's where its calibration is sure, else the larger one's;
+- ``speculation``: drafts of the small one that the larger one judges.
+
+Both collaborations are made to happen; what would be chosen is then what the formulas of `gainnet.models.collaboration`
+say is worth most, of what was measured before (the models alone, acceptance, deferral, round trip), against what proved
+to be worth most. Worth is the objective of `gainnet.scenario.orchestrator`: an answer as good as ``QUALITY`` asks for,
+less its cost, less the price of a second that it takes; at two such prices, one for who waits and one for who pays.
 """
 
 from __future__ import annotations
@@ -28,102 +33,153 @@ from gainnet.inference.pace import Choice, Link, Pace, choose
 from gainnet.inference.remote import HttpVerifier
 from gainnet.inference.request import Piece, Sampling
 from gainnet.inference.speculate import EngineDrafter, EngineVerifier, Speculation
-from gainnet.models import hub
+from gainnet.inference.tempo import Machine
+from gainnet.knowledge import foundation, synthetic, text
+from gainnet.knowledge.example import Example
+from gainnet.knowledge.score import rouge
+from gainnet.models import card, tokens
+from gainnet.models.collaboration import cascaded, expected_tokens
 from gainnet.models.hub import Language
-from gainnet.scenario.knowledge import SmallModel
-from gainnet.serving import links, node_model
+from gainnet.rng import stream
+from gainnet.scenario.hardware import Hardware, hardware
+from gainnet.scenario.knowledge import SmallModel, Synthetic
+from gainnet.serving import links
 from gainnet.serving.node import Node
-from gainnet.serving.node_settings import NodeSettings
+from gainnet.serving.node_settings import MachineSetting, NodeSettings
+from gainnet.serving.partners import alike
 
 RTT_MS = (5, 30, 100)
-LONG_ARMS = ("whole", "speculation", "chosen")
-SHORT_ARMS = ("short_whole", "cascade")
+ARMS = ("end", "cloud", "cascade", "speculation")
+LEANINGS = {"waits": 1e-3, "pays": 2e-5}
+"""Price of a second, in dollars, for who waits and for who pays."""
 MEANING: dict[str, str] = {
     **{
-        f"{rtt}.{arm}.{name}": f"{meaning}, {arm}, {rtt} ms"
+        f"{rtt}.{arm}.{name}": f"{meaning}, {arm}, round trip of {rtt} ms"
         for rtt in RTT_MS
-        for arm in (*LONG_ARMS, *SHORT_ARMS)
+        for arm in ARMS
         for name, meaning in {
-            "latency_s": "mean until an answer's end, s",
-            "cpu_s": "processor time of an answer, both models, s",
-            "node_s": "time that the larger model's engine computed for an answer, s",
-            "equal": "answers whose text is that of the larger model alone, of all",
+            "p50_s": "median until an answer's end, s",
+            "mean_s": "mean until an answer's end, s",
+            "end_s": "time of the small model's machine for an answer, s",
+            "cloud_s": "time of the larger model's machine for an answer, s",
+            "cost": "what an answer costs in machine time and energy, dollars",
+            "equal": "answers that are the larger model's to the letter, of all",
+            "good": "answers as good as the larger model's (ROUGE-1 of at least 0.8 against it), of all",
+            "rouge1": "ROUGE-1 against the note that was written with the dialogue",
         }.items()
     },
     **{
-        f"{rtt}.{name}": f"{meaning}, {rtt} ms"
+        f"{rtt}.{name}": f"{meaning}, round trip of {rtt} ms"
         for rtt in RTT_MS
         for name, meaning in {
-            "chosen_right": "1 where whole request or speculation was chosen rightly",
-            "cascade_chosen_right": "1 where whole request or cascade was chosen rightly",
-            "length": "of drafts that are chosen; 0: the whole request is",
             "acceptance": "probability that a drafted token stays where those before it did",
+            "length": "of drafts",
             "tokens_per_round": "tokens that a round gave",
-            "bit_per_token": "bodies of verification, bit for each token",
-            "deferred": "answers that the cascade deferred, or asked only the larger model for, of all",
+            "deferred": "answers that the cascade deferred, of all",
+            **{
+                f"chosen.{lean}": f"arm that is chosen ({', '.join(ARMS)} are 0 to 3) for who {lean}"
+                for lean in LEANINGS
+            },
+            **{f"best.{lean}": f"arm that proved best for who {lean}" for lean in LEANINGS},
         }.items()
     },
-    "token_s": "time between the larger model's tokens, streamed alone, s",
-    "verify_s": "time to verify eight tokens, s",
-    "draft_s": "time to draft eight tokens, s",
-    "cascade_quality": "share of answers that were to be the larger model's, or the same",
+    "expected.deferred": "answers that the calibration expects to defer, of all",
+    "expected.good": "answers that are then as good as the larger model's, of all",
+    "chooser.right": "share of the cases (round trips and leanings) in which the chosen arm was the best, or within 5 % of it",
+    "lossless": "share of speculated answers that are the larger model's to the letter",
 }
-SHAPE = SmallModel(layers=10, width=512, heads=8, kv_heads=2, vocabulary=2048, context=256)
-SMALL_LAYERS = 2
-LATER = 0.04
-"""By what the outputs of the larger model's other layers are multiplied."""
-PROMPT, LONG, SHORT, QUALITY = 24, 48, 4, 0.9
+VOCABULARY, CONTEXT, NOTE = 512, 320, 48
+LARGE = SmallModel(
+    layers=4, width=128, heads=4, kv_heads=2, vocabulary=VOCABULARY, context=CONTEXT, steps=500, batch=6,
+    learning_rate=3e-3,
+)  # fmt: skip
+SMALL = LARGE.model_copy(update={"layers": 2, "width": 64, "heads": 2, "kv_heads": 1})
+QUICK = {"steps": 15}
+DATA = Synthetic(train=3_000, held=400, public=8)
+QUALITY, ALIKE = 0.9, 0.8
+WARM = 2
+"""Answers before those that count: they connect, and the pace of drafts is measured."""
+END = ("vehicle-computer", "llama-3.2-1b-int4")
+CLOUD = ("cloud-accelerator", "llama-3.1-70b-int8")
 DEADLINE_S = 120.0
+NEAR = 0.05
+"""Arms whose worth differs by less than this part of the best one's are as good as each other."""
 
 
 def figures(quick: bool = False) -> dict[str, float]:
-    """The figures of MEANING; ``quick`` asks for fewer answers."""
+    """The figures of MEANING; ``quick`` trains hardly at all and asks for a few answers, to see that it runs."""
+    held, small, large = learned(quick)
     torch.set_num_threads(1)
-    return uvloop.run(_measured(2 if quick else 6, 12 if quick else 60))
+    return uvloop.run(_measured(held, small, large, 2 if quick else 16, 12 if quick else 80))
 
 
-def pair(shape: SmallModel, layers: int, later: float) -> tuple[Language, Language]:
-    """A model of random weights that are wide apart, and its first layers, which agree with it often."""
-    made = node_model.made(shape, 0)
-    with torch.no_grad():
-        for name, tensor in made.model.named_parameters():
-            if tensor.ndim == 2:
-                number = int(name.split(".")[2]) if ".layers." in name else 0
-                out = name.endswith(("o_proj.weight", "down_proj.weight"))
-                tensor.mul_(2.0 * (later if number >= layers and out else 1.0))
-    small = hub.build(shape.model_copy(update={"layers": layers}), made.tokenizer, 0)
-    known = small.model.state_dict()
-    small.model.load_state_dict({name: made.model.state_dict()[name] for name in known})
-    return tuple(hub.as_language(one.model, made.tokenizer, shape.context) for one in (small, made))  # type: ignore[return-value]
+def learned(quick: bool) -> tuple[list[Example], Language, Language]:
+    """Examples that no model saw, and the two models, trained on others or taken from the cache."""
+    corpus = synthetic.make(DATA, ends_of_edge=[1, 1], rng=stream(0, "collaboration"))
+    train = [example for domain in corpus.domains for shard in domain.shards for example in shard]
+    held = [example for domain in corpus.domains for example in (*domain.validation, *domain.test) if not example.seen]
+    order = stream(0, "collaboration.order").permutation(len(train)).tolist()
+    texts = [f"{train[i].dialogue}\n\n## {train[i].section}\n{train[i].note}" for i in order]
+    large, small = (shape.model_copy(update=QUICK if quick else {}) for shape in (LARGE, SMALL))
+
+    def progress(_what: str, _done: int, _total: int) -> None:
+        return
+
+    big = foundation.foundation(large, texts, 0, progress)
+    mixed = stream(0, "collaboration.held").permutation(len(held)).tolist()
+    return [held[i] for i in mixed], foundation.small(small, big, texts, 0, progress), big
 
 
 class _Forced(Pace):
-    """May be made to draft although it does not pay."""
-
-    forced = True
+    """Drafts although it may not pay."""
 
     def choose(self, left: int) -> Choice:
         """The best length of drafts, whatever else there is."""
         found = super().choose(left)
-        if found.length or not self.forced:
+        if found.length or left < 2:
             return found
-        never = float("inf")
-        return choose(self.acceptance, Link(self.rtt_s), self.draft, self.verify, never, left, self.longest)
+        return choose(self.acceptance, Link(self.rtt_s), self.draft, self.verify, float("inf"), left, self.longest)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rig:
+    """A machine with a model of its card."""
+
+    hardware: Hardware
+    machine: Machine
+
+    @classmethod
+    def of(cls, name: str, model: str) -> _Rig:
+        kind, known = hardware(name), card.build([model], {})
+        return cls(
+            kind,
+            Machine(
+                1.0, kind.flop_per_s * kind.efficiency, kind.memory_bandwidth_byte_per_s * kind.bandwidth_efficiency,
+                float(known.size_byte[0]), float(known.flop_per_token[0]), float(known.attention_flop_per_token2[0]),
+                float(known.kv_byte_per_token[0]),
+            ),
+        )  # fmt: skip
+
+    @property
+    def price(self) -> float:
+        """Dollars for a busy second: its price, and the energy that it adds."""
+        return self.hardware.price_per_s + (self.hardware.peak_w - self.hardware.idle_w) * 0.30 / 3.6e6
 
 
 @dataclass(slots=True)
 class _Arm:
-    """What was measured of one way to answer."""
+    """What was measured of one way to answer; lists have one entry an answer."""
 
     latency_s: list[float] = field(default_factory=list)
-    cpu_s: list[float] = field(default_factory=list)
-    node_s: list[float] = field(default_factory=list)
-    equal: list[bool] = field(default_factory=list)
+    end_s: list[float] = field(default_factory=list)
+    cloud_s: list[float] = field(default_factory=list)
+    text: list[str] = field(default_factory=list)
 
-    def figures(self, name: str) -> dict[str, float]:
-        equal = [float(one) for one in self.equal]
-        columns = {"latency_s": self.latency_s, "cpu_s": self.cpu_s, "node_s": self.node_s, "equal": equal}
-        return {f"{name}.{column}": float(np.mean(values)) for column, values in columns.items()}
+    def cost(self, end: _Rig, cloud: _Rig) -> float:
+        return float(np.mean(self.end_s)) * end.price + float(np.mean(self.cloud_s)) * cloud.price
+
+    def good(self, expected: Sequence[str]) -> float:
+        return float(np.mean([alike(own, other) >= ALIKE for own, other in zip(self.text, expected, strict=True)]))
 
 
 Answering = Callable[[Sequence[int]], AsyncGenerator[Piece, None]]
@@ -132,129 +188,193 @@ Answering = Callable[[Sequence[int]], AsyncGenerator[Piece, None]]
 class _Bench:
     """The two models and what is between them."""
 
-    def __init__(self, small: Engine, node: Node, http: aiohttp.ClientSession, url: str) -> None:
-        self.small, self.node = small, node
-        self._http, self._url = http, url
-        self.alone = EngineVerifier(node.engine)
-        self._rng = np.random.default_rng(0)
+    def __init__(self, small: Engine, node: Node, http: aiohttp.ClientSession, url: str, held: list[Example]) -> None:
+        self.small, self.node, self._http, self._url, self._held = small, node, http, url, held
+        self.end, self.cloud = _Rig.of(*END), _Rig.of(*CLOUD)
+        self._next = 0
 
-    def prompt(self) -> list[int]:
-        drawn: list[int] = self._rng.integers(3, len(self.small.language.tokenizer), PROMPT).tolist()
-        return drawn
+    def example(self) -> tuple[Example, list[int]]:
+        """The next one, and its prompt."""
+        example = self._held[self._next % len(self._held)]
+        self._next += 1
+        return example, text.prompt(self.small.language.tokenizer, example, CONTEXT, NOTE).tolist()
 
     def through(self, tenant: str) -> HttpVerifier:
         """The larger model over the link; a tenant for each arm, so that none finds what another computed."""
-        return HttpVerifier(self._http, self._url, "large", SHAPE.context, tenant=tenant)
+        return HttpVerifier(self._http, self._url, "large", CONTEXT, tenant=tenant)
 
-    async def take(self, arm: _Arm, answer: Answering, prompt: Sequence[int], expected: str | None) -> str:
-        cpu_s, node_s, began_s = time.process_time(), self._node_s(), time.monotonic()
-        found = "".join([piece.text async for piece in answer(prompt)])
+    async def take(self, arm: _Arm, answer: Answering, prompt: Sequence[int]) -> None:
+        end_s, cloud_s, began_s = self._busy_s(self.small), self._busy_s(self.node.engine), time.monotonic()
+        arm.text.append("".join([piece.text async for piece in answer(prompt)]))
         arm.latency_s.append(time.monotonic() - began_s)
-        arm.cpu_s.append(time.process_time() - cpu_s)
-        arm.node_s.append(self._node_s() - node_s)
-        arm.equal.append(found == (found if expected is None else expected))
-        return found
+        arm.end_s.append(self._busy_s(self.small) - end_s)
+        arm.cloud_s.append(self._busy_s(self.node.engine) - cloud_s)
 
-    def _node_s(self) -> float:
-        return self.node.engine.stats().counters.busy_s
+    @staticmethod
+    def _busy_s(engine: Engine) -> float:
+        return engine.stats().counters.busy_s
 
 
-async def _measured(answers: int, learned: int) -> dict[str, float]:
-    small, large = pair(SHAPE, SMALL_LAYERS, LATER)
-    settings = NodeSettings(listen={"port": 0}, ids=("large",), slots=2, threads=1)
+async def _measured(
+    held: list[Example], small: Language, large: Language, answers: int, judged: int
+) -> dict[str, float]:
+    cloud = _Rig.of(*CLOUD).machine
+    machine = MachineSetting(**{name: getattr(cloud, name) for name in MachineSetting.model_fields})
+    settings = NodeSettings(listen={"port": 0}, ids=("large",), slots=2, threads=1, machine=machine)
     node = Node(settings, large)
     await node.start()
     link = links.Link("up", "127.0.0.1", int(node.url.rpartition(":")[2]))
     await link.start()
-    made: dict[str, float] = {"cascade_quality": QUALITY}
+    made: dict[str, float] = {}
     try:
-        with Engine(small, threads=1) as engine:
+        calibrations = await _calibrations(held[:judged], small, large)
+        with Engine(small, threads=1, machine=_Rig.of(*END).machine) as engine:
             async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE_S)) as http:
-                bench = _Bench(engine, node, http, f"http://127.0.0.1:{link.port}")
-                calibrations = await _learned(bench, learned)
+                bench = _Bench(engine, node, http, f"http://127.0.0.1:{link.port}", held[judged:])
+                right, lossless = [], []
                 for rtt in RTT_MS:
                     link.shape = links.Shape(latency_s=rtt / 2_000.0)
-                    made |= await _long(bench, f"{rtt}.", answers)
-                    made |= await _short(bench, f"{rtt}.", calibrations, 4 * answers)
+                    found, chosen_right = await _at(bench, rtt, calibrations, answers)
+                    made |= found
+                    right += chosen_right
+                    lossless.append(found[f"{rtt}.speculation.equal"])
+                plan = calibrations.of(_version(small), 0.0).plan(QUALITY)
     finally:
         await link.close()
         await node.close()
-    return made
+    return made | {
+        "expected.deferred": plan.deferred,
+        "expected.good": plan.quality,
+        "chooser.right": float(np.mean(right)),
+        "lossless": float(np.mean(lossless)),
+    }
 
 
-async def _long(bench: _Bench, rtt: str, answers: int) -> dict[str, float]:
-    """Whole requests and speculation in turn."""
-    how = Sampling(max_tokens=LONG, temperature=0.0, ignore_eos=True)
-    pace = _Forced()
+def _version(small: Language) -> str:
+    """As `gainnet.inference.cascade.Cascade` names it."""
+    return f"{small.digest} "
+
+
+async def _calibrations(held: Sequence[Example], small: Language, large: Language) -> Calibrations:
+    """What answers that both models gave tell, at this computer's own pace."""
+    kept = Calibrations(least=len(held))  # so that all of them are judged
+    with Engine(small, threads=1) as own, Engine(large, threads=1) as other:
+        cascade = Cascade(
+            own, EngineVerifier(other), Costs(1.0, 2.0), good=lambda said, shown: alike(said, shown) >= ALIKE,
+            calibrations=kept,
+        )  # fmt: skip
+        for example in held:
+            prompt = text.prompt(small.tokenizer, example, CONTEXT, NOTE).tolist()
+            async for _piece in cascade.answer(prompt, _how()):
+                pass
+    return kept
+
+
+async def _at(
+    bench: _Bench, rtt: int, calibrations: Calibrations, answers: int
+) -> tuple[dict[str, float], list[float]]:
+    """The figures of a round trip, and for each leaning whether the choice was right."""
+    pace, how = _Forced(), _how()
     tokenizer = bench.small.language.tokenizer
-    speculation, chosen = (
-        Speculation(EngineDrafter(bench.small, tenant=name), bench.through(name), tokenizer, pace, 0)
-        for name in LONG_ARMS[1:]
-    )
-    whole = bench.through("whole")
-    arms = {name: _Arm() for name in LONG_ARMS}
-    ways: dict[str, Answering] = {
-        "whole": lambda prompt: whole.whole(prompt, how),
-        "speculation": lambda prompt: speculation.answer(prompt, how),
-        "chosen": lambda prompt: chosen.answer(prompt, how),
-    }
-    for turn in range(answers + 2):
-        prompt, expected = bench.prompt(), None
-        for name in LONG_ARMS:
-            pace.forced = name != "chosen"
-            arm = arms[name] if turn >= 2 else _Arm()  # the first connect, and measure the pace
-            expected = await bench.take(arm, ways[name], prompt, expected)
-    await speculation.close()
-    await chosen.close()
-    pace.forced = False
-    choice, counters = pace.choose(LONG), speculation.counters
-    faster = np.mean(arms["speculation"].latency_s) < np.mean(arms["whole"].latency_s)
-    found = {name: value for arm in LONG_ARMS for name, value in arms[arm].figures(rtt + arm).items()}
-    return found | {
-        f"{rtt}chosen_right": float((choice.length > 0) == faster),
-        f"{rtt}length": float(choice.length),
-        f"{rtt}acceptance": pace.acceptance,
-        f"{rtt}tokens_per_round": counters.tokens / max(counters.rounds, 1),
-        f"{rtt}bit_per_token": counters.bits / max(counters.tokens, 1),
-        "token_s": pace.token_s,
-        "verify_s": pace.verify.at(8),
-        "draft_s": pace.draft.at(8),
-    }
-
-
-async def _learned(bench: _Bench, count: int) -> Calibrations:
-    """Calibrations of answers that both models gave."""
-    cascade = Cascade(bench.small, bench.alone, Costs(1.0, 2.0), calibrations=Calibrations(count))
-    for _ in range(count):
-        async for _piece in cascade.answer(bench.prompt(), _short_answer()):
-            pass
-    return cascade.calibrations
-
-
-async def _short(bench: _Bench, rtt: str, calibrations: Calibrations, answers: int) -> dict[str, float]:
-    """Whole requests and the cascade in turn; the cascade is forced, what it would choose is noted."""
-    how = _short_answer()
+    speculation = Speculation(EngineDrafter(bench.small, tenant="draft"), bench.through("verify"), tokenizer, pace, 0)
     cascade = Cascade(
         bench.small, bench.through("cascade"), Costs(1e-9, 1.0), quality=QUALITY, calibrations=calibrations,
         audit_every=0, tenant="cascade",
     )  # fmt: skip
-    local, larger = EngineVerifier(bench.small), bench.through("whole")
-    arms, alone = {name: _Arm() for name in SHORT_ARMS}, _Arm()
-    for turn in range(answers + 1):
-        prompt = bench.prompt()
-        whole, both, own = (_Arm(), _Arm(), _Arm()) if turn == 0 else (arms["short_whole"], arms["cascade"], alone)
-        expected = await bench.take(whole, lambda one: larger.whole(one, how), prompt, None)
-        await bench.take(own, lambda one: local.whole(one, how), prompt, expected)
-        await bench.take(both, lambda one: cascade.answer(one, how), prompt, expected)
-    deferred = 1.0 - cascade.counters.kept / cascade.counters.answers
-    cascade.costs = Costs(float(np.median(alone.latency_s)), float(np.median(arms["short_whole"].latency_s)))
-    faster = np.mean(arms["cascade"].latency_s) < np.mean(arms["short_whole"].latency_s)
-    found = {name: value for arm in SHORT_ARMS for name, value in arms[arm].figures(rtt + arm).items()}
-    return found | {
-        f"{rtt}cascade_chosen_right": float((cascade.plan() is not None) == faster),
-        f"{rtt}deferred": deferred,
+    alone, above = EngineVerifier(bench.small, tenant="alone"), bench.through("whole")
+    ways: dict[str, Answering] = {
+        "end": lambda prompt: alone.whole(prompt, how),
+        "cloud": lambda prompt: above.whole(prompt, how),
+        "cascade": lambda prompt: cascade.answer(prompt, how),
+        "speculation": lambda prompt: speculation.answer(prompt, how),
     }
+    arms, notes = {name: _Arm() for name in ARMS}, []
+    for turn in range(answers + WARM):
+        example, prompt = bench.example()
+        if turn >= WARM:
+            notes.append(example.note)
+        for name in ARMS:
+            await bench.take(arms[name] if turn >= WARM else _Arm(), ways[name], prompt)
+    await speculation.close()
+    deferred = 1.0 - cascade.counters.kept / cascade.counters.answers
+    choice, counters = pace.choose(NOTE), speculation.counters
+    found = {f"{rtt}.{name}.{of}": value for name, arm in arms.items() for of, value in _shown(bench, arms, arm, notes)}
+    found |= {
+        f"{rtt}.acceptance": pace.acceptance,
+        f"{rtt}.length": float(choice.length),
+        f"{rtt}.tokens_per_round": counters.tokens / max(counters.rounds, 1),
+        f"{rtt}.deferred": deferred,
+    }
+    plan = calibrations.of(_version(bench.small.language), 0.0).plan(QUALITY)
+    right = []
+    for leaning, price in LEANINGS.items():
+        proved = _worth(
+            {name: _Expected(float(np.mean(arm.latency_s)), arm.cost(bench.end, bench.cloud)) for name, arm in arms.items()},
+            {name: arm.good(arms["cloud"].text) for name, arm in arms.items()}, price,
+        )  # fmt: skip
+        # The small model alone is as good as the calibration says it is where nothing is deferred.
+        whole = calibrations.of(_version(bench.small.language), 0.0).probability.mean()
+        told = {"end": float(whole), "cloud": 1.0, "cascade": plan.quality, "speculation": 1.0}
+        expected = _worth(_expectations(bench, arms, pace, plan.deferred), told, price)
+        chosen, best = max(expected, key=expected.__getitem__), max(proved, key=proved.__getitem__)
+        found |= {
+            f"{rtt}.chosen.{leaning}": float(ARMS.index(chosen)),
+            f"{rtt}.best.{leaning}": float(ARMS.index(best)),
+        }
+        right.append(float(proved[chosen] >= proved[best] - NEAR * abs(proved[best])))
+    return found, right
 
 
-def _short_answer() -> Sampling:
-    return Sampling(max_tokens=SHORT, temperature=0.0, ignore_eos=True)
+def _shown(bench: _Bench, arms: dict[str, _Arm], arm: _Arm, notes: list[str]) -> list[tuple[str, float]]:
+    expected = arms["cloud"].text
+    return [
+        ("p50_s", float(np.median(arm.latency_s))),
+        ("mean_s", float(np.mean(arm.latency_s))),
+        ("end_s", float(np.mean(arm.end_s))),
+        ("cloud_s", float(np.mean(arm.cloud_s))),
+        ("cost", arm.cost(bench.end, bench.cloud)),
+        ("equal", float(np.mean([own == other for own, other in zip(arm.text, expected, strict=True)]))),
+        ("good", arm.good(expected)),
+        ("rouge1", float(rouge(arm.text, notes).one.mean())),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    """What an answer takes, in s, and costs, in dollars."""
+
+    latency_s: float
+    cost: float
+
+
+def _expectations(bench: _Bench, arms: dict[str, _Arm], pace: Pace, deferred: float) -> dict[str, _Expected]:
+    """What the formulas say of every arm, from the models alone, acceptance, deferral, and the round trip."""
+    end, cloud = arms["end"], arms["cloud"]
+    alone = _Expected(float(np.mean(end.latency_s)), end.cost(bench.end, bench.cloud))
+    whole = _Expected(float(np.mean(cloud.latency_s)), cloud.cost(bench.end, bench.cloud))
+    both = [
+        float(cascaded(np.array([small]), np.array([large]), np.array([deferred]))[0])
+        for small, large in ((alone.latency_s, whole.latency_s), (alone.cost, whole.cost))
+    ]
+    tokenizer = bench.small.language.tokenizer
+    token = float(np.mean([len(tokens.ids(tokenizer, one)) for one in cloud.text])) + 1.0
+    choice = pace.choose(round(token) + 1)
+    rounds = token / expected_tokens(pace.acceptance, choice.length)
+    first_s = max(whole.latency_s - token * pace.token_s, 0.0)  # the prompt, and the first crossing
+    verify_s, draft_s = pace.verify.at(choice.length), pace.draft.at(choice.length)
+    drafted = _Expected(
+        first_s + rounds * (pace.rtt_s + verify_s + draft_s),
+        max(float(np.mean(cloud.cloud_s)) - token * pace.token_s + rounds * verify_s, 0.0) * bench.cloud.price
+        + rounds * draft_s * bench.end.price,
+    )
+    return {"end": alone, "cloud": whole, "cascade": _Expected(*both), "speculation": drafted}
+
+
+def _worth(of: dict[str, _Expected], good: dict[str, float], price: float) -> dict[str, float]:
+    """What answers are worth, less what they cost; none where too few are good."""
+    enough = {name for name, share in good.items() if share >= QUALITY - NEAR}
+    return {name: -(one.cost + price * one.latency_s) if name in enough else -np.inf for name, one in of.items()}
+
+
+def _how() -> Sampling:
+    return Sampling(max_tokens=NOTE, temperature=0.0, stop=("\n",))
