@@ -220,7 +220,13 @@ class Client:
         """Ask for anything."""
         url = (at or self.gateway()) + path
         try:
-            end = await self._posted(url, body, {"content-type": JSON, **(headers or {})}, began)
+            try:
+                end = await self._posted(url, body, {"content-type": JSON, **(headers or {})}, began)
+            except aiohttp.ClientConnectorError:
+                if at is not None:
+                    raise
+                url = self._gateways[0].url + path  # nothing was sent: a balancer asks another one
+                end = await self._posted(url, body, {"content-type": JSON, **(headers or {})}, began)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             end = End("lost", 0, {}, f"{type(error).__name__}: {error}")
         self.ended[end.how] += 1
@@ -286,13 +292,13 @@ def node_settings(name: str, known: dict[str, Any], idle_s: float) -> dict[str, 
     return {
         "name": name, "listen": {"port": free_port()}, "model": known, "ids": ["gainnet"], "slots": 4, "queue": 12,
         "threads": 1, "prefix_byte": 4_000_000, "log_level": "warning",
-        "timeouts": {"session_s": 5.0, "drain_s": 30.0, "idle_s": idle_s},
+        "timeouts": {"session_s": 5.0, "drain_s": 60.0, "idle_s": idle_s},
     }  # fmt: skip
 
 
 def gateway_settings(nodes: list[dict[str, Any]], admin: int) -> dict[str, Any]:
     """Of a gateway that waits for nothing long."""
-    timeouts = {"first_byte_s": 15.0, "between_chunks_s": 8.0, "client_s": 2.0, "header_s": 2.0, "body_s": 2.0}
+    timeouts = {"first_byte_s": 20.0, "between_chunks_s": 8.0, "client_s": 2.0, "header_s": 2.0, "body_s": 2.0}
     timeouts |= {"notice_s": 0.5, "drain_s": 30.0}
     return {
         "listen": {"port": free_port()}, "admin": {"port": admin}, "nodes": nodes, "router": "round_robin",

@@ -274,7 +274,7 @@ class Soak:
         """A stream that has begun; one that is refused, as a node is not known to be back yet, is asked for again."""
         while True:
             began = asyncio.Event()
-            asked = asyncio.create_task(self.client.ask(model, text, stream=True, tokens=400, began=began, at=at))
+            asked = asyncio.create_task(self.client.ask(model, text, stream=True, tokens=200, began=began, at=at))
             waiting = asyncio.create_task(began.wait())
             await asyncio.wait((waiting, asked), return_when=asyncio.FIRST_COMPLETED)
             waiting.cancel()

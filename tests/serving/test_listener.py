@@ -35,6 +35,15 @@ async def test_headers_that_drip(place: Place) -> None:
     writer.close()
 
 
+@scene(timeouts={"header_s": 0.2, "idle_s": 30.0})
+async def test_headers_that_begin_with_the_connection_and_go_no_further(place: Place) -> None:
+    with socket.create_connection(("127.0.0.1", place.port)) as client:
+        client.sendall(HEAD[:40])  # both are there before the gateway looks
+        await until(lambda: place.connections == 1)
+        await until(lambda: place.connections == 0)
+        assert b" 408 " in client.recv(4_096)
+
+
 @scene(timeouts={"header_s": 0.1, "idle_s": 30.0})
 async def test_a_connection_may_rest_between_requests_and_its_body_may_take_longer(place: Place) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", place.port)

@@ -187,7 +187,8 @@ class _Handler(RequestHandler):
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol; the headers of a request must all come within a while of its first byte."""
         super().data_received(data)
-        waits = self._waiter is not None and not self._waiter.done()
+        # On a new connection data may come before aiohttp waits for it.
+        waits = self._request_count == 0 or (self._waiter is not None and not self._waiter.done())
         if waits and self._head_timer is None:
             self._head_timer = self._loop.call_later(self._patience.header_s, self._head_late)
         elif not waits and self._head_timer is not None:
