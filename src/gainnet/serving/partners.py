@@ -60,6 +60,7 @@ class Partners:
     """Learns how models agree, and says it as the orchestrator wants it.
 
     Attributes:
+        quality: of each artifact, as it is now.
         calibrations: by version.
     """
 
@@ -67,7 +68,7 @@ class Partners:
         self, config: Collaboration, catalogue: Catalogue, quality: Float[np.ndarray, " artifact"], nodes: int
     ) -> None:
         """Know nothing yet; ``quality`` is that of each artifact as it is now: not copied."""
-        self._config, self._catalogue, self._quality = config, catalogue, quality
+        self._config, self._catalogue, self.quality = config, catalogue, quality
         self._digest = [""] * nodes
         self._served = catalogue.served()
         self._names = {place.name: node for node, place in enumerate(catalogue.places) if place is not None}
@@ -93,7 +94,7 @@ class Partners:
 
     def agreement(self, wishes: Sequence[Wish]) -> Agreement:
         """What is known for these requests; one at times leaves out how drafts did, so that they are tried again."""
-        artifacts, expected = len(self._quality), self._expected
+        artifacts, expected = len(self.quality), self._expected
         deferred = np.ones((len(wishes), artifacts, artifacts))
         good, acceptance = np.zeros_like(deferred), np.zeros_like(deferred)
         served = self._served
@@ -164,7 +165,7 @@ class Partners:
         for small in cards:
             node = self._holder(wish, small)
             if node is not None:
-                larger = [card for card in cards if self._quality[card] > self._quality[small]]
+                larger = [card for card in cards if self.quality[card] > self.quality[small]]
                 found += [_Pair(wish.ask.model, self._digest[node], small, card) for card in larger]
         return found
 

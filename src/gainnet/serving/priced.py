@@ -331,8 +331,7 @@ class Priced(Router):
     ) -> Refused:
         """Why a request was refused; ``able`` are the cards that some node answers with, and some edge or cloud."""
         retry_s = max(self._scenario.frame_s, self.estimates.took_s(wish.service) / 2.0)
-        quality = self.run.orchestrator.tables.artifact["quality"]
-        return choices.refusal(wish, self.catalogue.fitting(wish), able, quality, retry_s)
+        return choices.refusal(wish, self.catalogue.fitting(wish), able, self.partners.quality, retry_s)
 
     def sent(self, ask: Ask, target: Target) -> int:
         """See `Router.sent`; ``target`` is one of the route's own."""
