@@ -193,6 +193,7 @@ def scenario(tier: str, card: Mapping[str, Any]) -> Scenario:
     }
     tree |= {
         "frame_s": FRAME_S,
+        "collaboration": {},
         "network": network,
         "demand": {
             "services": {
