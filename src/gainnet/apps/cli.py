@@ -233,10 +233,18 @@ def pretrain(
         ),
     ] = None,
     start: Annotated[Path | None, typer.Option("--from", metavar="DIR", help="A model to go on from.")] = None,
+    images: Annotated[
+        str | None, typer.Option("--images", metavar="DATA", help="An image model instead, of these images: digits.")
+    ] = None,
     out: OutOption = None,
     resume: Annotated[Path | None, typer.Option("--resume", metavar="DIR", help="Go on with a training.")] = None,
 ) -> None:
-    """Train a small language model on public text; transformers loads the folder."""
+    """Train a small language model on public text; transformers loads the folder. Or an image model, for diffusers."""
+    if images is not None:
+        if any(given is not None for given in (text, settings or None, threads, bf16 or None, extracts, start)):
+            raise InputError("--images: only --seed, --steps, --out and --resume go with it")
+        _pretrain_images(images, seed, steps, out, resume)
+        return
     if resume is None and text is None:
         raise InputError("--text is missing: gainnet pretrain --text FILE, or --resume DIR")
     begins = (text, settings or None, seed, steps, threads, bf16 or None, extracts, start, out)
@@ -262,6 +270,17 @@ def pretrain(
             share=extracts or 0.0,
             start=start,
         )
+    with progress("pre-training", quiet=False) as show:
+        begun.run(InProcess(), show)
+    print(f"model: {begun.folder}")
+
+
+def _pretrain_images(images: str, seed: int | None, steps: int | None, out: Path | None, resume: Path | None) -> None:
+    with extra("learn"):
+        from gainnet.apps import pretrain_images
+    from gainnet.workers.workers import InProcess
+
+    begun = pretrain_images.begin(images, seed, steps, out, resume)
     with progress("pre-training", quiet=False) as show:
         begun.run(InProcess(), show)
     print(f"model: {begun.folder}")

@@ -107,7 +107,7 @@ def run_writers(record: Record, report: Report, machine: Report) -> dict[str, Wr
 
 
 def replace(folder: Path, writers: Mapping[str, Writer]) -> None:
-    """Replace the results in ``folder`` by the files that ``writers`` make, all or none.
+    """Replace the results in ``folder`` by the files that ``writers`` make, all or none; names may have folders of their own.
 
     Raises:
         OutputError: a file cannot be written.
@@ -116,7 +116,8 @@ def replace(folder: Path, writers: Mapping[str, Writer]) -> None:
     try:
         for name, writer in writers.items():
             target = folder / name
-            temporary = folder / f".{name}{_TEMPORARY}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_name(f".{target.name}{_TEMPORARY}")
             staged.append((temporary, target))
             writer(temporary)
         for temporary, target in staged:
