@@ -187,7 +187,7 @@ def load(folder: Path) -> Diffusion:
     reporting.disable_progress_bar()
     try:
         pipeline = (LabelPipeline if kind == KINDS[0] else DiffusionPipeline).from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, torch_dtype=torch.float32, **unused
+            folder, use_safetensors=True, local_files_only=True, dtype=torch.float32, **unused
         )
     except _ERRORS as error:
         said = " ".join(str(error).split()) or type(error).__name__

@@ -124,7 +124,7 @@ class Call:
         self.ask = Ask(
             kind, self.model, given.end, wire.prompt_tokens(self._request, raw),
             wire.output_tokens(self._request, limits), None, given.quality_min, tenant.name, given.session,
-            wire.together(self._request),
+            wire.together(self._request), *wire.drawn(self._request),
         )  # fmt: skip
 
     def check(self, limits: Limits, known: ModelSetting | None) -> None:
@@ -139,7 +139,7 @@ class Call:
         ask = self.ask
         self.ask = Ask(
             ask.kind, version, ask.end, ask.prompt_token, ask.output_token, left_s, ask.quality_min, ask.tenant,
-            ask.session, ask.together,
+            ask.session, ask.together, ask.step, ask.image,
         )  # fmt: skip
 
     @property

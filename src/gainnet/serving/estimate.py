@@ -46,16 +46,18 @@ class Estimates:
         for wish in wishes:
             ask, sizes, card = wish.ask, self._sizes[wish.service], wish.card
             prompt = output = 0.0
+            step, image = (ask.step or sizes.step, ask.image or sizes.image) if sizes.image else (0.0, 0.0)
             if not sizes.image:
                 prompt, output = max(ask.prompt_token, 1.0), max(ask.output_token * self._output[wish.service], 1.0)
             allowed_s, quality = ask.deadline_s, ask.quality_min
             if allowed_s is None:
-                allowed_s = sizes.deadline_s + sizes.per_token_s * output
+                allowed_s = sizes.deadline_s + sizes.per_token_s * output + sizes.per_step_s * (step - sizes.step)
             if quality is None:
-                quality = sizes.quality if card < 0 else 0.0 if sizes.image else self._quality[card]
+                given = sizes.image and (ask.step or card >= 0)  # whoever names the steps takes what they give
+                quality = 0.0 if given else sizes.quality if card < 0 else self._quality[card]
             whole.append((next(self._task), wish.service, self._user(ask), -1))
             real.append((
-                now_s, now_s + allowed_s, quality, sizes.value, prompt, output, sizes.step, sizes.image,
+                now_s, now_s + allowed_s, quality, sizes.value, prompt, output, float(step), float(image),
                 sizes.prompt_bit + sizes.token_bit * prompt, sizes.token_bit * output, 0.0,
             ))  # fmt: skip
         integers = dict(zip(_WHOLE, np.ascontiguousarray(np.array(whole, np.int64).T), strict=True))

@@ -95,7 +95,8 @@ def usage(answer: dict[str, Any]) -> tuple[int, int] | None:
     used = answer.get("usage")
     if not isinstance(used, dict):
         return None
-    prompt, output = used.get("prompt_tokens"), used.get("completion_tokens", 0)
+    prompt = used.get("prompt_tokens", used.get("input_tokens"))  # the names differ where images are drawn
+    output = used.get("completion_tokens", used.get("output_tokens", 0))
     if not isinstance(prompt, int) or not isinstance(output, int):
         return None
     return max(prompt, 0), max(output, 0)

@@ -85,6 +85,7 @@ class Sizes:
     prompt_bit: float
     step: float
     image: float
+    per_step_s: float
 
 
 class Catalogue:
@@ -198,13 +199,14 @@ class Catalogue:
 
 def _sizes(service: AnyService) -> Sizes:
     quality, step, image, prompt_bit, token_bit, per_token_s = _median(service.quality_min), 0.0, 0.0, 0.0, 0.0, 0.0
-    deadline_s = service.deadline_s
+    deadline_s, per_step_s = service.deadline_s, 0.0
     if isinstance(service, Image):
         step, image, prompt_bit = _median(service.steps), _median(service.images), service.prompt_bit
-        deadline_s += service.deadline_per_step_s * step
+        per_step_s = service.deadline_per_step_s
+        deadline_s += per_step_s * step
     if isinstance(service, Text):
         token_bit, per_token_s = service.bit_per_token, service.deadline_per_token_s
-    return Sizes(quality, deadline_s, per_token_s, service.value, token_bit, prompt_bit, step, image)
+    return Sizes(quality, deadline_s, per_token_s, service.value, token_bit, prompt_bit, step, image, per_step_s)
 
 
 def _median(distribution: Distribution) -> float:

@@ -316,6 +316,7 @@ class Lab:
             "scenario": self._scenario.name, "address": f"{self.url}/v1", "admin": gateway.told["admin"],
             "adapters": str(self._adapters()),
             "links": control, "router": self._router, "models": list(dict.fromkeys(m for p in self.parts for m in p.models)),
+            "images": list(dict.fromkeys(m for p in self.parts for m in p.images)),
             "ready_s": round(self.ready_s, 3), "pid": os.getpid(), "gateway_pid": gateway.pid,
             "nodes": [
                 {

@@ -11,7 +11,7 @@ from gainnet.errors import InputError
 from gainnet.models import card as cards
 from gainnet.network import compute
 from gainnet.scenario.complaint import nearest
-from gainnet.scenario.demand import Text
+from gainnet.scenario.demand import Image, Text
 from gainnet.scenario.knowledge import SmallModel
 from gainnet.scenario.models import LanguageModel, card
 from gainnet.scenario.scenario import Scenario
@@ -32,6 +32,8 @@ SLOTS = {"cloud": 8, "edge": 4, "end": 2}
 RADIO_LATENCY_S = 0.005
 """One way over the radio, to an end."""
 DRAIN_S = 5.0
+IMAGE_MODEL = "image-model"
+"""By what a node knows its image model: the one that comes with gainnet stands for whatever the scenario names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class Part:
         shape: of its link to the gateway, at the start.
         machine: whose time its steps take: that of the scenario.
         quality: of its answers.
+        images: its own id of each public model that draws.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Part:
     shape: Shape
     machine: Pace
     quality: float
+    images: Mapping[str, str]
 
     @property
     def public(self) -> str:
@@ -110,11 +114,13 @@ def parts(scenario: Scenario, number: Mapping[str, int]) -> tuple[Part, ...]:
     for tier in TIERS:
         held = [name for name in machines[tier].resident if name in wanted and _language(name, scenario)]
         public = [*held, *(name for name, service in texts.items() if set(held) & set(service.models))]
+        drawing = dict.fromkeys(_drawing(scenario, machines[tier].resident), IMAGE_MODEL)
         for index in range(number[tier] if held else 0):
             name = "cloud" if tier == "cloud" else f"{tier}-{index}"
             models = dict.fromkeys(public, f"{tier}-model")
             pace, quality = _pace(scenario, tier, index, held)
-            found.append(Part(name, tier, index if tier == "end" else None, models, shapes[tier], pace, quality))
+            end = index if tier == "end" else None
+            found.append(Part(name, tier, end, models, shapes[tier], pace, quality, drawing))
     if not found:
         raise InputError(f"{scenario.name}: no text service runs on what cloud, edges or ends hold (`resident`)")
     return tuple(found)
@@ -133,6 +139,13 @@ def _pace(scenario: Scenario, tier: str, index: int, held: Sequence[str]) -> tup
     ), float(known.quality[model])  # fmt: skip
 
 
+def _drawing(scenario: Scenario, resident: Sequence[str]) -> list[str]:
+    """The image models among those, and the services that they answer."""
+    services = {name: service for name, service in scenario.demand.services.items() if isinstance(service, Image)}
+    held = [name for name in resident if any(name in service.models for service in services.values())]
+    return [*held, *(name for name, service in services.items() if set(held) & set(service.models))]
+
+
 def _language(name: str, scenario: Scenario) -> bool:
     return isinstance(card(name, scenario.models), LanguageModel)
 
@@ -146,6 +159,7 @@ def node_tree(
         "model": {"kind": "pretrained", "name": str(model), "context": _context(model)},
         "verifiers": dict(verifiers or {}),
         "machine": asdict(part.machine) if paced else None,
+        "images": {"ids": [IMAGE_MODEL], "width": 4, "share": {}} if part.images else None,
         "adapters": {"root": str(adapters)}, "slots": SLOTS[part.tier], "threads": 1, "timeouts": {"drain_s": DRAIN_S},
     }  # fmt: skip
 
@@ -182,15 +196,16 @@ def gateway_tree(
     nodes = [
         {
             "name": part.name, "tier": part.tier, "url": f"http://127.0.0.1:{ports[part.name]}",
-            "models": dict(part.models), "end": part.end, "quality": part.quality,
+            "models": {**part.models, **part.images}, "end": part.end, "quality": part.quality,
         }
         for part in found
     ]  # fmt: skip
     kinds = ("chat", "completion", "embedding")
-    public = dict.fromkeys(model for part in found for model in part.models)
+    public = dict.fromkeys((model for part in found for model in part.models), kinds)
+    public |= dict.fromkeys((model for part in found for model in part.images), ("image",))
     return {
         "listen": {"port": port}, "admin": {"port": 0}, "nodes": nodes,
-        "models": {model: {"kinds": kinds} for model in public}, "router": router,
+        "models": {model: {"kinds": kinds} for model, kinds in public.items()}, "router": router,
         "adapters": {"root": str(adapters)}, "scenario": scenario, "page": True,
         "timeouts": {"drain_s": DRAIN_S},
     }  # fmt: skip

@@ -54,7 +54,7 @@ def state(of: State, tenant: Tenant) -> dict[str, Any]:
     return {
         "scenario": view.scenario or of.settings.scenario or "",
         "keys": of.settings.keys is not None,
-        "models": [model for model in of.models() if model in mine],
+        "models": [model for model in of.models() if model in mine and _talks(of, model)],
         "nodes": [_node(of, place, view, mine) for place in of.places],
         "ends": [
             {"number": number, "x_m": x_m, "y_m": y_m, "cell": cell} for number, (x_m, y_m, cell) in enumerate(view.ends)
@@ -68,6 +68,11 @@ def state(of: State, tenant: Tenant) -> dict[str, Any]:
         ],
         "recent": [_said(done) for done in of.book.recent(tenant.name, RECENT)],
     }  # fmt: skip
+
+
+def _talks(of: State, model: str) -> bool:
+    known = of.settings.models.get(of.versions.aliases.get(model, model))
+    return known is None or "chat" in known.kinds
 
 
 def _mine(models: tuple[str, ...], tenant: Tenant) -> list[str]:

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 from pydantic_core import to_json
@@ -32,6 +32,9 @@ from gainnet.serving.node_wire import AdapterRequest
 from gainnet.serving.router import Refused
 from gainnet.serving.tracing import Span, Tracing
 from gainnet.serving.wire import parse
+
+if TYPE_CHECKING:
+    from gainnet.serving.node_images import Images
 
 logger = logging.getLogger(__name__)
 SWEEP_S = 5.0
@@ -73,6 +76,7 @@ class Node:
         prompts: requests as tokens.
         drafts: answers of larger models elsewhere.
         in_flight: requests under way.
+        images: what draws, None where nothing does.
     """
 
     def __init__(self, settings: NodeSettings, language: Language | None = None) -> None:
@@ -99,6 +103,7 @@ class Node:
         self._listener = Listener("listen", settings.listen, settings.limits, settings.timeouts, self._answer)
         self._rates: Rates | None = None
         self._sweeping: asyncio.Task[None] | None = None
+        self.images = _images(self)
         self._posts: dict[str, Handler] = {
             "/v1/chat/completions": lambda asked: node_answer.chat(self, asked),
             "/v1/completions": lambda asked: node_answer.completion(self, asked),
@@ -107,6 +112,8 @@ class Node:
             "/v1/load_lora_adapter": self._load,
             "/v1/unload_lora_adapter": self._unload,
         }
+        if self.images is not None:
+            self._posts |= {"/v1/images/generations": self.images.generate, "/denoise": self.images.denoise}
         self._gets: dict[str, Callable[[], web.Response]] = {
             "/health": self._health,
             "/ready": self._ready,
@@ -119,6 +126,8 @@ class Node:
     async def start(self) -> None:
         """Start the engine, rehearse, and open the listener. InputError where its address cannot be used."""
         self.engine.start()
+        if self.images is not None:
+            self.images.engine.start()
         try:
             self._rates = await asyncio.to_thread(Rates, self.engine)
             await self._listener.open()
@@ -147,6 +156,8 @@ class Node:
         await self._listener.close()
         await self.drafts.close()
         await asyncio.to_thread(self.engine.close)
+        if self.images is not None:
+            await asyncio.to_thread(self.images.engine.close)
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.close)
 
@@ -193,12 +204,15 @@ class Node:
         if rates is not None:
             rates.update(stats)
         names = [*self.settings.ids, *stats.resident]
+        drawn = None if self.images is None else self.images.engine.stats()
+        if self.images is not None:
+            names += self.images.setting.ids
         return {
             "tier": self.settings.tier,
             "models": names,
             "resident": names,
-            "running": stats.running,
-            "waiting": stats.waiting,
+            "running": stats.running + (0 if drawn is None else drawn.drawings),
+            "waiting": stats.waiting + (0 if drawn is None else drawn.drawings_waiting),
             "slots": stats.slots,
             "prompt_token_per_s": 0.0 if rates is None else rates.prompt_token_per_s,
             "decode_token_per_s": 0.0 if rates is None else rates.decode_token_per_s,
@@ -284,10 +298,13 @@ class Node:
         cards += [
             ModelCard(id=name, created=self._since, root=name, parent=first) for name in self.engine.stats().resident
         ]
+        drawing = () if self.images is None else self.images.setting.ids
+        cards += [ModelCard(id=name, created=self._since, root=drawing[0]) for name in drawing]
         return _json(ModelList(data=cards).model_dump())
 
     def _metrics_page(self) -> web.Response:
-        text = node_metrics.text(self._metrics, self.engine.stats(), self.settings.ids[0])
+        images = None if self.images is None else self.images.metrics()
+        text = node_metrics.text(self._metrics, self.engine.stats(), self.settings.ids[0], images)
         return web.Response(text=text, headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def _verify(self, asked: Asked) -> web.Response:
@@ -308,6 +325,16 @@ class Node:
         while True:
             await asyncio.sleep(min(SWEEP_S, self.settings.timeouts.session_s / 2.0))
             self._sessions.sweep(loop.time())
+
+
+def _images(node: Node) -> Images | None:
+    """What draws at a node; diffusers is imported only where something does."""
+    setting = node.settings.images
+    if setting is None:
+        return None
+    from gainnet.serving.node_images import Images
+
+    return Images(node, setting)
 
 
 def _json(tree: object, headers: dict[str, str] | None = None) -> web.Response:

@@ -7,11 +7,13 @@ import time
 from gainnet.inference.engine import Engine
 from gainnet.inference.request import Sampling
 from gainnet.inference.stats import Stats
-from gainnet.serving.metrics import Metrics
+from gainnet.serving.metrics import Labels, Metrics
 
 REHEARSED_PROMPT, REHEARSED_TOKENS = 64, 8
 GAIN = 0.3
 BUSY_LEAST_S = 0.05
+Figures = tuple[dict[tuple[str, Labels], float], dict[tuple[str, Labels], float]]
+"""Gauges and counters of an image engine."""
 _DRAFTS = {
     "vllm:spec_decode_num_drafts": "drafts",
     "vllm:spec_decode_num_draft_tokens": "drafted_tokens",
@@ -61,8 +63,8 @@ def _rehearsed(engine: Engine) -> tuple[float, float]:
     return length / first_s, (REHEARSED_TOKENS - 1) / max(whole_s - first_s, 1e-6)
 
 
-def text(metrics: Metrics, stats: Stats, model: str) -> str:
-    """All of a node's metrics in Prometheus' text format."""
+def text(metrics: Metrics, stats: Stats, model: str, images: Figures | None = None) -> str:
+    """All of a node's metrics in Prometheus' text format; those of images by labels, where it draws some."""
     label = (("model_name", model),)
     adapters = (
         ("running_lora_adapters", ",".join(stats.resident)), ("max_lora", "0"), ("waiting_lora_adapters", ""),
@@ -83,4 +85,7 @@ def text(metrics: Metrics, stats: Stats, model: str) -> str:
         "gainnet:engine_busy_seconds_total": stats.counters.busy_s,
         "gainnet:engine_behind_seconds_total": stats.behind_s,
     } | {f"{name}_total": getattr(stats.counters, field) for name, field in _DRAFTS.items()}
-    return metrics.text(gauges, {(name, label): float(value) for name, value in counters.items()})
+    counted = {(name, label): float(value) for name, value in counters.items()}
+    if images is not None:
+        gauges, counted = gauges | images[0], counted | images[1]
+    return metrics.text(gauges, counted)

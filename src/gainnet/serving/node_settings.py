@@ -66,6 +66,48 @@ class MachineSetting(BaseModel):
     kv_byte_per_token: Annotated[float, Field(ge=0.0)] = 0.0
 
 
+class ShareSetting(BaseModel):
+    """Which steps alike images share: see `gainnet.inference.images.request.Sharing`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    part: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.4
+    similarity: Annotated[float, Field(ge=-1.0, le=1.0)] = 0.999
+
+
+def _digits_or_folder(model: str) -> str:
+    folder = under_folder(Path(model))
+    if model != "digits" and not folder.is_dir():
+        raise ValueError(f"{model}: must be digits, the model that comes with gainnet, or a folder with one")
+    return model if model == "digits" else str(folder)
+
+
+class ImagesSetting(BaseModel):
+    """A model that draws images, beside the one for text.
+
+    Attributes:
+        model: a folder that a `LabelPipeline` or a `StableDiffusionPipeline` wrote, or ``digits``.
+        ids: by which requests name it.
+        slots: images that are drawn at once.
+        queue: images that may wait.
+        width: images in one pass, which is filled up where there are fewer, so that images do not depend on others.
+        steps: of an image where nothing is said.
+        eta: part of each step's noise that is drawn anew.
+        share: which steps alike images of a tenant share; None: none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, protected_namespaces=())
+
+    model: Annotated[str, AfterValidator(_digits_or_folder)] = "digits"
+    ids: Annotated[tuple[Name, ...], Field(min_length=1)] = ("digits",)
+    slots: Natural = 16
+    queue: Natural = 64
+    width: Natural = 8
+    steps: Natural = 20
+    eta: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    share: ShareSetting | None = None
+
+
 class NodeSettings(FileSettings):
     """All of a node's settings; `gainnet.serving.reading.read` makes one.
 
@@ -86,6 +128,7 @@ class NodeSettings(FileSettings):
         prefix_byte: what keys and values of earlier texts may take.
         threads: of torch; None leaves them as they are.
         machine: whose time steps take, to stand in for it; None: as long as they take here.
+        images: a model that draws images; None: none are drawn.
         limits: of requests.
         timeouts: of everything that waits.
         adapters: where adapters come from; None: none are loaded.
@@ -115,6 +158,7 @@ class NodeSettings(FileSettings):
     prefix_byte: Annotated[int, Field(ge=0)] = 64 << 20
     threads: Natural | None = None
     machine: MachineSetting | None = None
+    images: ImagesSetting | None = None
     limits: Limits = Limits()
     timeouts: NodeTimeouts = NodeTimeouts()
     adapters: AdaptersSetting | None = None
@@ -131,4 +175,7 @@ class NodeSettings(FileSettings):
         for name in self.load:
             if name in self.ids:
                 raise ValueError(f"load.{name}: is one of ids, the names of the model itself")
+        for name in () if self.images is None else self.images.ids:
+            if name in self.ids or name in self.load:
+                raise ValueError(f"images.ids: {name} is also the name of a model for text")
         return self

@@ -55,6 +55,8 @@ class Ask:
         quality_min: least quality that it accepts, None where any will do.
         tenant: who asks; empty where no keys are configured.
         session: requests of one conversation share it.
+        step: denoising steps of an image, 0 where it doesn't say.
+        image: images asked for, 0 where none are.
         together: whether two models may answer it: one text, without log-probabilities.
     """
 
@@ -68,6 +70,8 @@ class Ask:
     tenant: str
     session: str | None
     together: bool = False
+    step: int = 0
+    image: int = 0
 
 
 @dataclass(frozen=True, slots=True)

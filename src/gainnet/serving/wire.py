@@ -187,14 +187,19 @@ class EmbeddingRequest(Request):
 
 
 class ImageRequest(Request):
-    """POST /v1/images/generations. `steps` and `num_inference_steps` are the same, for engines that know either."""
+    """POST /v1/images/generations. `steps` and `num_inference_steps` are the same, for engines that know either.
+
+    Images come as PNG in the answer itself: nothing is kept to which an address could lead, and nothing is streamed.
+    """
 
     prompt: str
     n: Natural | None = None
     size: Annotated[str, StringConstraints(pattern=_SIZE)] | None = None
     steps: Natural | None = None
     num_inference_steps: Natural | None = None
-    response_format: Literal["url", "b64_json"] | None = None
+    response_format: Literal["b64_json"] | None = None
+    output_format: Literal["png"] | None = None
+    stream: Literal[False] | None = None
     seed: Seed | None = None
 
 
@@ -281,6 +286,13 @@ def output_tokens(request: Request, limits: Limits) -> int:
         case ImageRequest():
             return TOKENS_OF_IMAGE * (request.n or 1)
     return 0
+
+
+def drawn(request: Request) -> tuple[int, int]:
+    """Steps and images that a request asks for; 0 steps where it doesn't say, 0 images where it asks for none."""
+    if not isinstance(request, ImageRequest):
+        return 0, 0
+    return request.steps or request.num_inference_steps or 0, request.n or 1
 
 
 def _several(given: list[Any]) -> bool:
