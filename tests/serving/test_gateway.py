@@ -61,6 +61,10 @@ async def test_pages(place: Place) -> None:
     status, body = await place.get("/v1/models")
     cards = json.loads(body)["data"]
     assert (status, [card["id"] for card in cards], cards[0]["root"]) == (200, ["now", "m", "other"], "other")
+    for card in cards:
+        assert (await place.get(f"/v1/models/{card['id']}")) == (200, json.dumps(card, separators=(",", ":")).encode())
+    status, body = await place.get("/v1/models/no%20such")
+    assert (status, json.loads(body)["error"]["message"]) == (404, "the model 'no such' does not exist")
     assert "version" in json.loads((await place.get("/version"))[1])
     assert "/v1/embeddings" in json.loads((await place.get("/openapi.json"))[1])["paths"]
     status, body = await place.get("/nowhere")
@@ -159,7 +163,8 @@ async def test_headers_are_held_to_their_form(place: Place) -> None:
 async def test_what_is_sent_on(place: Place) -> None:
     headers = {
         "x-gainnet-deadline-ms": "5000", "x-gainnet-quality-min": "0.5", "x-gainnet-end": "3", "x-gainnet-session": "s",
-        "traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01", "tracestate": "vendor=1", "authorization": "Bearer secret", "x-request-id": "bad id",
+        "traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01", "tracestate": "vendor=1", "authorization": "Bearer secret",
+        "x-request-id": "bad id",
     }  # fmt: skip
     body = CHAT | {"kv_transfer_params": {"remote": 1}, "chat_template": "{{ 1 }}", "something": 10**30}
     status, answered, _ = await place.post(body=body, headers=headers)

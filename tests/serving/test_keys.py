@@ -48,6 +48,8 @@ def test_only_known_keys_are_served(tmp_path: Path) -> None:
             assert (await place.post(headers=_as(ALICE)))[0] == 200
             assert (await place.post(headers=_as(BOB)))[0] == 404  # a model that is not its
             assert (await place.get("/v1/models", headers=_as(BOB)))[1] == b'{"object":"list","data":[]}'
+            assert (await place.get("/v1/models/m", headers=_as(BOB)))[0] == 404
+            assert (await place.get("/v1/models/m"))[0] == 401
 
     run(main())
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from urllib.parse import unquote
 
 from aiohttp import web
 from pydantic_core import to_json
@@ -27,6 +28,7 @@ from gainnet.serving.wire import PATHS
 
 logger = logging.getLogger(__name__)
 MakeRouter = Callable[[Sequence[Place]], Router]
+_MODEL = "/v1/models/"
 _GET = ("/health", "/ready", "/v1/models", "/version", "/openapi.json")
 
 
@@ -146,6 +148,8 @@ class Gateway:
                 tenant = state.tenants.who(request.headers.get("authorization"))
                 names = [name for name in state.models() if tenant.models is None or name in tenant.models]
                 return _json(ModelList(data=[self._card(name) for name in names]).model_dump())
+            case _ if path.startswith(_MODEL) and request.method in ("GET", "HEAD"):
+                return _json(self._known(unquote(path.removeprefix(_MODEL)), request).model_dump())
             case "/version":
                 return _json({"version": __version__})
             case "/openapi.json":
@@ -156,6 +160,14 @@ class Gateway:
         if (asset := self._assets.get(path)) is not None:
             return web.Response(body=asset.body, headers=asset.headers)
         raise Refused(404, "there is nothing at this path", code="not_found")
+
+    def _known(self, name: str, request: web.BaseRequest) -> ModelCard:
+        """One model, where there is one that the asker may name."""
+        assert self._state is not None
+        tenant = self._state.tenants.who(request.headers.get("authorization"))
+        if name not in self._state.models() or (tenant.models is not None and name not in tenant.models):
+            raise Refused(404, f"the model {name[:200]!r} does not exist", code="model_not_found", param="model")
+        return self._card(name)
 
     def _card(self, name: str) -> ModelCard:
         assert self._state is not None

@@ -27,7 +27,7 @@ from pydantic_core import to_json
 
 from gainnet.errors import GainnetError, InputError
 from gainnet.scenario.scenario import Scenario
-from gainnet.serving import lab_plan
+from gainnet.serving import lab_plan, live_page
 from gainnet.serving.lab_plan import DRAIN_S, TIERS, Part
 from gainnet.serving.links import Link, Links
 from gainnet.workers.workers import ONE_THREAD
@@ -299,15 +299,11 @@ class Lab:
         return self._folder / f"{name}.log"
 
     async def _answering(self) -> None:
-        """Wait until each node is ready at the near end of its link, and the gateway is."""
-        urls = [f"http://127.0.0.1:{self.links[part.name].port}/ready" for part in self.parts]
+        """Wait until each node is ready at the near end of its link, and the gateway, which was there first, has seen it."""
+        nodes = [f"http://127.0.0.1:{self.links[part.name].port}/ready" for part in self.parts]
         async with aiohttp.ClientSession(trust_env=False) as client:
-            for url in [*urls, f"{self.url}/ready"]:
-                while True:
-                    with contextlib.suppress(aiohttp.ClientError):
-                        async with client.get(url) as response:
-                            if response.status == 200:
-                                break
+            for url in [*nodes, f"{self.url}{live_page.STATE}"]:
+                while not await _well(client, url):
                     await asyncio.sleep(0.02)
 
     def _write(self, control: str) -> None:
@@ -401,3 +397,14 @@ def asking(address: str, model: str) -> str:
         f"python -c \"import openai; print(openai.OpenAI(base_url='{address}', api_key='none').chat.completions"
         f".create(model='{model}', messages=[{{'role': 'user', 'content': 'Hello'}}]))\""
     )
+
+
+async def _well(client: aiohttp.ClientSession, url: str) -> bool:
+    """Whether a page is there; of one that tells of nodes, whether all are up."""
+    try:
+        async with client.get(url) as response:
+            if response.status != 200:
+                return False
+            return response.content_type != "application/json" or all(n["up"] for n in (await response.json())["nodes"])
+    except aiohttp.ClientError:
+        return False

@@ -155,9 +155,9 @@ def node_tree(
 ) -> dict[str, Any]:
     """The settings of a node, which takes its machine's time (``paced``), or as long as it takes here."""
     return {
+        "verifiers": dict(verifiers or {}),
         "name": part.name, "tier": part.tier, "listen": {"port": 0}, "ids": [f"{part.tier}-model"],
         "model": {"kind": "pretrained", "name": str(model), "context": _context(model)},
-        "verifiers": dict(verifiers or {}),
         "machine": asdict(part.machine) if paced else None,
         "images": {"ids": [IMAGE_MODEL], "width": 4, "share": {}} if part.images else None,
         "adapters": {"root": str(adapters)}, "slots": SLOTS[part.tier], "threads": 1, "timeouts": {"drain_s": DRAIN_S},
@@ -168,13 +168,19 @@ def verifiers(
     part: Part, found: Sequence[Part], ports: Mapping[str, int], models: Mapping[str, Path]
 ) -> dict[str, dict[str, Any]]:
     """The nodes of higher tiers whose models have a node's own tokenizer: at the near ends of their links."""
-    own = (models[part.tier] / "tokenizer.json").read_bytes()
+    own = _tokenizer(models[part.tier])
     above = TIERS[: TIERS.index(part.tier)]
     return {
         other.name: {"url": f"http://127.0.0.1:{ports[other.name]}", "model": f"{other.tier}-model"}
         for other in found
-        if other.tier in above and (models[other.tier] / "tokenizer.json").read_bytes() == own
+        if other.tier in above and own is not None and _tokenizer(models[other.tier]) == own
     }
+
+
+def _tokenizer(model: Path) -> bytes | None:
+    """Of a model; None where there is none, which its node says better."""
+    path = model / "tokenizer.json"
+    return path.read_bytes() if path.is_file() else None
 
 
 def _context(model: Path) -> int:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from gainnet.serving.answers import ANSWERS, STREAMED, ErrorAnswer, ModelList
+from gainnet.serving.answers import ANSWERS, STREAMED, ErrorAnswer, ModelCard, ModelList
 from gainnet.serving.settings import Limits
 from gainnet.serving.wire import PATHS, REQUESTS
 
@@ -31,7 +31,7 @@ def page(version: str, models: tuple[str, ...], limits: Limits) -> Tree:
     """The OpenAPI document of a gateway that serves these models under these limits."""
     used: list[tuple[type[BaseModel], Literal["validation", "serialization"]]] = [(ErrorAnswer, "serialization")]
     used += [(model, "validation") for model in REQUESTS.values()]
-    answers: list[type[BaseModel]] = [*dict.fromkeys((*ANSWERS.values(), *STREAMED.values())), ModelList]
+    answers: list[type[BaseModel]] = [*dict.fromkeys((*ANSWERS.values(), *STREAMED.values())), ModelList, ModelCard]
     used += [(model, "serialization") for model in answers]
     references, definitions = models_json_schema(used, ref_template="#/components/schemas/{model}")
     schemas: Tree = definitions["$defs"]
@@ -39,6 +39,7 @@ def page(version: str, models: tuple[str, ...], limits: Limits) -> Tree:
         _limited(schemas[name]["properties"], models, limits)
     paths: Tree = {path: {"post": _generation(path, references)} for path in PATHS}
     paths["/v1/models"] = {"get": _get("Models", "200", _reference(references, ModelList, "serialization"))}
+    paths["/v1/models/{model}"] = {"get": _model(references, models)}
     paths["/health"] = {
         "get": {
             "summary": "Whether the process lives",
@@ -92,6 +93,14 @@ def _generation(path: str, references: Any) -> Tree:
 def _get(summary: str, status: str, schema: Tree) -> Tree:
     answer = {status: {"description": "The answer", "content": {"application/json": {"schema": schema}}}}
     return {"summary": summary, "responses": answer | {"401": {"description": _ERRORS["401"]}}}
+
+
+def _model(references: Any, models: tuple[str, ...]) -> Tree:
+    fault = {"application/json": {"schema": _reference(references, ErrorAnswer, "serialization")}}
+    known: Tree = {"type": "string", "minLength": 1} | ({"examples": list(models)} if models else {})
+    page = _get("A model", "200", _reference(references, ModelCard, "serialization"))
+    page["responses"]["404"] = {"description": _ERRORS["404"], "content": fault}
+    return {"parameters": [{"name": "model", "in": "path", "required": True, "schema": known}], **page}
 
 
 def _ready(fault: Tree) -> Tree:
