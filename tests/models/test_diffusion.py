@@ -136,7 +136,9 @@ def texts() -> StableDiffusionPipeline:
                 down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), cross_attention_dim=16, attention_head_dim=4,
                 up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
             ),
-            scheduler=DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False),
+            scheduler=DDIMScheduler(
+                beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1
+            ),
             safety_checker=None, feature_extractor=None, requires_safety_checker=False,
         )  # fmt: skip
 
