@@ -90,7 +90,7 @@ class Diffusion(ABC):
         """A prompt as the network reads it. InputError where it is none."""
 
     @abstractmethod
-    def pixels(self, latent: Latent) -> UInt8[np.ndarray, "row height width channel"]:
+    def pixels(self, latent: Latent) -> UInt8[np.ndarray, "row tall wide colour"]:
         """Images of what the last step left."""
 
     @abstractmethod
@@ -161,7 +161,7 @@ class LabelDiffusion(Diffusion):
         label = self._pipeline.label(prompt)
         return Condition(torch.tensor(label), self._likeness[label])
 
-    def pixels(self, latent: Latent) -> UInt8[np.ndarray, "row height width channel"]:
+    def pixels(self, latent: Latent) -> UInt8[np.ndarray, "row tall wide colour"]:
         """See `Diffusion`."""
         return np.asarray(as_pixels(latent).numpy())
 

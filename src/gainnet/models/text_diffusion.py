@@ -40,7 +40,7 @@ class TextDiffusion(Diffusion):
         vector = summed.double().numpy()
         return Condition(given, vector / max(float(np.linalg.norm(vector)), 1e-12))
 
-    def pixels(self, latent: Latent) -> UInt8[np.ndarray, "row height width channel"]:
+    def pixels(self, latent: Latent) -> UInt8[np.ndarray, "row tall wide colour"]:
         """See `Diffusion`."""
         vae = self._pipeline.vae
         return np.asarray(as_pixels(vae.decode(latent / vae.config.scaling_factor).sample).numpy())
