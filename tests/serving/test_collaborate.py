@@ -280,7 +280,7 @@ def test_answers_are_audited_at_times_and_learned_from() -> None:
     wish = router.catalogue.wish(ask(quality_min=0.7, together=True))
     large, audits = made.scenario.artifacts.index(LARGE), []
     for _ in range(200):
-        audit = router.partners.audit(wish, large)
+        audit = router.partners.audit(wish, large, lambda _: True)
         if audit is not None:
             audits.append(audit)
             router.judged(audit, [-0.1] * 4, "yes it is", "yes it is")
@@ -288,7 +288,7 @@ def test_answers_are_audited_at_times_and_learned_from() -> None:
     assert 80 <= len(audits) < 100  # both small models are known after 40, and asked less from then on
     router.judged(audits[0], [-0.1], "a", "b")  # known already: passed over
     assert route_of(made, quality_min=0.7).targets[0].way == "cascade"
-    assert router.partners.audit(router.catalogue.wish(ask(model=LARGE, together=True)), large) is None
+    assert router.partners.audit(router.catalogue.wish(ask(model=LARGE, together=True)), large, lambda _: True) is None
 
 
 def test_speculation_is_chosen_by_what_nodes_measured() -> None:

@@ -176,6 +176,10 @@ class Live(Execution):
         """Which artifacts some node that is up answers with; of the first so many nodes only where that is given."""
         return np.asarray((self.standing.ready_s[:nodes] < NEVER_S).any(axis=0))
 
+    def idle(self, node: int) -> bool:
+        """Whether nothing is at a node, as far as is known."""
+        return not self._sent_to[node].any() and self.telemetry.running[node] + self.telemetry.waiting[node] == 0.0
+
     @property
     def under_way(self) -> int:
         """Requests under way."""

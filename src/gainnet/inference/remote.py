@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import aiohttp
@@ -65,13 +66,16 @@ class HttpVerifier:
         await self._posted({"session": session, "close": True} | self._salt)
 
     async def whole(self, prompt: Sequence[int], sampling: Sampling) -> AsyncGenerator[Piece, None]:
-        """See `gainnet.inference.speculate.Larger`; pieces are text only. NodeFailed where it breaks off."""
-        asked = self._asked(prompt, sampling) | {"stream": True}
+        """See `gainnet.inference.speculate.Larger`; pieces are text only, the last one stands for the tokens that had none.
+
+        NodeFailed where it breaks off.
+        """
+        asked = self._asked(prompt, sampling) | {"stream": True, "stream_options": {"include_usage": True}}
         if sampling.stop:
             asked["stop"] = list(sampling.stop)
         if sampling.top_k:
             asked["top_k"] = sampling.top_k
-        ended = False
+        told, last = 0, None
         try:
             async with self._http.post(
                 f"{self._url}/v1/completions", data=json.dumps(asked).encode(), headers=self._headers
@@ -79,14 +83,21 @@ class HttpVerifier:
                 if response.status != 200:
                     raise NodeFailed(_said(self._url, response.status, await response.read()))
                 async for line in response.content:
-                    piece = _piece(self._url, line)
-                    if piece is not None:
-                        ended = piece.finish is not None
+                    event = _event(self._url, line)
+                    if last is not None and event.get("usage"):
+                        last = replace(last, tokens=max(event["usage"]["completion_tokens"] - told, 0))
+                    for choice in event.get("choices", ()):
+                        piece = _piece(choice)
+                        if piece.finish is not None:
+                            last = piece
+                            continue
+                        told += piece.tokens
                         yield piece
         except (aiohttp.ClientError, TimeoutError) as error:
             raise NodeFailed(f"{self._url}: {error or 'no answer in time'}") from None
-        if not ended:
+        if last is None:
             raise NodeFailed(f"{self._url}: the answer broke off")
+        yield last
 
     def _asked(self, prompt: Sequence[int], sampling: Sampling) -> dict[str, Any]:
         return {
@@ -108,18 +119,19 @@ class HttpVerifier:
         return cast("dict[str, Any]", json.loads(answer)), 8.0 * (len(body) + len(answer))
 
 
-def _piece(url: str, line: bytes) -> Piece | None:
-    """What a line of a stream says; None where it says nothing."""
+def _event(url: str, line: bytes) -> dict[str, Any]:
+    """What a line of a stream says; empty where it says nothing."""
     if not line.startswith(b"data: ") or line.startswith(b"data: [DONE]"):
-        return None
-    event = json.loads(line[6:])
+        return {}
+    event: dict[str, Any] = json.loads(line[6:])
     if "error" in event:
         raise NodeFailed(f"{url}: {event['error'].get('message', 'the answer broke off')}")
-    if not event["choices"]:
-        return None
-    choice = event["choices"][0]
+    return event
+
+
+def _piece(choice: dict[str, Any]) -> Piece:
     finish: Finish | None = choice["finish_reason"]
-    return Piece(None, choice["text"], finish=finish)
+    return Piece(None, choice["text"], finish=finish, tokens=int(bool(choice["text"])))
 
 
 def _said(url: str, status: int, answer: bytes) -> str:

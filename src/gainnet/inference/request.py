@@ -76,6 +76,7 @@ class Piece:
         logprob: natural logarithm of the token's probability before temperature and cuts, where asked for.
         top: the likeliest tokens there and their log-probabilities, falling.
         finish: why the answer ends here, or None.
+        tokens: how many it stands for: more or less than one only where another node told text.
     """
 
     token: int | None
@@ -83,6 +84,7 @@ class Piece:
     logprob: float | None = None
     top: tuple[tuple[int, float], ...] = ()
     finish: Finish | None = None
+    tokens: int = 1
 
 
 Waiter = tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]

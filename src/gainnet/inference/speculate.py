@@ -270,18 +270,16 @@ class Speculation:
         """The rest of an answer, or the whole of it, as the verifying model alone gives it."""
         asked_s = time.monotonic()
         first_s = last_s = asked_s
-        count, finish = 0, None
+        count = 0
         async with aclosing(self._verifier.whole(text, replace(how, stop=()))) as pieces:
             async for piece in pieces:
                 last_s = time.monotonic()
                 first_s = last_s if count == 0 else first_s
-                count += piece.token is not None or bool(piece.text)
-                finish = piece.finish
+                count += piece.tokens
                 yield told.of(piece)
                 if told.ended:
                     break
-        # Text comes for fewer pieces than there are tokens, whose number is known where all that may be came.
-        self.pace.streamed((how.max_tokens if finish == "length" else count) - 1, last_s - first_s)
+        self.pace.streamed(count - 1, last_s - first_s)
 
     def _may_switch(self, told: _Told) -> bool:
         """Whether the rest can be told as text: no character is half said, and none depends on those before."""
@@ -377,8 +375,9 @@ class _Told:
             return replace(self.take(piece.token, piece.finish), logprob=piece.logprob, top=piece.top)
         text, stopped = self._stops.add(piece.text)
         if stopped:
-            return self._piece(None, text, "stop")
-        return self._piece(None, text if piece.finish is None else text + self._stops.rest(), piece.finish)
+            return replace(self._piece(None, text, "stop"), tokens=piece.tokens)
+        text += "" if piece.finish is None else self._stops.rest()
+        return replace(self._piece(None, text, piece.finish), tokens=piece.tokens)
 
     def _rest(self) -> str:
         text, _ = self._stops.add(self._decoder.rest())

@@ -84,7 +84,7 @@ class Generation(Work):
 
     def give_up(self) -> Waiter | None:
         """The last piece of a text that was cancelled."""
-        return self.answer.put(Piece(None, "", finish="cancelled"))
+        return self.answer.put(Piece(None, "", finish="cancelled", tokens=0))
 
     def _rest(self) -> str:
         text, _ = self.stops.add(self.decoder.rest())

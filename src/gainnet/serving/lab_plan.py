@@ -206,7 +206,7 @@ def gateway_tree(
         }
         for part in found
     ]  # fmt: skip
-    kinds = ("chat", "completion", "embedding")
+    kinds: tuple[str, ...] = ("chat", "completion", "embedding")
     public = dict.fromkeys((model for part in found for model in part.models), kinds)
     public |= dict.fromkeys((model for part in found for model in part.images), ("image",))
     return {

@@ -156,10 +156,10 @@ class Node:
         await self._listener.close()
         await self.drafts.close()
         await asyncio.to_thread(self.engine.close)
-        if self.images is not None:
-            await asyncio.to_thread(self.images.engine.close)
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.close)
+        if self.images is not None:
+            await asyncio.to_thread(self.images.engine.close)
 
     # What requests use.
 

@@ -235,9 +235,8 @@ class Generating:
         said = self._said[index]
         said.text.append(piece.text)
         said.finish = piece.finish
-        text_only = piece.text and isinstance(self._answers[index], Drafted)  # of a larger model elsewhere
-        if piece.token is not None or text_only:
-            said.tokens += 1
+        said.tokens += piece.tokens
+        if piece.tokens:
             self._time()
         if self._form.logprobs:
             said.pieces.append(piece)

@@ -85,7 +85,9 @@ def text(metrics: Metrics, stats: Stats, model: str, images: Figures | None = No
         "gainnet:engine_busy_seconds_total": stats.counters.busy_s,
         "gainnet:engine_behind_seconds_total": stats.behind_s,
     } | {f"{name}_total": getattr(stats.counters, field) for name, field in _DRAFTS.items()}
-    counted = {(name, label): float(value) for name, value in counters.items()}
+    counted: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {
+        (name, label): float(value) for name, value in counters.items()
+    }
     if images is not None:
         gauges, counted = gauges | images[0], counted | images[1]
     return metrics.text(gauges, counted)

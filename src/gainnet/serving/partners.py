@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,14 +129,17 @@ class Partners:
 
         return decide
 
-    def audit(self, wish: Wish, large: int) -> Target | None:
-        """The small model that is to be asked what a larger one answers, if it is this request's turn."""
+    def audit(self, wish: Wish, large: int, idle: Callable[[int], bool]) -> Target | None:
+        """The small model that is to be asked what a larger one answers, if it is this request's turn.
+
+        Only where its node is ``idle``: what is learnt so must not stand in the way of requests.
+        """
         if not self._config.cascade or not wish.ask.together or wish.card >= 0:
             return None
         for pair in self._pairs(wish):
             every = LEARN_EVERY if self._plan(pair) is None else self._config.audit_every
             node = self._holder(wish, pair.small)
-            if pair.large != large or node is None:
+            if pair.large != large or node is None or not idle(node):
                 continue
             self._turns[pair.version] += 1
             if self._turns[pair.version] % every == 0:

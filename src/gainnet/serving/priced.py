@@ -297,7 +297,7 @@ class Priced(Router):
             for rank, p in enumerate(patterns)
         )
         if targets[0].way == "whole" and posed.ways is not None:
-            audit = self.partners.audit(wish, int(posed.ints[patterns[0], sk.MODEL]))
+            audit = self.partners.audit(wish, int(posed.ints[patterns[0], sk.MODEL]), self.live.idle)
             targets = (replace(targets[0], audit=audit), *targets[1:])
         self._targets[request.task] = targets
         for rank, target in enumerate(targets):

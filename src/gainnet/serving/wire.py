@@ -337,7 +337,9 @@ def together(request: Request) -> bool:
             return request.n in (None, 1) and not request.logprobs
         case CompletionRequest():
             several = isinstance(request.prompt, list) and _several(request.prompt)
-            plain = request.logprobs is None and not request.echo and not request.suffix and request.best_of in (None, 1)
+            plain = (
+                request.logprobs is None and not request.echo and not request.suffix and request.best_of in (None, 1)
+            )
             return plain and request.n in (None, 1) and not several
     return False
 
