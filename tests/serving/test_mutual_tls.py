@@ -195,7 +195,7 @@ def test_a_node_or_a_gateway_that_is_another(
         tls = {} if ca is None else {"ca": getattr(world, ca).file}
         tls |= {} if shown is None else getattr(world, shown)
         try:
-            async with gateway(f"https://127.0.0.1:{runner.addresses[0][1]}", tls) as front:
+            async with gateway(f"https://127.0.0.1:{runner.addresses[0][1]}", tls, probes=None) as front:
                 status, said = await asked(front.url)
             assert status in (502, 503)
             assert set(said["error"]) == {"message", "type", "param", "code"}

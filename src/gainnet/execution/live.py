@@ -178,7 +178,8 @@ class Live(Execution):
 
     def idle(self, node: int) -> bool:
         """Whether nothing is at a node, as far as is known."""
-        return not self._sent_to[node].any() and self.telemetry.running[node] + self.telemetry.waiting[node] == 0.0
+        said = self.telemetry
+        return not (self._sent_to[node].any() or said.running[node] > 0.0 or said.waiting[node] > 0.0)
 
     @property
     def under_way(self) -> int:
