@@ -77,7 +77,9 @@ def test_a_field_that_is_missing_is_named(field: str, tmp_path: Path) -> None:
         bench.run("vne", {"instance": _write(tmp_path / "bad.json", tree)})
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"\x1f\x8b broken", b"[]", gzip.compress(b"{}", mtime=0)[:-9]])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff\xfe", b"\x1f\x8b broken", b"[]", gzip.compress(b"{}", mtime=0)[:-9]]
+)
 def test_what_is_no_instance_is_one_line_and_exit_code_2(
     content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
