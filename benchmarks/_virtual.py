@@ -12,12 +12,11 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from _lab import Got, Wanted
 from gainnet.execution.telemetry import NodeState
-from gainnet.inference.tempo import Machine
 from gainnet.scenario.scenario import Scenario
 from gainnet.serving import lab_plan
 from gainnet.serving.fleet import Fleet
@@ -51,7 +50,7 @@ class _Node:
     """A machine that steps: texts that decode get a token each, the rest of a step goes to prompts, in order."""
 
     def __init__(self, part: Part, at: Callable[[float, Callable[[], None]], None]) -> None:
-        self.part, self.machine = part, Machine(**asdict(part.machine))
+        self.part, self.machine = part, part.machine
         self.slots, self.waiting, self.running = SLOTS[part.tier], deque[_Text](), list[_Text]()
         self.busy_s = 0.0
         self.prompt_rate = REHEARSAL / self.machine.step_s([(REHEARSAL, 0)])

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import pytest
 import uvloop
 
 from gainnet.errors import InputError
-from gainnet.inference.tempo import Machine
 from gainnet.scenario.load import load
 from gainnet.serving import lab as labs
 from gainnet.serving import lab_plan
@@ -124,7 +122,7 @@ def test_what_a_scenario_has(tmp_path: Path) -> None:
     assert parts[3].models == {"llama-3.2-1b-int4": "end-model", "assistant": "end-model"}
     assert (parts[0].shape.latency_s, parts[0].public) == (0.02, "assistant")
     assert [part.quality for part in parts[2:4]] == [0.63, 0.49]
-    assert Machine(**asdict(parts[0].machine)).step_s([(1, 0)]) == pytest.approx(70.6e9 / (0.7 * 3350e9), rel=1e-3)
+    assert parts[0].machine.step_s([(1, 0)]) == pytest.approx(70.6e9 / (0.7 * 3350e9), rel=1e-3)
     for nodes, said in (
         ("sky=1", "--nodes sky=1"),
         ("edge=3", "has 2 of tier edge"),

@@ -68,6 +68,7 @@ async def test_a_client_that_takes_nothing_of_a_whole_answer(place: Place) -> No
         client.sendall(HEAD + b"content-length: %d\r\n\r\n" % len(body) + body)
         await until(lambda: place.connections == 1)
         await until(lambda: place.connections == 0)
+    assert len(place.nodes[0].asked) == 1
 
 
 class _Slow:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gainnet.errors import InputError
+from gainnet.inference.tempo import Machine
 from gainnet.models import card as cards
 from gainnet.network import compute
 from gainnet.scenario.complaint import nearest
@@ -37,19 +38,6 @@ IMAGE_MODEL = "image-model"
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """A machine of the scenario and the model that it runs, as `gainnet.inference.tempo.Machine` has them."""
-
-    count: float
-    flop_per_s: float
-    byte_per_s: float
-    size_byte: float
-    flop_per_token: float
-    attention_flop_per_token2: float
-    kv_byte_per_token: float
-
-
-@dataclass(frozen=True, slots=True)
 class Part:
     """A node of a lab.
 
@@ -69,7 +57,7 @@ class Part:
     end: int | None
     models: Mapping[str, str]
     shape: Shape
-    machine: Pace
+    machine: Machine
     quality: float
     images: Mapping[str, str]
 
@@ -118,21 +106,21 @@ def parts(scenario: Scenario, number: Mapping[str, int]) -> tuple[Part, ...]:
         for index in range(number[tier] if held else 0):
             name = "cloud" if tier == "cloud" else f"{tier}-{index}"
             models = dict.fromkeys(public, f"{tier}-model")
-            pace, quality = _pace(scenario, tier, index, held)
+            machine, quality = _machine(scenario, tier, index, held)
             end = index if tier == "end" else None
-            found.append(Part(name, tier, end, models, shapes[tier], pace, quality, drawing))
+            found.append(Part(name, tier, end, models, shapes[tier], machine, quality, drawing))
     if not found:
         raise InputError(f"{scenario.name}: no text service runs on what cloud, edges or ends hold (`resident`)")
     return tuple(found)
 
 
-def _pace(scenario: Scenario, tier: str, index: int, held: Sequence[str]) -> tuple[Pace, float]:
+def _machine(scenario: Scenario, tier: str, index: int, held: Sequence[str]) -> tuple[Machine, float]:
     """The machine of a node, with the largest of the models that it holds, and that model's quality."""
     nodes = compute.build(scenario.network, clouds=1, edges=scenario.network.edges)
     node = {"cloud": 0, "edge": 1, "end": 1 + scenario.network.edges}[tier] + index
     known = cards.build(held, scenario.models)
     model = int(known.size_byte.argmax())
-    return Pace(
+    return Machine(
         float(nodes.count[node]), float(nodes.flop_per_s[node]), float(nodes.byte_per_s[node]),
         float(known.size_byte[model]), float(known.flop_per_token[model]),
         float(known.attention_flop_per_token2[model]), float(known.kv_byte_per_token[model]),

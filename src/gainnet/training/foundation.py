@@ -91,8 +91,9 @@ class FoundationTraining(Training):
         self._described = dict(described or {})
         self._windows = pack(self._tokenizer, texts, config.context)
         self._held = pack(self._tokenizer, held, config.context)[:HELD_WINDOWS] if held else None
-        begun = start or hub.build(config, self._tokenizer, seed)
-        self.module: PreTrainedModel = copy.deepcopy(begun.model)
+        self.module: PreTrainedModel = (
+            hub.build(config, self._tokenizer, seed).model if start is None else copy.deepcopy(start.model)
+        )
         self.module.requires_grad_(True)
         matrices = [weight for weight in self.module.parameters() if weight.dim() > 1]
         vectors = [weight for weight in self.module.parameters() if weight.dim() == 1]
