@@ -31,21 +31,26 @@ from gainnet.workers.workers import ONE_THREAD
 ARMS = ("local", "flat", "gainnet", "central")
 SEEDS = 3
 RECORDED = (
-    # An end has 10 to 300 dialogues to go over, and an adapter has 0.4 M numbers: with both, rounds of flat, which sends 16
-    # bits a number, take three quarters of a minute on the narrow band that 20 ends share with services.
+    # An end has 10 to 300 dialogues to go over, and an adapter has 0.9 M numbers: with both, rounds of flat, which sends 16
+    # bits a number, take a minute and a half on the narrow band that 20 ends share with services.
     "knowledge.ranks=[16]",
-    "knowledge.period_s=60.0",
-    "knowledge.deadline_s=55.0",
-    "demand.services.learning.deadline_s=55.0",
-    "knowledge.learning_rate=2e-3",
-    "knowledge.reach=[0.5, 1.0, 2.0, 4.0]",
+    "knowledge.period_s=150.0",
+    "knowledge.deadline_s=145.0",
+    "demand.services.learning.deadline_s=145.0",
+    "knowledge.reach=[0.25, 0.5, 1.0, 2.0, 4.0]",
     "knowledge.held=12",
     "knowledge.public_held=6",
     "knowledge.distillation={samples: 24, steps: 10, learning_rate: 2e-3}",
     "knowledge.rehearsal={texts: 24, learning_rate: 2e-4}",
     "knowledge.incentive.budget=0",
 )
-ROUNDS, CONTEXT = 4, 320
+ROUNDS, CONTEXT = 6, 512
+RECORDED_TUNED = {
+    "gainnet": ("knowledge.learning_rate=2e-3",),
+    "central": ("knowledge.learning_rate=1e-3",),
+    "flat": ("knowledge.learning_rate=4e-3",),
+    "local": ("knowledge.learning_rate=2e-3",),
+}
 TAUGHT = (
     "knowledge.local_epochs=2",
     "knowledge.learning_rate=3e-3",
@@ -120,7 +125,11 @@ Reports = list[dict[str, Any]]
 
 
 def figures(
-    data: Path | None = None, model: Path | None = None, resume: Path | None = None, quick: bool = False
+    data: Path | None = None,
+    model: Path | None = None,
+    resume: Path | None = None,
+    quick: bool = False,
+    device: str = "cpu",
 ) -> dict[str, float]:
     """All of it.
 
@@ -130,6 +139,7 @@ def figures(
             everything runs and no more.
         resume: where runs are kept and looked for; remove it where the code has changed.
         quick: less of everything.
+        device: where models learn from recorded dialogues (`knowledge.device`).
 
     Raises:
         InputError: the data are not there, or a model is given without them.
@@ -148,8 +158,8 @@ def figures(
         "nearest": (*made, *LIGHT, "demand.services.learning.placement=nearest"),
     }
     if data is not None:
-        recorded = _recorded(data, model, quick=quick)
-        wanted |= {arm: (*recorded, f"knowledge.arm={arm}") for arm in ARMS}
+        recorded = _recorded(data, model, device, quick=quick)
+        wanted |= {arm: (*recorded, f"knowledge.arm={arm}", *RECORDED_TUNED[arm]) for arm in ARMS}
     elif model is not None:
         raise InputError("--model: is used on recorded dialogues: give --data too")
     seeds = range(1 if quick else SEEDS)
@@ -184,7 +194,7 @@ def _arms(found: dict[str, float], prefix: str, runs: Mapping[str, Reports]) -> 
     _uplink(found, prefix, runs["gainnet"], runs["flat"])
 
 
-def _recorded(data: Path, model: Path | None, *, quick: bool) -> tuple[str, ...]:
+def _recorded(data: Path, model: Path | None, device: str, *, quick: bool) -> tuple[str, ...]:
     """The scenario on MTS-Dialog."""
     for name in ("mts_dialog", "medquad"):
         if not (data / name).is_dir():
@@ -192,7 +202,9 @@ def _recorded(data: Path, model: Path | None, *, quick: bool) -> tuple[str, ...]
     rounds = 2 if quick else ROUNDS
     where = data.resolve()
     source = f"{{kind: recorded, path: {where / 'mts_dialog'}, public: {where / 'medquad' / 'medquad.jsonl.gz'}}}"
-    chosen = [f"knowledge.data={source}", *RECORDED, f"knowledge.rounds={rounds}", f"duration_s={60.0 * rounds}"]
+    chosen = [f"knowledge.data={source}", *RECORDED, f"knowledge.rounds={rounds}", f"duration_s={150.0 * rounds}"]
+    if device != "cpu":
+        chosen.append(f"knowledge.device={device}")
     if model is not None:
         chosen.append(f"knowledge.foundation={{kind: pretrained, name: {model.resolve()}, context: {CONTEXT}}}")
     return (*chosen, f"knowledge.test={4 if quick else 0}")

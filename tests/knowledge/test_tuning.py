@@ -316,3 +316,23 @@ def test_groups_hold_every_text_once_and_no_more_than_they_may() -> None:
     assert sorted(index for group in groups for index in group) == list(range(100))
     assert all(len(group) * max(lengths[i] for i in group) <= 100 for group in groups)
     assert list(alike([500], 100)) == [[0]]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_learns_judges_and_answers_as_the_cpu_does(tuner: Tuner, start: LowRank) -> None:
+    made = language()
+    there = Tuner(hub.as_language(made.model.to("cuda"), made.tokenizer, made.context), [2, 4])
+    assert there.language.device.type == "cuda"
+    assert there.language.digest == tuner.language.digest
+    here, away = tune(tuner, start), tune(there, start)
+    assert away.loss == pytest.approx(here.loss, rel=1e-3)
+    for name, factors in here.adapter.layers.items():
+        np.testing.assert_allclose(away.adapter.layers[name].b, factors.b, atol=2e-3)
+    np.testing.assert_allclose(there.losses(here.adapter, TEXTS)[0], tuner.losses(here.adapter, TEXTS)[0], rtol=1e-3)
+    prompts = [text.token[: text.answer] for text in TEXTS[:4]]
+    for one, other in zip(there.answer(here.adapter, prompts, 6), tuner.answer(here.adapter, prompts, 6), strict=True):
+        np.testing.assert_array_equal(one, other)
+    top, same = there.top(here.adapter, TEXTS[:2], 3), tuner.top(here.adapter, TEXTS[:2], 3)
+    np.testing.assert_allclose(top[0].value, same[0].value, atol=1e-3)
+    soft = there.tune(start, TEXTS[:2], epochs=1, batch=2, learning_rate=1e-3, rng=np.random.default_rng(0), soft=top)
+    assert np.isfinite(soft.loss)

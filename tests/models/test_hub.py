@@ -157,3 +157,10 @@ def test_a_name_that_is_nothing_is_one_line() -> None:
 def test_odd_heads_are_refused() -> None:
     with pytest.raises(InputError, match="width 18: over heads"):
         hub.build(SHAPE.model_copy(update={"width": 18}), TOKENIZER, 1)
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "cudas"])
+def test_a_device_that_is_not_there_is_refused_with_those_that_are(name: str, tmp_path: Path) -> None:
+    hub.save(language(), tmp_path)
+    with pytest.raises(InputError, match=rf"device {name}: is not there: one of cpu"):
+        hub.load(str(tmp_path), 64, name)

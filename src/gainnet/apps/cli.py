@@ -226,6 +226,7 @@ def pretrain(
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps of the training.")] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads. [default: the CPUs]")] = None,
     bf16: Annotated[bool, typer.Option("--bf16", help="Multiply in bfloat16, for processors that can.")] = False,
+    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 or mps. [default: cpu]")] = None,
     extracts: Annotated[
         float | None,
         typer.Option(
@@ -241,13 +242,13 @@ def pretrain(
 ) -> None:
     """Train a small language model on public text; transformers loads the folder. Or an image model, for diffusers."""
     if images is not None:
-        if any(given is not None for given in (text, settings or None, threads, bf16 or None, extracts, start)):
+        if any(given is not None for given in (text, settings or None, threads, bf16 or None, device, extracts, start)):
             raise InputError("--images: only --seed, --steps, --out and --resume go with it")
         _pretrain_images(images, seed, steps, out, resume)
         return
     if resume is None and text is None:
         raise InputError("--text is missing: gainnet pretrain --text FILE, or --resume DIR")
-    begins = (text, settings or None, seed, steps, threads, bf16 or None, extracts, start, out)
+    begins = (text, settings or None, seed, steps, threads, bf16 or None, device, extracts, start, out)
     if resume is not None and any(given is not None for given in begins):
         raise InputError("--resume DIR: goes on as it was begun: give nothing else")
     with extra("learn"):
@@ -267,6 +268,7 @@ def pretrain(
             seed=seed or 0,
             threads=threads,
             bf16=bf16,
+            device=device or "cpu",
             share=extracts or 0.0,
             start=start,
         )
@@ -295,6 +297,7 @@ def bench(
     instance: Annotated[Path | None, typer.Option("--instance", metavar="FILE", help="A problem to solve.")] = None,
     model: Annotated[Path | None, typer.Option("--model", metavar="DIR", help="A model to begin with.")] = None,
     resume: Annotated[Path | None, typer.Option("--resume", metavar="DIR", help="Keep and go on with parts.")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="Where models learn: cpu, cuda.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Less work, rougher figures.")] = False,
     duration_s: Annotated[float | None, typer.Option("--duration-s", min=1.0, help="How long it goes on.")] = None,
     faults: Annotated[int | None, typer.Option("--faults", min=1, help="How many faults are injected.")] = None,
@@ -308,7 +311,7 @@ def bench(
             raise InputError(f"{option} {path}: there is no such file or folder")
     given = {
         "data": data, "reference": reference, "instance": instance, "model": model, "resume": resume, "quick": quick,
-        "duration_s": duration_s, "faults": faults, "seed": seed,
+        "device": device, "duration_s": duration_s, "faults": faults, "seed": seed,
     }  # fmt: skip
     figures, meaning = benches.run(name, given)
     if as_json:

@@ -39,6 +39,7 @@ class Pretraining(Section):
         seed: of weights and order.
         threads: that multiply; another number rounds otherwise.
         bf16: whether they multiply in bfloat16.
+        device: where it learns.
         extracts: part of what is learnt from that is passages with notes made of the text (`gainnet.knowledge.extracts`).
         start: the folder of the model that the training went on from.
         digest: of that model's weights.
@@ -52,6 +53,7 @@ class Pretraining(Section):
     seed: Annotated[int, Field(ge=0)]
     threads: Count
     bf16: bool
+    device: str = "cpu"
     extracts: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     start: Path | None = None
     digest: str | None = None
@@ -67,12 +69,13 @@ def begin(
     seed: int = 0,
     threads: int | None = None,
     bf16: bool = False,
+    device: str = "cpu",
     share: float = 0.0,
     start: Path | None = None,
 ) -> Folder:
     """A new pre-training of a `SmallModel` with ``field=value`` settings, or of the model in ``start``.
 
-    InputError for settings, text or a model that can't be used, OutputError for a folder that can't be written.
+    InputError for settings, text, a model or a device that can't be used, OutputError for a folder that can't be written.
     """
     model = model_of([*settings, *([f"steps={steps}"] if steps is not None else [])])
     if model.steps < 1:
@@ -89,11 +92,13 @@ def begin(
         seed=seed,
         threads=threads or torch.get_num_threads(),
         bf16=bf16,
+        device=device,
         extracts=share,
         start=start.resolve() if start is not None else None,
         digest=hub.load(str(start), model.context).digest if start is not None else None,
         model=model,
     )
+    hub.device(device)
     results.prepare(folder)
     return _folder(folder, chosen, texts, held, resumed=False)
 
@@ -153,6 +158,7 @@ def _folder(folder: Path, chosen: Pretraining, texts: Sequence[str], held: Seque
         held,
         chosen.seed,
         bf16=chosen.bf16,
+        device=chosen.device,
         start=start,
         tokenizer=hub.read_tokenizer(folder / TOKENIZER, chosen.model.context) if resumed and start is None else None,
         described={DESCRIPTION: described},

@@ -15,7 +15,7 @@ from gainnet.knowledge.text import Encoded
 from gainnet.knowledge.tuning import Tuner
 from gainnet.models.low_rank import LowRank
 
-NOTE_TOKEN_MAX = 96
+NOTE_TOKEN_MAX = 160
 PLAIN = "plain"
 """The digest of no adapter."""
 APPRAISED_MAX = 64
@@ -76,7 +76,7 @@ def write(
     tuner: Tuner, adapter: LowRank | None, setting: Setting, examples: Sequence[Example], longest: int = NOTE_TOKEN_MAX
 ) -> list[str]:
     """The notes that a model writes from the dialogues of examples, by greedy decoding."""
-    tokenizer, context = setting.language.tokenizer, setting.language.context
+    tokenizer, context = setting.language.tokenizer, tuner.language.context
     prompts = [text.prompt(tokenizer, example, context) for example in examples]
     answers = tuner.answer(adapter, prompts, min(longest, context // text.NOTE_SHARE))
     return [text.decode(tokenizer, answer) for answer in answers]

@@ -30,8 +30,8 @@ class Batch:
     target: torch.Tensor
 
 
-def collate(texts: Sequence[Encoded], pad: int) -> Batch:
-    """Put texts side by side."""
+def collate(texts: Sequence[Encoded], pad: int, device: torch.device | str = "cpu") -> Batch:
+    """Put texts side by side, on a device."""
     longest = max(len(text.token) for text in texts)
     token = np.full((len(texts), longest), pad, np.int64)
     mask = np.zeros((len(texts), longest), np.int64)
@@ -42,10 +42,12 @@ def collate(texts: Sequence[Encoded], pad: int) -> Batch:
     row = np.repeat(np.arange(len(texts)), counts)
     position = np.concatenate([np.arange(t.answer - 1, t.answer - 1 + t.counted) for t in texts])
     target = token[row, position + 1]
-    return Batch(*(torch.from_numpy(part) for part in (token, mask, row, position, target)))
+    return Batch(*(torch.from_numpy(part).to(device) for part in (token, mask, row, position, target)))
 
 
-def prompts_side_by_side(prompts: Sequence[Int[np.ndarray, " _"]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+def prompts_side_by_side(
+    prompts: Sequence[Int[np.ndarray, " _"]], pad: int, device: torch.device | str = "cpu"
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Prompts padded on the left, so that all end together, and their mask; both (prompt, position)."""
     longest = max(map(len, prompts))
     token = np.full((len(prompts), longest), pad, np.int64)
@@ -53,7 +55,7 @@ def prompts_side_by_side(prompts: Sequence[Int[np.ndarray, " _"]], pad: int) -> 
     for index, prompt in enumerate(prompts):
         token[index, longest - len(prompt) :] = prompt
         mask[index, longest - len(prompt) :] = 1
-    return torch.from_numpy(token), torch.from_numpy(mask)
+    return torch.from_numpy(token).to(device), torch.from_numpy(mask).to(device)
 
 
 def alike(lengths: Sequence[int], token_max: int) -> Iterator[list[int]]:

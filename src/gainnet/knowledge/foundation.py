@@ -24,7 +24,9 @@ from gainnet.workers.workers import InProcess
 Progress = Callable[[str, int, int], None]
 
 
-def foundation(config: Foundation, public: Sequence[str], seed: int, progress: Progress) -> Language:
+def foundation(
+    config: Foundation, public: Sequence[str], seed: int, progress: Progress, device: str = "cpu"
+) -> Language:
     """The foundation model.
 
     Args:
@@ -32,18 +34,19 @@ def foundation(config: Foundation, public: Sequence[str], seed: int, progress: P
         public: what it is trained on.
         seed: of weights and order.
         progress: called with what is done, how much of it, and how much there is.
+        device: where it is put, see `gainnet.models.hub.device`; one that is built here is trained on the CPU.
 
     Raises:
-        InputError: a model that cannot be loaded, or too little text to train one on.
+        InputError: a model that cannot be loaded, a device that is not there, or too little text to train one on.
     """
     if isinstance(config, Pretrained):
-        return hub.load(config.name, config.context)
-    return _trained("foundation model", config, public, seed, progress, None)
+        return hub.load(config.name, config.context, device)
+    return _trained("foundation model", config, public, seed, progress, None, device)
 
 
 def small(config: SmallModel, large: Language, public: Sequence[str], seed: int, progress: Progress) -> Language:
-    """The ends' model, with the tokenizer of the foundation model, so that it can be taught by it."""
-    return _trained("ends' model", config, public, seed, progress, large.tokenizer)
+    """The ends' model, with the tokenizer of the foundation model, so that it can be taught by it, and on its device."""
+    return _trained("ends' model", config, public, seed, progress, large.tokenizer, str(large.device))
 
 
 def cache() -> Path:
@@ -59,6 +62,7 @@ def _trained(
     seed: int,
     progress: Progress,
     tokenizer: PreTrainedTokenizerFast | None,
+    device: str,
 ) -> Language:
     """The model from the cache, or trained and kept there; one process trains, others wait for it."""
     folder = cache() / _key(config, public, seed, tokenizer)
@@ -71,7 +75,7 @@ def _trained(
                 begun.resume()
             begun.run(InProcess(), lambda done, total: progress(f"training the {what}", done, total))
             (folder / STATE).unlink(missing_ok=True)
-    return hub.load(str(folder), config.context)
+    return hub.load(str(folder), config.context, device)
 
 
 def _key(config: SmallModel, public: Sequence[str], seed: int, tokenizer: PreTrainedTokenizerFast | None) -> str:

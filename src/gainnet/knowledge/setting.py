@@ -114,7 +114,7 @@ def build(
     """
     counts = np.bincount(edge_of, minlength=edges).tolist()
     found = _corpus(config, counts, seed)
-    language = foundation(config.foundation, found.public, PUBLIC_SEED, progress)
+    language = foundation(config.foundation, found.public, PUBLIC_SEED, progress, config.device)
     end_language = small(config.end_model, language, found.public, PUBLIC_SEED, progress)
     shards: list[tuple[Encoded, ...]] = [()] * len(edge_of)
 

@@ -202,7 +202,7 @@ class _Direction:
         """Activations of the texts of these keys as they arrive; 0 at padding, which is not sent."""
         arrived = torch.zeros_like(value)
         for index, (key, length) in enumerate(zip(keys, there.sum(1).tolist(), strict=True)):
-            data, rows = self._rows.send(key, value[index, :length].numpy())
+            data, rows = self._rows.send(key, value[index, :length].cpu().numpy())
             self.bit += 8 * len(data)
             arrived[index, :length] = torch.from_numpy(rows)
         return arrived
@@ -210,10 +210,10 @@ class _Direction:
     def gradient(self, value: torch.Tensor | None, there: torch.Tensor) -> torch.Tensor:
         """A gradient as it arrives."""
         assert value is not None  # no part that gives one is the first
-        data = pack_rows(value[there].numpy(), self._bits)
+        data = pack_rows(value[there].cpu().numpy(), self._bits)
         self.bit += 8 * len(data)
         arrived = torch.zeros_like(value)
-        arrived[there] = torch.from_numpy(unpack_rows(data))
+        arrived[there] = torch.from_numpy(unpack_rows(data)).to(value.device)
         return arrived
 
 
@@ -266,7 +266,7 @@ class SplitTuner:
                 order, total = rng.permutation(len(kept)), 0.0
                 for first in range(0, len(order), batch):
                     drawn = order[first : first + batch].tolist()
-                    together = collate([kept[index] for index in drawn], self._pad)
+                    together = collate([kept[index] for index in drawn], self._pad, self._tuner.language.device)
                     loss = sides.descend(together, drawn)
                     self._tuner._check(loss, steps)
                     torch.nn.utils.clip_grad_norm_(learning, GRADIENT_MAX)

@@ -1,7 +1,7 @@
 """Adapters learn from texts, are judged on them, and answer: the arithmetic of every end, edge and cloud.
 
 One frozen model is in memory; whose adapter is in it changes from call to call. The same generator state and the same
-inputs give the same bytes, on one machine with one number of threads.
+inputs give the same bytes, on one machine with one number of threads; on a GPU they may differ in the last bits.
 """
 
 from __future__ import annotations
@@ -96,6 +96,7 @@ class Tuner:
         self.adapters = Adapters(language, ranks)
         self._pad = int(language.tokenizer.pad_token_id)
         self._end = int(language.tokenizer.eos_token_id)
+        self._device = language.device
         self._body: Any = language.model.base_model
         self._head: Any = language.model.get_output_embeddings()  # type: ignore[no-untyped-call]
         self._loss_max = LOSS_MAX * float(np.log(len(language.tokenizer)))
@@ -160,9 +161,9 @@ class Tuner:
         self.adapters.put(adapter)
         with torch.inference_mode():
             for group in alike([len(text.token) for text in texts], TOKENS_AT_ONCE):
-                batch = collate([texts[index] for index in group], self._pad)
-                each = functional.cross_entropy(self._logits(batch), batch.target, reduction="none").double()
-                nat[group] = torch.zeros(len(group), dtype=torch.float64).index_add(0, batch.row, each).numpy()
+                batch = collate([texts[index] for index in group], self._pad, self._device)
+                each = functional.cross_entropy(self._logits(batch), batch.target, reduction="none").double().cpu()
+                nat[group] = torch.zeros(len(group), dtype=torch.float64).index_add(0, batch.row.cpu(), each).numpy()
         return nat, counted
 
     def answer(self, adapter: LowRank | None, prompts: Sequence[Tokens], token_max: int) -> list[Tokens]:
@@ -185,7 +186,7 @@ class Tuner:
         if temperature <= 0.0:
             raise InputError(f"temperature {temperature}: must be above 0")
         drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
             torch.manual_seed(int(rng.integers(2**63)))
             return self._generated(adapter, prompts, token_max, drawn)
 
@@ -196,10 +197,10 @@ class Tuner:
         with torch.inference_mode():
             for group in alike([len(text.token) for text in texts], TOKENS_AT_ONCE):
                 whole = [Encoded(texts[index].token, 1) for index in group]
-                batch = collate(whole, self._pad)
+                batch = collate(whole, self._pad, self._device)
                 value, index = self._logits(batch).log_softmax(-1).topk(k, -1)
                 ends = np.cumsum([text.counted for text in whole])[:-1]
-                parts = zip(np.split(value.numpy(), ends), np.split(index.numpy(), ends), strict=True)
+                parts = zip(np.split(value.cpu().numpy(), ends), np.split(index.cpu().numpy(), ends), strict=True)
                 for place, (values, indices) in zip(group, parts, strict=True):
                     found[place] = Top(values, indices)
         return found
@@ -236,7 +237,7 @@ class Tuner:
             order, total, counted = rng.permutation(len(texts)), 0.0, 0
             for first in range(0, len(order), size):
                 drawn = order[first : first + size].tolist()
-                batch = collate([texts[index] for index in drawn], self._pad)
+                batch = collate([texts[index] for index in drawn], self._pad, self._device)
                 logits = self._logits(batch)
                 if soft is None:
                     loss = functional.cross_entropy(logits, batch.target)
@@ -274,14 +275,14 @@ class Tuner:
             noise_multiplier=private.noise_multiplier,
             max_grad_norm=private.clip,
             expected_batch_size=max(1, round(rate * len(texts))),
-            generator=torch.Generator().manual_seed(int(rng.integers(2**63))),
+            generator=torch.Generator(self._device).manual_seed(int(rng.integers(2**63))),
         )
         before = [weight.detach().clone() for weight in noisy.params]
         with self._watched(GradSampleHooks):
             for step in range(steps):
                 drawn = np.flatnonzero(rng.random(len(texts)) < rate).tolist()
                 if drawn:
-                    batch = collate([texts[index] for index in drawn], self._pad)
+                    batch = collate([texts[index] for index in drawn], self._pad, self._device)
                     loss = self._mean_of_examples(batch)
                     self._check(float(loss.detach()), step)
                     loss.backward()  # type: ignore[no-untyped-call]
@@ -289,7 +290,7 @@ class Tuner:
                     losses.append(float(loss.detach()))
                 else:  # an empty sample still gets its noise
                     for weight in noisy.params:
-                        weight.grad_sample = torch.zeros((0, *weight.shape))
+                        weight.grad_sample = torch.zeros((0, *weight.shape), device=self._device)
                 noisy.step()
                 noisy.zero_grad(set_to_none=True)
         moved = any(not torch.equal(weight, old) for weight, old in zip(noisy.params, before, strict=True))
@@ -321,7 +322,7 @@ class Tuner:
         each = functional.cross_entropy(self._logits(batch), batch.target, reduction="none")
         texts = len(batch.token)
         count = torch.bincount(batch.row, minlength=texts).to(each.dtype)
-        return (torch.zeros(texts).index_add(0, batch.row, each) / count).mean()
+        return (each.new_zeros(texts).index_add(0, batch.row, each) / count).mean()
 
     def _check(self, loss: float, steps: int) -> None:
         if not loss <= self._loss_max:
@@ -339,7 +340,7 @@ class Tuner:
 
     def _head_is_plain(self) -> bool:
         """Whether logits are the head's output as it is: some models scale or cap it."""
-        token = torch.arange(min(8, len(self.language.tokenizer)))[None]
+        token = torch.arange(min(8, len(self.language.tokenizer)), device=self._device)[None]
         with torch.inference_mode():
             hidden = self._body(input_ids=token, use_cache=False).last_hidden_state
             return torch.allclose(self._head(hidden), self.language.model(token, use_cache=False).logits)
@@ -358,10 +359,10 @@ class Tuner:
         model: Any = self.language.model
         with torch.inference_mode():
             for group in alike([len(prompt) + token_max for prompt in prompts], PROMPT_TOKENS_AT_ONCE):
-                token, mask = prompts_side_by_side([prompts[index] for index in group], self._pad)
+                token, mask = prompts_side_by_side([prompts[index] for index in group], self._pad, self._device)
                 config = GenerationConfig(max_new_tokens=max(room[index] for index in group), **settings)  # type: ignore[no-untyped-call]
                 made = model.generate(token, attention_mask=mask, generation_config=config)[:, token.shape[1] :]
-                for index, row in zip(group, made.numpy(), strict=True):
+                for index, row in zip(group, made.cpu().numpy(), strict=True):
                     ended = np.flatnonzero(row == self._end)
                     found[index] = row[: min(room[index], ended[0] + 1 if len(ended) else len(row))].copy()
         return found
@@ -378,6 +379,6 @@ def divergence(logits: torch.Tensor, texts: Sequence[Encoded], soft: Sequence[To
     parts = [slice(text.answer - 1, text.answer - 1 + text.counted) for text in texts]
     value = torch.from_numpy(np.concatenate([top.value[part] for top, part in zip(soft, parts, strict=True)]))
     index = torch.from_numpy(np.concatenate([top.token[part] for top, part in zip(soft, parts, strict=True)]))
-    taught = value.log_softmax(-1)
-    learnt = logits.log_softmax(-1).gather(1, index)
+    taught = value.to(logits.device).log_softmax(-1)
+    learnt = logits.log_softmax(-1).gather(1, index.to(logits.device))
     return (taught.exp() * (taught - learnt)).sum(-1).mean()

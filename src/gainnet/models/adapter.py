@@ -128,7 +128,7 @@ class Adapters:
         for name, (down, up) in self._tensors().items():
             if down[rank:].any() or up[:, rank:].any():
                 raise ValueError(f"the active adapter has a rank above {rank}")
-            layers[name] = Factors(down[:rank].numpy().copy(), up[:, :rank].numpy().copy())
+            layers[name] = Factors(down[:rank].cpu().numpy().copy(), up[:, :rank].cpu().numpy().copy())
         return LowRank(layers, SCALE, self.language.digest)
 
     def check(self, adapter: LowRank) -> None:

@@ -50,6 +50,24 @@ class Language:
     digest: str
     context: int
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.device
+
+
+def device(name: str) -> torch.device:
+    """A device by torch's name: cpu, cuda, cuda:1, mps. InputError where it is not there."""
+    try:
+        found = torch.device(name)
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError):
+        there = ["cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))]
+        if torch.backends.mps.is_available():
+            there.append("mps")
+        raise InputError(f"device {name}: is not there: one of {', '.join(there)}") from None
+    return found
+
 
 def tokenizer(texts: Iterable[str], vocabulary: int, context: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer (arXiv 1508.07909) trained on texts; it can encode any text.
@@ -120,17 +138,19 @@ def build(config: SmallModel, tok: PreTrainedTokenizerFast, seed: int) -> Langua
     return as_language(model, tok, config.context)
 
 
-def load(name: str, context: int) -> Language:
+def load(name: str, context: int, where: str = "cpu") -> Language:
     """A model from a folder or, where a hub can be reached, by its name there.
 
     Args:
         name: a folder in Hugging Face's format, or a name on the hub.
         context: how many positions are to be used at most.
+        where: the device that it is put on, see `device`.
 
     Raises:
         InputError: there is none; its weights are pickled, truncated, missing or no finite numbers; its tokenizer
-            lacks what is needed; or it has fewer positions.
+            lacks what is needed; it has fewer positions; or the device is not there.
     """
+    place = device(where)
     folder = Path(name)
     local = folder.is_dir()
     if local and not list(folder.glob("*.safetensors")):
@@ -156,7 +176,7 @@ def load(name: str, context: int) -> Language:
     positions = getattr(model.config, "max_position_embeddings", None)
     if positions is not None and context > positions:
         raise InputError(f"context {context}: the model {name} has {positions} positions: give at most that")
-    return as_language(model, tok, context)
+    return as_language(model.to(place), tok, context)
 
 
 def _opened(name: str, open_it: Callable[[], Any]) -> Any:
@@ -217,7 +237,7 @@ def digest(model: PreTrainedModel) -> str:
     for name, tensor in weights(model):
         plain = tensor.detach().contiguous()
         found.update(f"{name} {tuple(plain.shape)} {plain.dtype}".encode())
-        found.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
+        found.update(plain.reshape(-1).view(torch.uint8).cpu().numpy().tobytes())
     return found.hexdigest()
 
 

@@ -194,6 +194,7 @@ class Knowledge(Section):
         kept: what an edge may keep of its own beside the cloud's knowledge; its held-out data choose among these.
         held: held-out notes of a domain that decisions are judged on, at most; ``public_held``: pieces of public text.
         test: notes that are written for each score at the end, 0 for all.
+        device: where models learn and answer: cpu, cuda, cuda:1, mps. Only on the CPU are results the same bit for bit.
     """
 
     arm: Literal["gainnet", "flat", "local", "central"] = "gainnet"
@@ -234,6 +235,7 @@ class Knowledge(Section):
     held: Count = 24
     public_held: Count = 16
     test: Annotated[int, Field(ge=0)] = 0
+    device: Annotated[str, Field(pattern=r"^(cpu|mps|cuda(:\d+)?)$")] = "cpu"
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:

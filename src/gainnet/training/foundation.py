@@ -65,6 +65,7 @@ class FoundationTraining(Training):
         held: held out; none leaves perplexity out of the curve.
         seed: of weights and order.
         bf16: multiply in bfloat16, which is faster only where the processor can.
+        device: where it learns, see `gainnet.models.hub.device`; on a GPU the last bits are not always the same.
         tokenizer: trained on the texts where none is given.
         start: a model to go on from, with its own shape and tokenizer, instead of new weights.
         described: text files that tell how the training was begun.
@@ -80,6 +81,7 @@ class FoundationTraining(Training):
         seed: int,
         *,
         bf16: bool = False,
+        device: str = "cpu",
         tokenizer: PreTrainedTokenizerFast | None = None,
         start: Language | None = None,
         described: Mapping[str, str] | None = None,
@@ -94,6 +96,8 @@ class FoundationTraining(Training):
         self.module: PreTrainedModel = (
             hub.build(config, self._tokenizer, seed).model if start is None else copy.deepcopy(start.model)
         )
+        self._device = hub.device(device)
+        self.module.to(self._device)  # type: ignore[arg-type]
         self.module.requires_grad_(True)
         matrices = [weight for weight in self.module.parameters() if weight.dim() > 1]
         vectors = [weight for weight in self.module.parameters() if weight.dim() == 1]
@@ -171,8 +175,8 @@ class FoundationTraining(Training):
 
     def _loss(self, windows: Windows) -> torch.Tensor:
         """Mean loss of the windows' tokens but their first (nat)."""
-        window = torch.from_numpy(windows)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
+        window = torch.from_numpy(windows).to(self._device)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
             logits = self.module(input_ids=window[:, :-1], use_cache=False).logits
         return functional.cross_entropy(logits.float().flatten(0, 1), window[:, 1:].flatten())
 

@@ -58,9 +58,11 @@ class Training(ABC):
 
     def state(self) -> dict[str, NDArray[np.floating]]:
         """Everything that the next steps depend on."""
-        found = {f"module.{name}": tensor.numpy().copy() for name, tensor in self.module.state_dict().items()}
+        found = {f"module.{name}": tensor.cpu().numpy().copy() for name, tensor in self.module.state_dict().items()}
         for index, moments in self.optimiser.state_dict()["state"].items():
-            found |= {f"optimiser.{index}.{name}": np.asarray(value) for name, value in moments.items()}
+            found |= {
+                f"optimiser.{index}.{name}": torch.as_tensor(value).cpu().numpy() for name, value in moments.items()
+            }
         return found
 
     def restore(self, state: Arrays) -> None:
