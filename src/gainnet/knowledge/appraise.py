@@ -33,6 +33,11 @@ def overall(scores: Scores) -> dict[str, float]:
     return {"all": perplexity(float(np.mean(list(scores.domain.values())))), "public": perplexity(scores.public)}
 
 
+def mean_of_domains(scores: Scores) -> float:
+    """Mean loss (nat a token) over the domains; nan where none has held-out notes."""
+    return float(np.mean(list(scores.domain.values()))) if scores.domain else float("nan")
+
+
 def mean_loss(tuner: Tuner, adapter: LowRank | None, texts: Sequence[Encoded]) -> float:
     """Nat a counted token over all the texts; nan where there are none."""
     if not texts:

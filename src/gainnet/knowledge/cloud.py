@@ -29,6 +29,8 @@ SHARE_TOLERANCE = 1e-3
 """What counts as little in a contribution (nat a token)."""
 JUDGED_OF_DOMAIN = 4
 """Validation examples of each domain on which contributions, and how far to go, are judged."""
+ROUNDING = 1e-3
+"""Part of its loss by which the change of an edge that stayed as it was may seem to harm: it was quantised and cut."""
 WORST_LOSS = 50.0
 """What a model counts for whose loss is no finite number (nat a token)."""
 ROOT_OF_DOMAIN = 4
@@ -158,7 +160,7 @@ class Cloud:
         if not held:
             return False
         with_it = appraise.mean_loss(self._setting.tuner, part.teacher, held)
-        return not with_it <= appraise.mean_loss(self._setting.tuner, self.adapter, held)
+        return not with_it <= appraise.mean_loss(self._setting.tuner, self.adapter, held) * (1.0 + ROUNDING)
 
     def _reached(self, change: LowRank) -> tuple[float, LowRank]:
         """How far to go along a change, and where that leads: the best of some on a few held-out notes of every domain.

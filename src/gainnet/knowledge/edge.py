@@ -116,14 +116,14 @@ class Edge:
         """How far to go from one adapter to what ends made of it, and where that leads: the best on held-out notes.
 
         Ends that each take few steps from the same start agree on where to go, and their mean goes too short a way
-        (extrapolation, arXiv 2301.09604).
+        (extrapolation, arXiv 2301.09604). Where every step makes it worse, as noise for privacy may, it stays (reach 0).
         """
         setting = self._setting
         held = setting.validation[self._index]
         if not held:
             return 1.0, joined
         change = self._algebra.change(before, joined)
-        found = [
+        found = [(0.0, before)] + [
             (reach, joined if reach == 1.0 else self._algebra.add(before, [(reach, change)]))
             for reach in setting.config.reach
         ]

@@ -190,7 +190,7 @@ class Knowledge(Section):
         local_epochs: how often an end goes over its data in a round.
         split: whether an end leaves its middle layers to its edge: where that is what fits or is faster, never, or always.
         reach: how far an edge may go along what its ends sent, and the cloud along what edges sent, 1 being the mean;
-            held-out notes choose among these.
+            held-out notes choose among these, and an edge may also stay where it is.
         kept: what an edge may keep of its own beside the cloud's knowledge; its held-out data choose among these.
         held: held-out notes of a domain that decisions are judged on, at most; ``public_held``: pieces of public text.
         test: notes that are written for each score at the end, 0 for all.

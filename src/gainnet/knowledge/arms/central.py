@@ -1,4 +1,7 @@
-"""``central``: all data in one place, the upper bound; every byte of every dialogue leaves its end once."""
+"""``central``: all data in one place, the upper bound; every byte of every dialogue leaves its end once.
+
+What answers is the best of its rounds on held-out notes.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ from typing import Any
 import numpy as np
 from typing_extensions import override
 
-from gainnet.knowledge import appraise, journal
+from gainnet.knowledge import appraise
 from gainnet.knowledge.arm import Arm, Ask, Closed, Links
+from gainnet.knowledge.best import Best
 from gainnet.knowledge.setting import Setting
 from gainnet.models.low_rank import LowRank
 
@@ -23,7 +27,7 @@ class Central(Arm):
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
-        self._adapter = setting.tuner.adapters.fresh(setting.config.edge_rank, setting.stream("fresh"))
+        self._adapter = Best(setting.tuner.adapters.fresh(setting.config.edge_rank, setting.stream("fresh")))
         self._sent = np.zeros(len(setting.shards), dtype=np.int64)
         self._uplink_bit = 0.0
 
@@ -51,33 +55,33 @@ class Central(Arm):
         figures: dict[str, Any] = {"examples": len(texts)}
         if texts:
             tuned = setting.tuner.tune(
-                self._adapter,
+                self._adapter.last,
                 texts,
                 epochs=config.local_epochs,
                 batch=config.batch,
                 learning_rate=config.learning_rate,
                 rng=setting.stream(f"tune.{number}"),
             )
-            self._adapter = tuned.adapter
+            self._adapter.offer(tuned.adapter, appraise.mean_of_domains(self.scores(tuned.adapter)))
             figures["train_loss"] = tuned.loss
-        figures["cloud"] = appraise.overall(self.scores(self._adapter))
+        figures["cloud"] = appraise.overall(self.scores(self._adapter.best))
         bit, self._uplink_bit = self._uplink_bit, 0.0
         return Closed(figures, (), self.quality(), bit, bit)
 
     @override
     def answering(self, domain: int) -> Sequence[LowRank | None]:
         """One adapter for all domains."""
-        return (self._adapter,)
+        return (self._adapter.best,)
 
     @override
     def weights(self) -> dict[str, np.ndarray]:
-        """The adapter, and what was sent."""
-        return journal.packed("cloud", self._adapter) | {"sent": self._sent}
+        """The adapters, and what was sent."""
+        return self._adapter.weights("cloud") | {"sent": self._sent}
 
     @override
     def restore(self, weights: Mapping[str, np.ndarray]) -> None:
         """Go on from there."""
-        self._adapter = journal.unpacked("cloud", weights, self.setting.base)
+        self._adapter.restore("cloud", weights, self.setting.base)
         self._sent = weights["sent"].copy()
 
     def _text_bit(self, end: int, first: int, last: int) -> float:

@@ -1,6 +1,6 @@
 """``flat``: two tiers, FedIT (arXiv 2305.05644): the cloud averages the factors A and B of all ends apart.
 
-Updates go up at 16 bits a number, as such systems send them.
+Updates go up at 16 bits a number, as such systems send them. What answers is the best of its rounds on held-out notes.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import Any, Final
 import numpy as np
 from typing_extensions import override
 
-from gainnet.knowledge import aggregate, appraise, journal
+from gainnet.knowledge import aggregate, appraise
 from gainnet.knowledge.arm import Arm, Ask, Closed, Links
+from gainnet.knowledge.best import Best
 from gainnet.knowledge.compress import Encoder, decode
 from gainnet.knowledge.ends import Ends
 from gainnet.knowledge.setting import Setting
@@ -27,7 +28,7 @@ class Flat(Arm):
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self._rank = min(setting.config.ranks)
-        self._adapter = setting.tuner.adapters.fresh(self._rank, setting.stream("fresh"))
+        self._adapter = Best(setting.tuner.adapters.fresh(self._rank, setting.stream("fresh")))
         self._ends = Ends(setting)
         self._updates: list[tuple[float, LowRank]] = []
         self._loss: list[float] = []
@@ -35,7 +36,7 @@ class Flat(Arm):
     @override
     def ask(self, number: int, links: Links) -> tuple[Ask, ...]:
         """The ends that take part fetch the adapter and send what they made of it, at one rank: the smallest."""
-        bit = float(UPDATE_BIT * self._adapter.numbers)
+        bit = float(UPDATE_BIT * self._adapter.last.numbers)
         return tuple(
             Ask(end, "local", (0, 0), self._ends.tokens(end, number), 0.0, bit, bit)
             for end in self._ends.participants(number)
@@ -46,10 +47,10 @@ class Flat(Arm):
         """An end's adapter arrived; one that is late was made of an older adapter and is left out, as FedIT does."""
         if late_by:
             return
-        tuned = self._ends.tune(ask.end, number, self._adapter)
+        tuned = self._ends.tune(ask.end, number, self._adapter.last)
         rng = self.setting.stream(f"compress.{number}.{ask.end}")
-        sent = Encoder(UPDATE_BIT).encode(self._adapter, tuned.adapter, rng)
-        received = decode(sent.data, self._adapter)
+        sent = Encoder(UPDATE_BIT).encode(self._adapter.last, tuned.adapter, rng)
+        received = decode(sent.data, self._adapter.last)
         self._updates.append((float(len(self.setting.held(ask.end, number))), received))
         self._loss.append(tuned.loss)
 
@@ -58,27 +59,27 @@ class Flat(Arm):
         """Average what arrived."""
         updates, self._updates = self._updates, []
         losses, self._loss = self._loss, []
-        bit = float(UPDATE_BIT * self._adapter.numbers * len(updates))
+        bit = float(UPDATE_BIT * self._adapter.last.numbers * len(updates))
         if updates:
-            self._adapter = aggregate.fedit([adapter for _, adapter in updates], [weight for weight, _ in updates])
-        scores = self.scores(self._adapter)
+            joined = aggregate.fedit([adapter for _, adapter in updates], [weight for weight, _ in updates])
+            self._adapter.offer(joined, appraise.mean_of_domains(self.scores(joined)))
         figures: dict[str, Any] = {
             "train_loss": float(np.mean(losses)) if losses else None,
-            "cloud": appraise.overall(scores),
+            "cloud": appraise.overall(self.scores(self._adapter.best)),
         }
         return Closed(figures, (), self.quality(), bit, bit)
 
     @override
     def answering(self, domain: int) -> Sequence[LowRank | None]:
         """One adapter for all domains."""
-        return (self._adapter,)
+        return (self._adapter.best,)
 
     @override
     def weights(self) -> dict[str, np.ndarray]:
-        """The adapter."""
-        return journal.packed("cloud", self._adapter)
+        """The adapters."""
+        return self._adapter.weights("cloud")
 
     @override
     def restore(self, weights: Mapping[str, np.ndarray]) -> None:
         """Go on from there."""
-        self._adapter = journal.unpacked("cloud", weights, self.setting.base)
+        self._adapter.restore("cloud", weights, self.setting.base)

@@ -1,4 +1,7 @@
-"""``local``: no exchange; every end trains an adapter of its own on its own data."""
+"""``local``: no exchange; every end trains an adapter of its own on its own data.
+
+What answers is the best of its rounds on the held-out notes of its domain.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from typing_extensions import override
 
-from gainnet.knowledge import appraise, journal
+from gainnet.knowledge import appraise
 from gainnet.knowledge.arm import Arm, Ask, Closed, Links
+from gainnet.knowledge.best import Best
 from gainnet.knowledge.ends import Ends
 from gainnet.knowledge.setting import Setting
 from gainnet.models.low_rank import LowRank
@@ -21,7 +25,7 @@ class Local(Arm):
         super().__init__(setting)
         fresh = setting.tuner.adapters.fresh(setting.config.edge_rank, setting.stream("fresh"))
         self._ends = Ends(setting)
-        self._own: dict[int, LowRank] = {end: fresh for end, shard in enumerate(setting.shards) if shard}
+        self._own = {end: Best(fresh) for end, shard in enumerate(setting.shards) if shard}
         self._loss: list[float] = []
 
     @override
@@ -34,8 +38,9 @@ class Local(Arm):
     @override
     def arrived(self, number: int, ask: Ask, late_by: int) -> None:
         """The end has trained."""
-        tuned = self._ends.tune(ask.end, number, self._own[ask.end])
-        self._own[ask.end] = tuned.adapter
+        own, held = self._own[ask.end], self.setting.validation[int(self.setting.edge_of[ask.end])]
+        tuned = self._ends.tune(ask.end, number, own.last)
+        own.offer(tuned.adapter, appraise.mean_loss(self.setting.tuner, tuned.adapter, held))
         self._loss.append(tuned.loss)
 
     @override
@@ -54,17 +59,18 @@ class Local(Arm):
     @override
     def answering(self, domain: int) -> Sequence[LowRank | None]:
         """The ends of the domain answer its notes in turn, each with its own adapter."""
-        return tuple(self._own[end] for end in self.setting.ends_of(domain).tolist()) or (None,)
+        return tuple(self._own[end].best for end in self.setting.ends_of(domain).tolist()) or (None,)
 
     @override
     def weights(self) -> dict[str, np.ndarray]:
         """All adapters."""
         found: dict[str, np.ndarray] = {}
-        for end, adapter in self._own.items():
-            found |= journal.packed(f"end{end}", adapter)
+        for end, own in self._own.items():
+            found |= own.weights(f"end{end}")
         return found
 
     @override
     def restore(self, weights: Mapping[str, np.ndarray]) -> None:
         """Go on from there."""
-        self._own = {end: journal.unpacked(f"end{end}", weights, self.setting.base) for end in self._own}
+        for end, own in self._own.items():
+            own.restore(f"end{end}", weights, self.setting.base)
