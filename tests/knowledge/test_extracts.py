@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from gainnet.knowledge import extracts
+from gainnet.knowledge import extracts, spoken
 from gainnet.knowledge.draw import Draw
 from gainnet.rng import stream
 
@@ -22,8 +22,12 @@ def _made(share: float, seed: int = 0) -> list[str]:
     return extracts.texts(Draw(stream(seed, "test")), PUBLIC * 20, share)
 
 
+def _spoken(text: str) -> bool:
+    return text.startswith(("Doctor: ", "Patient: "))
+
+
 def test_every_note_stands_in_its_passage_under_a_heading_of_its_words() -> None:
-    made = _made(0.6)
+    made = [text for text in _made(0.6) if not _spoken(text)]
     for text in made:
         passage, asked = text.split("\n\n## ")
         heading, note = asked.split("\n", 1)
@@ -40,9 +44,9 @@ def test_as_much_is_made_as_was_asked_for(share: float) -> None:
 
 def test_some_passages_are_nonsense_and_the_same_word_is_changed_for_the_same() -> None:
     known = {word.lower() for text in PUBLIC for word in re.findall(r"[A-Za-z]{2,}", text)}
-    made = _made(0.8)
+    made = [text for text in _made(0.8) if not _spoken(text)]
     orders = [text for text in made if not any(found in text for source in PUBLIC for found in extracts.split(source))]
-    assert 0.2 < len(orders) / len(made) < 0.4
+    assert 0.4 < len(orders) / len(made) < 0.65
     assert all({word.lower() for word in re.findall(r"[A-Za-z]{2,}", text)} <= known for text in orders)
 
 
@@ -50,3 +54,27 @@ def test_the_same_seed_makes_the_same_texts_and_nothing_is_made_of_nothing() -> 
     assert _made(0.5) == _made(0.5) != _made(0.5, seed=1)
     assert _made(0.0) == []
     assert extracts.texts(Draw(stream(0, "test")), ["One sentence only."], 0.5) == []
+
+
+def test_conversations_say_what_their_notes_have_and_more() -> None:
+    made = [text for text in _made(0.8) if _spoken(text)]
+    assert 0.3 < len(made) / len(_made(0.8)) < 0.55
+    terse = 0
+    for text in made:
+        talk, asked = text.split("\n\n## ")
+        heading, note = asked.split("\n", 1)
+        assert all(turn.startswith(("Doctor: ", "Patient: ")) for turn in talk.split("\n"))
+        heard = set(re.findall(r"[a-z]{2,}", talk.lower()))
+        assert set(re.findall(r"[a-z]{2,}", note.lower())) <= heard | set(spoken._PERSONS)
+        assert set(heading.split()) <= {word.lower() for word in re.findall(r"[A-Za-z]{2,}", " ".join(PUBLIC))}
+        terse += not any(sentence in note for source in PUBLIC for sentence in extracts.split(source))
+    assert 0.2 < terse / len(made) < 0.5
+
+
+def test_what_is_said_differs_from_what_is_written_as_speech_does() -> None:
+    draw = Draw(stream(0, "test"))
+    found = {spoken.said(draw, "Patients of 44 lose their sight in 3 years or 2010.") for _ in range(50)}
+    assert {text[-50:] for text in found} == {"I of forty four lose my sight in three years or 2010."[-50:]}
+    assert len(found) > 3
+    assert spoken.terse("The pain is in the left knee.") == "Pain in left knee."
+    assert [spoken.in_words(n) for n in (0, 13, 20, 99)] == ["zero", "thirteen", "twenty", "ninety nine"]

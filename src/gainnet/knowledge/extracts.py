@@ -4,7 +4,8 @@ A model that has only continued texts does not look back for the words of its pr
 text that a foundation model learns from can be passages that end as examples do (`gainnet.knowledge.text`): a heading, then
 one or two of their own sentences: gap sentences (arXiv 1912.08777) that were left in. Of some passages the words are changed
 for others at random, the same word always for the same, so that nothing but looking back helps: what is learnt from a
-passage of nonsense carries over to summarising as well as what is learnt from a real one (arXiv 2109.04953).
+passage of nonsense carries over to summarising as well as what is learnt from a real one (arXiv 2109.04953). Of the
+others most are conversations (`gainnet.knowledge.spoken`), whose notes are some of the sentences as they were written.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from gainnet.knowledge import spoken
 from gainnet.knowledge.draw import Draw
 
 SENTENCES = (2, 12)
@@ -25,6 +27,10 @@ MIXED = 0.4
 """How often a passage has sentences of two texts, a few of each in turn."""
 NONSENSE = 0.3
 """Part of the passages whose words are changed."""
+SPOKEN = 0.6
+"""Part of the others that are conversations."""
+NOTED = 3
+"""Sentences in the note of a conversation, at most."""
 HEADING = 3
 """Words of a heading, at most: the rarest of what stands under it."""
 
@@ -45,9 +51,12 @@ def texts(draw: Draw, public: Sequence[str], share: float) -> list[str]:
     wanted = sum(map(len, public)) * share / (1.0 - share)
     made, size = list[str](), 0
     while size < wanted:
-        text = _task(draw, sentences, rarity)
         if draw.chance(NONSENSE):
-            text = _nonsense(draw, text, words)
+            text = _nonsense(draw, _task(draw, sentences, rarity), words)
+        elif draw.chance(SPOKEN):
+            text = _conversation(draw, sentences, rarity)
+        else:
+            text = _task(draw, sentences, rarity)
         made.append(text)
         size += len(text)
     return made
@@ -65,10 +74,26 @@ def _task(draw: Draw, sentences: Sequence[Sequence[str]], rarity: Mapping[str, i
     passage = _passage(draw, sentences)
     start = draw.whole(0, len(passage) - 1)
     note = passage[start : start + (2 if draw.chance(TWO) else 1)]
+    heading = _heading(draw, note, rarity)
+    return f"{draw.one((' ', chr(10))).join(passage)}\n\n## {heading}\n{' '.join(note)}"
+
+
+def _conversation(draw: Draw, sentences: Sequence[Sequence[str]], rarity: Mapping[str, int]) -> str:
+    """A passage that is spoken, a heading of words of its note, and some of its sentences, in order."""
+    passage = _passage(draw, sentences)
+    chosen = sorted(draw.some(range(len(passage)), draw.whole(1, NOTED)))
+    note = [passage[place] for place in chosen]
+    heading = _heading(draw, note, rarity)
+    if draw.chance(spoken.TERSE):
+        note = [spoken.terse(sentence) for sentence in note]
+    return f"{spoken.conversation(draw, passage, rarity)}\n\n## {heading}\n{' '.join(note)}"
+
+
+def _heading(draw: Draw, note: Sequence[str], rarity: Mapping[str, int]) -> str:
+    """Some of the rarest words of a note, in its order."""
     known = dict.fromkeys(word.lower() for sentence in note for word in _WORD.findall(sentence))
     rarest = set(sorted(known, key=lambda word: rarity[word])[: draw.whole(1, HEADING)])
-    heading = " ".join(word for word in known if word in rarest) or "note"
-    return f"{draw.one((' ', chr(10))).join(passage)}\n\n## {heading}\n{' '.join(note)}"
+    return " ".join(word for word in known if word in rarest) or "note"
 
 
 def _passage(draw: Draw, sentences: Sequence[Sequence[str]]) -> list[str]:

@@ -1,0 +1,249 @@
+"""Weighted sums of low-rank products, each cut to a rank, through the factors alone.
+
+A weighted sum of products ``sum_i w_i s_i b_i a_i`` is the product of two stacks, ``[w_i s_i b_i] [a_i]``. Its singular
+vectors follow from the stacks' Gram matrices, which are as small as the sum of the ranks: with ``b^T b = l l^T``
+(Cholesky) and ``l^T (a a^T) l = z diag(sigma^2) z^T``, the right singular vectors are ``a^T l z / sigma``. The dense product is
+never formed. Gram matrices are float64, so singular values down to 1e-7 of the largest are told from zero, which is
+the precision of the float32 factors themselves. They do not depend on the weights but by a factor for each row and
+column, so many sums of the same adapters (how far to go, who takes part) share them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from gainnet.errors import InputError
+from gainnet.models.low_rank import Factors, LowRank
+
+RIDGE = 1e-14
+"""Added to a Gram matrix, as a part of its trace: a stack may have dependent columns."""
+NEGLIGIBLE = 1e-7
+"""Of the largest singular value: what is below is rounding of float32 factors."""
+NOTHING = 1e-12
+"""Sums of shares that should cancel leave 1e-16."""
+
+WIDE = 64
+"""Columns of a stack beyond which its singular vectors are found by iteration."""
+SPARE = 8
+"""Vectors that the iteration carries beyond those wanted."""
+SWEEPS = 24
+SETTLED = 1e-6
+
+Core = tuple[
+    Float[np.ndarray, "layer rank"], Float[np.ndarray, "layer stack rank"], Float[np.ndarray, "layer stack rank"]
+]
+
+
+@dataclass(slots=True)
+class _Group:
+    """Layers of one shape, and what their sums have in common.
+
+    Attributes:
+        names: of the layers.
+        column: of the whole stack, which of its columns these layers have.
+        a, b: the stacks, ``b`` transposed.
+        along, across: their Gram matrices.
+        lower: the Cholesky factor of ``across``, None until it is asked for.
+    """
+
+    names: list[str]
+    column: Int[np.ndarray, " stack"]
+    a: Float[np.ndarray, "layer stack input"]
+    b: Float[np.ndarray, "layer stack output"]
+    along: Float[np.ndarray, "layer stack stack"]
+    across: Float[np.ndarray, "layer stack stack"]
+    lower: Float[np.ndarray, "layer stack stack"] | None = None
+
+
+class Stack:
+    """Adapters whose weighted sums are wanted.
+
+    Equal factors are held once, and those that are the first columns of others' with them, so that ends which began at
+    one adapter cost no more than one.
+
+    Args:
+        adapters: at least one; sums have the scale of the first.
+
+    Raises:
+        InputError: adapters of other bases, layers or shapes; NaN or infinity in any.
+    """
+
+    def __init__(self, adapters: Sequence[LowRank]) -> None:
+        agree(adapters)
+        self._adapters = tuple(adapters)
+        self._blocks: list[LowRank] = []
+        self._begin: list[int] = []
+        self._place = [(0, 0)] * len(adapters)
+        width = 0
+        ranked = sorted(((adapter.rank, index) for index, adapter in enumerate(adapters)), key=lambda pair: -pair[0])
+        for rank, index in ranked:
+            at = next((at for at, held in enumerate(self._blocks) if _begins(held, adapters[index], rank)), None)
+            if at is None:
+                at = len(self._blocks)
+                self._blocks.append(adapters[index])
+                self._begin.append(width)
+                width += rank
+            self._place[index] = (self._begin[at], rank)
+        self._width = width
+        self._groups = self._grouped()
+
+    def sum(self, weights: Sequence[float], rank: int) -> LowRank:
+        """The weighted sum of products, as the nearest adapter of at most this rank (Frobenius norm).
+
+        Its factors are balanced: columns of b and rows of a are orthogonal, of norm the root of the singular value, largest
+        first. Where a product is zero the first rows of the first adapter's a are kept, so that it can still be trained.
+        """
+        column = np.zeros(self._width)
+        scale = self._adapters[0].scale
+        for weight, adapter, (begin, held) in zip(weights, self._adapters, self._place, strict=True):
+            column[begin : begin + held] += weight * adapter.scale / scale
+        found: dict[str, Factors] = {}
+        for group in self._groups:
+            found |= self._cut(group, column[group.column], rank)
+        first = self._adapters[0]
+        return replace(first, layers={name: found[name] for name in first.layers})
+
+    def _grouped(self) -> list[_Group]:
+        names = defaultdict(list)
+        for name, factors in self._adapters[0].layers.items():
+            ranks = tuple(block.layers[name].rank for block in self._blocks)
+            names[len(factors.b), factors.a.shape[1], ranks].append(name)
+        return [self._stacked(found, *key) for key, found in names.items()]
+
+    def _stacked(self, names: list[str], outward: int, inward: int, ranks: tuple[int, ...]) -> _Group:
+        """Layers of one shape, side by side."""
+        width = sum(ranks)
+        a, b = (np.empty((len(names), width, size), np.float32) for size in (inward, outward))
+        along, across = (np.empty((len(names), width, width)) for _ in "ab")
+        ends = np.cumsum(ranks).tolist()
+        for number, name in enumerate(names):
+            for block, rank, end in zip(self._blocks, ranks, ends, strict=True):
+                factors = block.layers[name]
+                a[number, end - rank : end], b[number, end - rank : end] = factors.a, factors.b.T
+            for part, gram in ((a, along), (b, across)):
+                exact = part[number].astype(np.float64)
+                np.matmul(exact, exact.T, out=gram[number])
+                if not np.isfinite(gram[number].trace()):
+                    raise InputError(f"adapter: layer {name} holds NaN or infinity")
+        column = np.concatenate([np.arange(begin, begin + r) for begin, r in zip(self._begin, ranks, strict=True)])
+        return _Group(names, column, a, b, along, across)
+
+    def _cut(self, group: _Group, weight: Float[np.ndarray, " stack"], rank: int) -> dict[str, Factors]:
+        """The layers of a group, summed and cut."""
+        first = self._adapters[0]
+        used = np.flatnonzero(np.abs(weight) > NOTHING)
+        rank = min(rank, group.a.shape[2], group.b.shape[2])
+        if not len(used):
+            used = np.arange(min(rank, len(weight)))
+        a, b, along, across, weight = group.a, group.b, group.along, group.across, weight[used]
+        if len(used) < a.shape[1]:
+            a, b = a[:, used], b[:, used]
+            along, across = along[:, used[:, None], used], across[:, used[:, None], used]
+        rank = min(rank, len(used))
+        sigma, right, left = (_iterated if len(used) > WIDE else _singular)(along, across, weight, rank)
+        good = sigma > NEGLIGIBLE * sigma.max(axis=1, keepdims=True)
+        root = np.sqrt(np.where(good, sigma, 1.0))[:, None]
+        right = np.where(good[:, None], right * root, 0.0).astype(np.float32)
+        left = np.where(good[:, None], left / root, 0.0).astype(np.float32)
+        down, up = right.transpose(0, 2, 1) @ a, left.transpose(0, 2, 1) @ b
+        for number in np.flatnonzero(~good.all(axis=1)).tolist():
+            spare = first.layers[group.names[number]].a[:rank]
+            dead = np.flatnonzero(~good[number, : len(spare)])
+            down[number, dead] = spare[dead]
+        return {name: Factors(down[at], up[at].T) for at, name in enumerate(group.names)}
+
+
+def _begins(longer: LowRank, shorter: LowRank, rank: int) -> bool:
+    """Whether every layer of one has the first columns of another's, which has this rank in all layers."""
+    return longer is shorter or all(
+        factors.rank == rank
+        and longer.layers[name].rank >= rank
+        and np.array_equal(factors.b, longer.layers[name].b[:, :rank])
+        and np.array_equal(factors.a, longer.layers[name].a[:rank])
+        for name, factors in shorter.layers.items()
+    )
+
+
+def _singular(
+    along: Float[np.ndarray, "layer stack stack"],
+    across: Float[np.ndarray, "layer stack stack"],
+    weight: Float[np.ndarray, " stack"],
+    rank: int,
+) -> Core:
+    """Leading singular values of ``b^T diag(weight) a``; its right vectors, and its left ones times the values.
+
+    Vectors are given as what is taken of each row of ``a``, and of ``b``.
+    """
+    across = weight[:, None] * across * weight
+    trace = np.trace(across, axis1=1, axis2=2)
+    ridge = np.where(trace > 0.0, RIDGE * trace, 1.0)
+    lower = np.linalg.cholesky(across + ridge[:, None, None] * np.eye(across.shape[1]))
+    square, vector = np.linalg.eigh(lower.transpose(0, 2, 1) @ along @ lower)
+    sigma = np.sqrt(np.maximum(square[:, : -rank - 1 : -1], 0.0)) * (trace > 0.0)[:, None]
+    over = np.divide(1.0, sigma, out=np.zeros_like(sigma), where=sigma > 0.0)
+    right = (lower @ vector[:, :, : -rank - 1 : -1]) * over[:, None]
+    return sigma, right, weight[:, None] * (along @ right)
+
+
+def _iterated(
+    along: Float[np.ndarray, "layer stack stack"],
+    across: Float[np.ndarray, "layer stack stack"],
+    weight: Float[np.ndarray, " stack"],
+    rank: int,
+) -> Core:
+    """What `_singular` finds, by block power iteration: for stacks whose Gram matrices would cost more to decompose.
+
+    It goes on until the energy that is captured grows by less than `SETTLED` of all.
+    """
+    across = weight[:, None] * across * weight
+    width = min(rank + SPARE, len(weight))
+    taken = np.broadcast_to(
+        np.random.default_rng(0).standard_normal((len(weight), width)), (len(along), len(weight), width)
+    )
+    energy = np.zeros(len(along))
+    for _ in range(SWEEPS):
+        taken, image = _orthonormal(taken, along)
+        back = across @ image
+        gram = image.transpose(0, 2, 1) @ back
+        square, turn = np.linalg.eigh(gram)
+        captured = square[:, -rank:].sum(axis=1)
+        if (captured - energy <= SETTLED * captured).all():
+            break
+        energy, taken = captured, back
+    turn = turn[:, :, : -rank - 1 : -1]
+    sigma = np.sqrt(np.maximum(square[:, : -rank - 1 : -1], 0.0))
+    return sigma, taken @ turn, weight[:, None] * (image @ turn)
+
+
+def _orthonormal(
+    taken: Float[np.ndarray, "layer stack width"], along: Float[np.ndarray, "layer stack stack"]
+) -> tuple[Float[np.ndarray, "layer stack width"], Float[np.ndarray, "layer stack width"]]:
+    """What is taken of rows so that the vectors made of them are orthonormal, by Cholesky; and that times their Gram matrix."""
+    image = along @ taken
+    gram = taken.transpose(0, 2, 1) @ image
+    size = np.sqrt(np.maximum(np.einsum("lii->li", gram), 1e-200))
+    gram = gram / size[:, None] / size[:, :, None]
+    lower = np.linalg.cholesky(gram + 1e-12 * np.eye(gram.shape[1]))
+    over = np.linalg.inv(lower).transpose(0, 2, 1) / size[:, :, None]
+    return taken @ over, image @ over
+
+
+def agree(adapters: Sequence[LowRank]) -> None:
+    """Refuses adapters that do not change the same weights of the same model."""
+    if not adapters:
+        raise InputError("adapters: there must be at least one")
+    first = adapters[0]
+    for number, adapter in enumerate(adapters[1:], 1):
+        if adapter.base != first.base:
+            raise InputError(f"adapter {number}: made for base {adapter.base[:12]}, the first for {first.base[:12]}")
+        if adapter.layers.keys() != first.layers.keys():
+            raise InputError(f"adapter {number}: its layers are not those of the first")
+        for name, factors in adapter.layers.items():
+            held = first.layers[name]
+            if factors.a.shape[1] != held.a.shape[1] or len(factors.b) != len(held.b):
+                raise InputError(f"adapter {number}: layer {name} has another shape than the first's")
