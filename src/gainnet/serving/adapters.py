@@ -113,6 +113,10 @@ class Adapters:
             self._state.awaited.add(version)
             self._write()
 
+    def holds(self, version: str) -> bool:
+        """Whether a version was loaded here."""
+        return version in self._memory.adapters
+
     def move(self, alias: str, version: str) -> str | None:
         """An alias stands for this version from now on; the one that it stood for."""
         old = self._state.versions.move(alias, version)

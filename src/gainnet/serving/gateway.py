@@ -19,6 +19,7 @@ from gainnet.serving.adapters import Adapters
 from gainnet.serving.admin import Admin
 from gainnet.serving.answers import ModelCard, ModelList, error_body
 from gainnet.serving.exchange import Exchange
+from gainnet.serving.following import Following
 from gainnet.serving.listener import Listener
 from gainnet.serving.probes import Probes
 from gainnet.serving.router import FIXED, Kind, Place, Refused, Router
@@ -53,6 +54,7 @@ class Gateway:
         self._router = make(self.places)
         self._state: State | None = None
         self._adapters: Adapters | None = None
+        self._following: Following | None = None
         self._probes: Probes | None = None
         self._listeners: list[Listener] = []
         self._since = int(time.time())
@@ -72,6 +74,8 @@ class Gateway:
         try:
             await self._router.start()
             await self._adapters.start()
+            self._following = Following(state, self._adapters)
+            self._following.start()
             for listener in self._listeners:
                 await listener.open()
             if settings.probes is not None:
@@ -106,6 +110,8 @@ class Gateway:
             await listener.close()
         if self._probes is not None:
             await self._probes.close()
+        if self._following is not None:
+            await self._following.close()
         if self._adapters is not None:
             await self._adapters.close()
         await self._router.close()

@@ -278,10 +278,35 @@ class IdempotencySetting(_Section):
     byte: Annotated[int, Field(gt=0)] = 64_000_000
 
 
+class FollowSetting(_Section):
+    """A model of a knowledge loop's registry, whose champion an alias follows.
+
+    Attributes:
+        model: its name in the registry, which is `adapters.root`.
+        base: public id of what its versions adapt: nodes that serve it load them; None: all nodes.
+    """
+
+    model: Name = "foundation"
+    base: Name | None = None
+
+
 class AdaptersSetting(_Section):
     """Where adapters may come from: only folders below `root`."""
 
     root: File
+
+
+class FollowingAdapters(AdaptersSetting):
+    """Adapters of a gateway, whose aliases may follow a knowledge loop.
+
+    Attributes:
+        follow: aliases that stand for the champion of a model of the registry, whichever that is; `root` is the registry
+            then (`gainnet run medical --out DIR` keeps it as DIR/registry).
+        look_s: how often it is looked at.
+    """
+
+    follow: dict[Name, FollowSetting] = Field(default_factory=dict)
+    look_s: Seconds = 1.0
 
 
 class GatewaySettings(FileSettings):
@@ -325,7 +350,7 @@ class GatewaySettings(FileSettings):
     keys: KeysSetting | None = None
     idempotency: IdempotencySetting = IdempotencySetting()
     tracing: TracingSetting | None = None
-    adapters: AdaptersSetting | None = None
+    adapters: FollowingAdapters | None = None
     state: File | None = None
     scenario: ScenarioFile | None = None
     page: bool = False
@@ -338,6 +363,12 @@ class GatewaySettings(FileSettings):
             if names.count(name) > 1:
                 raise ValueError(f"nodes: two are named {name!r}")
         served = {model for node in self.nodes for model in node.models}
+        for alias, followed in ({} if self.adapters is None else self.adapters.follow).items():
+            where = f"adapters.follow.{alias}"
+            if alias in served or alias in self.aliases:
+                raise ValueError(f"{where}: is {'a model of a node' if alias in served else 'in aliases'} already")
+            if followed.base is not None and followed.base not in served:
+                raise ValueError(f"{where}.base: no node serves {followed.base!r}{nearest(followed.base, served)}")
         for alias, model in self.aliases.items():
             if model not in served:
                 raise ValueError(f"aliases.{alias}: no node serves {model!r}{nearest(model, served)}")
