@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from served import CONTEXT, SHAPE, adapter, generated, greedy, language, merged, prompts, read, spread, words
+from torch.nn import functional
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -25,6 +26,7 @@ from transformers import (
 from gainnet.errors import InputError
 from gainnet.inference import forward as passes
 from gainnet.inference.engine import Engine
+from gainnet.inference.forward import Linear, rounded
 from gainnet.models import hub
 from gainnet.models.adapter import Adapters
 
@@ -118,3 +120,18 @@ def test_a_model_with_adapters_in_its_modules_is_refused() -> None:
     Adapters(made, [2])
     with pytest.raises(InputError, match="the model has adapters in its modules"):
         Engine(made)
+
+
+def test_few_numbers_of_rows_are_multiplied_and_none_is_much_larger_than_asked() -> None:
+    found = [rounded(rows) for rows in range(1, 513)]
+    assert found[:8] == list(range(1, 9))
+    assert all(rows <= made <= max(rows + 3, 1.25 * rows) for rows, made in zip(range(1, 513), found, strict=True))
+    assert len(set(found)) <= 36
+
+
+@pytest.mark.parametrize("rows", [1, 7, 9, 17, 33, 100])
+def test_rows_that_are_added_change_nothing(rows: int) -> None:
+    draw = torch.Generator().manual_seed(rows)
+    weight, bias, given = (torch.randn(shape, generator=draw) for shape in ((24, 16), (24,), (rows, 16)))
+    made = Linear(weight, bias)(given)
+    torch.testing.assert_close(made, functional.linear(given, weight, bias), rtol=1e-5, atol=1e-5)

@@ -33,6 +33,8 @@ _STATIC = ("default", "linear", "llama3", "yarn")
 """Kinds of rotary positions that don't depend on how long a text is."""
 _INTERFACE = "gainnet_rows"
 _HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+EXACT_ROWS = 8
+"""Up to so many rows none are added: as many texts decode together in small servers."""
 
 
 class Forward(ABC):
@@ -94,8 +96,24 @@ class Linear:
         """The product, and the bias."""
         if self._product is None:
             return functional.linear(given, self._weight, self._bias)
+        rows = len(given)
+        more = rounded(rows) - rows
+        if more:
+            given = functional.pad(given, (0, 0, 0, more))
         found: Tensor = self._product(given, self._weight, self._bias, "none", [], "")
-        return found
+        return found[:rows] if more else found
+
+
+def rounded(rows: int) -> int:
+    """So many rows, or a few more: one of at most eight numbers between powers of two.
+
+    oneDNN makes and keeps machine code for every number of rows that it meets, half a megabyte for each kind of layer:
+    without this a node grows by hundreds of megabytes, and takes the time to make it.
+    """
+    if rows <= EXACT_ROWS:
+        return rows
+    step = max(4, 1 << ((rows - 1).bit_length() - 3))
+    return -(-rows // step) * step
 
 
 class _Layer:

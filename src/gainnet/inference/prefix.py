@@ -1,7 +1,9 @@
 """Keys and values of texts that were computed before, for others that begin alike.
 
 A tree for each adapter version and tenant; each of its branches stands for one block of tokens, compared token by
-token. So what begins alike is kept once, and nothing is ever shared between tenants or versions.
+token. So what begins alike is kept once, and nothing is ever shared between tenants or versions. All blocks lie in two
+tensors as large as the budget: small ones that live long, between what each step allocates, would scatter the heap and
+keep several times the budget from the system.
 """
 
 from __future__ import annotations
@@ -9,8 +11,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-from torch import Tensor
 
 from gainnet.inference.batch import Rows
 
@@ -26,8 +26,7 @@ _Tokens = tuple[int, ...]
 class _Node:
     parent: _Node | None
     token: _Tokens
-    key: Tensor | None
-    value: Tensor | None
+    place: int
     children: dict[_Tokens, _Node] = field(default_factory=dict)
 
 
@@ -42,8 +41,12 @@ class Prefixes:
     """
 
     def __init__(self, rows: Rows, byte_max: int) -> None:
-        self._rows, self._byte_max = rows, byte_max
+        self._rows = rows
         self._block_byte = BLOCK * rows.byte_token
+        self._count = byte_max // self._block_byte
+        layers, _, _, *rest = rows.key.shape
+        self._key, self._value = (rows.key.new_empty((self._count, layers, BLOCK, *rest)) for _ in range(2))
+        self._begun, self._free = 0, list[int]()
         self._roots: dict[Owner, _Node] = {}
         self._used: OrderedDict[_Node, None] = OrderedDict()
         self.queries = self.hits = self.hit_tokens = 0
@@ -59,33 +62,48 @@ class Prefixes:
         found = self._walk(owner, token[:-1])
         for index, node in enumerate(found):
             place = slice(index * BLOCK, (index + 1) * BLOCK)
-            assert node.key is not None
-            assert node.value is not None
-            self._rows.key[:, row, place] = node.key
-            self._rows.value[:, row, place] = node.value
+            self._rows.key[:, row, place] = self._key[node.place]
+            self._rows.value[:, row, place] = self._value[node.place]
         self._touch(found)
         self.hits += bool(found)
         self.hit_tokens += len(found) * BLOCK
         return len(found) * BLOCK
 
     def keep(self, owner: Owner, token: Sequence[int], row: int) -> None:
-        """Keep a row's keys and values, which belong to these tokens; whole blocks only."""
+        """Keep a row's keys and values, which belong to these tokens; whole blocks only, the first ones where not all fit."""
         blocks = len(token) // BLOCK
-        if not blocks or self._block_byte > self._byte_max:
+        if not blocks or not self._count:
             return
         found = self._walk(owner, token)
-        node = found[-1] if found else self._roots.setdefault(owner, _Node(None, (), None, None))
+        self._touch(found)
+        node = found[-1] if found else self._roots.setdefault(owner, _Node(None, (), -1))
+        own = set(found)
         for index in range(len(found), blocks):
+            kept = self._room(own)
+            if kept is None:
+                break
             place = slice(index * BLOCK, (index + 1) * BLOCK)
-            key, value = self._rows.key[:, row, place].clone(), self._rows.value[:, row, place].clone()
-            child = _Node(node, tuple(token[place]), key, value)
+            self._key[kept], self._value[kept] = self._rows.key[:, row, place], self._rows.value[:, row, place]
+            child = _Node(node, tuple(token[place]), kept)
             node.children[child.token] = node = child
+            self._used[child] = None
+            own.add(child)
             found.append(child)
         self._touch(found)
-        while self.byte > self._byte_max:
-            self._drop(next(iter(self._used)))
         if len(self._roots) > len(self._used):  # of tenants of whom nothing is kept any more
             self._roots = {owner: root for owner, root in self._roots.items() if root.children}
+
+    def _room(self, own: set[_Node]) -> int | None:
+        """Where another block can be kept, if need be instead of the longest unused; None where only ``own`` are left."""
+        if not self._free:
+            if self._begun < self._count:
+                self._begun += 1
+                return self._begun - 1
+            oldest = next(iter(self._used))
+            if oldest in own:
+                return None
+            self._drop(oldest)
+        return self._free.pop()
 
     def forget(self, digest: str) -> None:
         """Drop all that was computed with an adapter version."""
@@ -117,4 +135,5 @@ class Prefixes:
         while left:
             one = left.pop()
             left.extend(one.children.values())
-            self._used.pop(one, None)
+            del self._used[one]
+            self._free.append(one.place)
