@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.exceptions import TyperException
 
+from gainnet.apps import cli_learning, cli_serving
 from gainnet.apps.interrupt import EXIT_CODE, Interrupt, terminate_like_interrupt
+from gainnet.apps.options import DurationOption, OutOption, RayOption, ScenarioArgument, SeedOption, SetOption, slug
 from gainnet.apps.progress import progress
-from gainnet.apps.running import extra, gone_on_with, simulated
+from gainnet.apps.running import gone_on_with, simulated
 from gainnet.errors import GainnetError, InputError
 
 if TYPE_CHECKING:
@@ -31,17 +33,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-ScenarioArgument = Annotated[str, typer.Argument(metavar="SCENARIO", help="A built-in name or a YAML file.")]
-SetOption = Annotated[
-    list[str], typer.Option("--set", metavar="PATH=X", help="Change a value: network.ends=50. Repeatable.")
-]
-SeedOption = Annotated[int | None, typer.Option("--seed", help="The scenario's seed.")]
-DurationOption = Annotated[float | None, typer.Option("--duration-s", metavar="S", help="Simulated time.")]
-RayOption = Annotated[
-    str | None, typer.Option("--ray", metavar="ADDRESS", help="Run on Ray: auto, HOST:PORT or ray://HOST:PORT.")
-]
-OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Results folder. [default: runs/...]")]
 
 
 @app.command()
@@ -78,7 +69,7 @@ def run(
     else:
         loaded = load(scenario, chosen, seed=seed, duration_s=duration_s)
         kind = loaded.orchestrator.matcher.kind
-        folder = out or Path("runs") / _slug(f"{loaded.name}-{kind}-seed{loaded.seed}")
+        folder = out or Path("runs") / slug(f"{loaded.name}-{kind}-seed{loaded.seed}")
 
     from gainnet.measurement import results
 
@@ -148,7 +139,7 @@ def compare(
     swept = comparing.parse_sweep(sweep) if sweep is not None else None
     named = (learning or matchers).replace(" ", "").split(",")
     reference = [name for name in chosen if name in named][-1]
-    folder = out or Path("runs") / _slug(f"compare-{base.name}" + (f"-{swept.path}" if swept else ""))
+    folder = out or Path("runs") / slug(f"compare-{base.name}" + (f"-{swept.path}" if swept else ""))
     fresh = not folder.exists()
     results.prepare(folder)
     try:
@@ -177,115 +168,6 @@ def _write_comparison(folder: Path, found: Comparison, record: Record) -> None:
     files["compare.csv"] = results.text_writer(found.as_csv())
     files["compare.html"] = results.text_writer(contrast.page(found, machine))
     results.replace(folder, files)
-
-
-@app.command()
-def train(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="The learned matcher: neural, drl or diffusion.")] = "",
-    scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="A built-in name or a YAML file.")] = "",
-    overrides: SetOption = [],  # noqa: B006  typer copies it
-    seed: SeedOption = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps of the training.")] = None,
-    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes. [default: the CPUs]")] = None,
-    ray: RayOption = None,
-    out: OutOption = None,
-    resume: Annotated[Path | None, typer.Option("--resume", metavar="DIR", help="Go on with a training.")] = None,
-) -> None:
-    """Train a learned matcher on a scenario and write its checkpoint."""
-    if resume is None and not (kind and scenario):
-        raise InputError("KIND and SCENARIO are missing: gainnet train neural vehicular, or --resume DIR")
-    if resume is not None and (kind or overrides or seed is not None or steps is not None or out is not None):
-        raise InputError(
-            "--resume DIR: goes on as it was begun: give no KIND, SCENARIO, --set, --seed, --steps or --out"
-        )
-    with extra("learn"):
-        from gainnet.training import train as training
-    from gainnet.scenario.load import load
-    from gainnet.workers.start import start
-
-    if resume is not None:
-        begun = training.resume(resume)
-    else:
-        loaded = load(scenario, overrides, seed=seed)
-        folder = out or Path("runs") / _slug(f"train-{kind}-{loaded.name}-seed{loaded.seed}")
-        begun = training.begin(kind, loaded, steps, folder)
-    with start(workers, ray) as several, progress("training", quiet=False) as show:
-        made = begun.run(several, show)
-    print(f"checkpoint: {made}")
-
-
-@app.command()
-def pretrain(
-    text: Annotated[
-        Path | None, typer.Option("--text", metavar="FILE", help="Public text: .jsonl or .csv (also .gz), or .txt.")
-    ] = None,
-    settings: Annotated[
-        list[str], typer.Option("--set", metavar="FIELD=X", help="Of the model: layers=8, width=384. Repeatable.")
-    ] = [],  # noqa: B006  typer copies it
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of weights and order. [default: 0]")] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps of the training.")] = None,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads. [default: the CPUs]")] = None,
-    bf16: Annotated[bool, typer.Option("--bf16", help="Multiply in bfloat16, for processors that can.")] = False,
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 or mps. [default: cpu]")] = None,
-    extracts: Annotated[
-        float | None,
-        typer.Option(
-            "--extracts", metavar="SHARE", help="Part that is passages with notes made of the text. [default: 0]"
-        ),
-    ] = None,
-    start: Annotated[Path | None, typer.Option("--from", metavar="DIR", help="A model to go on from.")] = None,
-    images: Annotated[
-        str | None, typer.Option("--images", metavar="DATA", help="An image model instead, of these images: digits.")
-    ] = None,
-    out: OutOption = None,
-    resume: Annotated[Path | None, typer.Option("--resume", metavar="DIR", help="Go on with a training.")] = None,
-) -> None:
-    """Train a small language model on public text; transformers loads the folder. Or an image model, for diffusers."""
-    if images is not None:
-        if any(given is not None for given in (text, settings or None, threads, bf16 or None, device, extracts, start)):
-            raise InputError("--images: only --seed, --steps, --out and --resume go with it")
-        _pretrain_images(images, seed, steps, out, resume)
-        return
-    if resume is None and text is None:
-        raise InputError("--text is missing: gainnet pretrain --text FILE, or --resume DIR")
-    begins = (text, settings or None, seed, steps, threads, bf16 or None, device, extracts, start, out)
-    if resume is not None and any(given is not None for given in begins):
-        raise InputError("--resume DIR: goes on as it was begun: give nothing else")
-    with extra("learn"):
-        from gainnet.apps import pretrain as pretraining
-    from gainnet.workers.workers import InProcess
-
-    if resume is not None:
-        begun = pretraining.resume(resume)
-    else:
-        assert text is not None
-        folder = out or Path("runs") / _slug(f"pretrain-{text.name.partition('.')[0]}-seed{seed or 0}")
-        begun = pretraining.begin(
-            text,
-            settings,
-            folder,
-            steps=steps,
-            seed=seed or 0,
-            threads=threads,
-            bf16=bf16,
-            device=device or "cpu",
-            share=extracts or 0.0,
-            start=start,
-        )
-    with progress("pre-training", quiet=False) as show:
-        begun.run(InProcess(), show)
-    print(f"model: {begun.folder}")
-
-
-def _pretrain_images(images: str, seed: int | None, steps: int | None, out: Path | None, resume: Path | None) -> None:
-    with extra("learn"):
-        from gainnet.apps import pretrain_images
-    from gainnet.workers.workers import InProcess
-
-    begun = pretrain_images.begin(images, seed, steps, out, resume)
-    with progress("pre-training", quiet=False) as show:
-        begun.run(InProcess(), show)
-    print(f"model: {begun.folder}")
 
 
 @app.command()
@@ -350,123 +232,6 @@ def schema() -> None:
     print(json.dumps(scenario_schema(), indent=2))
 
 
-ConfigOption = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Settings, YAML.")]
-
-
-@app.command()
-def node(
-    tier: Annotated[str | None, typer.Option("--tier", metavar="TIER", help="end, edge or cloud.")] = None,
-    config: ConfigOption = None,
-) -> None:
-    """Serve a model at one OpenAI-compatible address, until SIGTERM or Ctrl-C."""
-    with extra("serve,learn"):
-        from gainnet.apps import serving
-
-        serving.node(config, tier)
-
-
-@app.command()
-def gateway(
-    config: ConfigOption = None,
-    scenario: Annotated[
-        str | None,
-        typer.Option(
-            "--scenario",
-            metavar="SCENARIO",
-            envvar="GAINNET_SCENARIO",
-            help="What `router: priced` prices: a built-in name or a YAML file.",
-        ),
-    ] = None,
-    overrides: SetOption = [],  # noqa: B006  typer copies it
-) -> None:
-    """Serve one OpenAI-compatible address in front of many nodes, until SIGTERM or Ctrl-C."""
-    with extra("serve"):
-        from gainnet.apps import serving
-
-        serving.gateway(config, scenario, overrides)
-
-
-@app.command()
-def profile(
-    target: Annotated[str, typer.Argument(metavar="TARGET", help="A node's address, or the folder of a model.")],
-    model: Annotated[
-        str | None, typer.Option("--model", metavar="ID", help="The node's model. [default: its first]")
-    ] = None,
-    shape: Annotated[
-        str | None,
-        typer.Option("--shape", metavar="CARD|DIR", help="What model an address has: a preset, or a folder."),
-    ] = None,
-    tier: Annotated[
-        str | None, typer.Option("--tier", metavar="TIER", help="end, edge or cloud. [default: as the node says]")
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option("--name", metavar="CARD", help="Of the card. [default: the model's]")
-    ] = None,
-    slots: Annotated[
-        int | None, typer.Option("--slots", min=1, max=256, help="Largest batch. [default: as the node says, or 8]")
-    ] = None,
-    context: Annotated[int, typer.Option("--context", min=64, help="Longest text that is measured.")] = 600,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds, of which medians are taken.")] = 5,
-    adapter: Annotated[
-        str | None, typer.Option("--adapter", metavar="PATH", help="An adapter whose loading is measured.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="For the card. [default: printed]")] = None,
-) -> None:
-    """Measure a node, and write its compute card: sections of a scenario."""
-    with extra("serve,learn"):
-        from gainnet.apps import profiling
-
-        asked = profiling.Asked(target, model, shape, tier, name, slots, context, repeats, adapter)
-        profiling.profile(asked, out)
-
-
-lab = typer.Typer(help="A whole network on this machine.", rich_markup_mode=None, no_args_is_help=True)
-app.add_typer(lab, name="lab")
-LabOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder with its logs and lab.json.")]
-
-
-@lab.command("up")
-def lab_up(
-    scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="A built-in name or a YAML file.")] = "lab",
-    nodes: Annotated[
-        str,
-        typer.Option("--nodes", metavar="TIER=N,...", help="How many: cloud=1,edge=2,end=4. [default: the scenario's]"),
-    ] = "",
-    router: Annotated[
-        str, typer.Option("--router", metavar="KIND", help="priced, nearest, cloud or round_robin.")
-    ] = "priced",
-    models: Annotated[
-        list[str], typer.Option("--model", metavar="TIER=DIR", help="A model for a tier. [default: small ones]")
-    ] = [],  # noqa: B006  typer copies it
-    port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="Of the gateway; 0 takes a free one.")] = 0,
-    overrides: SetOption = [],  # noqa: B006  typer copies it
-    out: LabOption = Path("runs/lab"),
-) -> None:
-    """Start a cloud, edges, ends and the gateway over shaped links; Ctrl-C or SIGTERM ends all of it."""
-    with extra("serve,learn"):
-        from gainnet.apps import serving
-
-        serving.lab_up(scenario, overrides, nodes, router, models, port, out)
-
-
-@lab.command("ask")
-def lab_ask(
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="What to say.")],
-    end: Annotated[int | None, typer.Option("--end", min=0, help="The end that asks. [default: the gateway]")] = None,
-    model: Annotated[str | None, typer.Option("--model", metavar="ID", help="[default: the first service]")] = None,
-    out: LabOption = Path("runs/lab"),
-) -> None:
-    """Ask a running lab something, and see which node answered and why."""
-    from gainnet.apps import serving
-
-    serving.lab_ask(text, end, model, out)
-
-
-def _slug(name: str) -> str:
-    """A scenario's name as one harmless part of a path."""
-    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name).lstrip(".") or "run"
-
-
 def _remove_empty(folder: Path, fresh: bool) -> None:
     """Remove a folder that was made for results which never came."""
     if fresh:
@@ -483,6 +248,13 @@ def _say(message: str) -> None:
 
 
 _arguments: list[str] = []
+
+
+for _learn in (cli_learning.train, cli_learning.pretrain):
+    app.command()(_learn)
+for _serve in (cli_serving.node, cli_serving.gateway, cli_serving.profile):
+    app.command()(_serve)
+app.add_typer(cli_serving.lab, name="lab")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
