@@ -46,7 +46,7 @@ RECORDED = (
 )
 ROUNDS, CONTEXT = 6, 512
 RECORDED_TUNED = {
-    # Tried on seed 0, by validation: central 5e-4, 1e-3, 2e-3 (one epoch a round), 1e-3 (two); gainnet 1e-3, 2e-3, 4e-3, 2e-3 (two);
+    # Tried on seed 0, by validation: central 5e-4, 1e-3, 2e-3, 1e-3 in two epochs; gainnet 1e-3, 2e-3, 4e-3, 2e-3 in two;
     # flat 2e-3, 4e-3, 8e-3; local 1e-3, 2e-3.
     "gainnet": ("knowledge.learning_rate=4e-3",),
     "central": ("knowledge.learning_rate=1e-3",),
