@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
 import json
 import urllib.request
 from collections.abc import Awaitable, Callable, Mapping
@@ -12,10 +14,12 @@ from typing import Any
 import numpy as np
 import openai
 from openai import AsyncOpenAI
+from PIL import Image
 
 from gainnet.models.low_rank import Factors, LowRank
 
 MODEL, CARD, NODE = "assistant", "llama-3.1-70b-int8", "cloud"
+PICTURES, DRAWING = "pictures", "digits"
 MESSAGES: Any = [{"role": "user", "content": "How are you?"}]
 CONTEXT, RANK = 512, 2
 ANSWER_S = 240.0
@@ -33,7 +37,8 @@ async def checked(lab: Mapping[str, Any], folder: Path) -> dict[str, str]:
         checks: dict[str, Callable[[], Awaitable[None]]] = {
             "models": lambda: _models(client), "chat": lambda: _chat(client), "stream": lambda: _stream(client),
             "completion": lambda: _completion(client), "embedding": lambda: _embedding(client),
-            "errors": lambda: _errors(client), "adapters": lambda: _adapters(client, lab, folder),
+            "image": lambda: _image(client), "errors": lambda: _errors(client),
+            "adapters": lambda: _adapters(client, lab, folder),
         }  # fmt: skip
         for name, check in checks.items():
             try:
@@ -46,7 +51,7 @@ async def checked(lab: Mapping[str, Any], folder: Path) -> dict[str, str]:
 
 async def _models(client: AsyncOpenAI) -> None:
     listed = [model.id for model in (await client.models.list()).data]
-    assert {MODEL, CARD} <= set(listed), listed
+    assert {MODEL, CARD, PICTURES, DRAWING} <= set(listed), listed
 
 
 async def _chat(client: AsyncOpenAI) -> None:
@@ -94,6 +99,31 @@ async def _embedding(client: AsyncOpenAI) -> None:
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-4), vectors
     again = await client.embeddings.create(model=CARD, input="one", encoding_format="float")
     assert np.allclose(again.data[0].embedding, vectors[0], atol=1e-4), again
+
+
+async def _image(client: AsyncOpenAI) -> None:
+    """Two images of one prompt by the service's name, and one of them again by its model's: they are PNG, drawn on a tier."""
+    told: dict[str, Any] = {"seed": 3, "steps": 10, "share": False}
+    raw = await client.images.with_raw_response.generate(
+        model=PICTURES, prompt="a seven", n=2, size="64x64", response_format="b64_json", extra_body=told
+    )  # type: ignore[call-overload]
+    assert raw.headers["x-gainnet-tier"] in ("edge", "cloud"), raw.headers
+    first, second = (_opened(one.b64_json) for one in raw.parse().data)
+    assert first.shape == second.shape == (64, 64), (first.shape, second.shape)
+    assert not np.array_equal(first, second), "two images of one prompt are the same"
+    again = await client.images.generate(model=DRAWING, prompt="Seven", extra_body=told)
+    assert again.data is not None, again
+    small = _opened(again.data[0].b64_json)
+    block = first.shape[0] // small.shape[0]
+    assert np.array_equal(small, first[::block, ::block]), "the same seed drew another image"
+
+
+def _opened(coded: str | None) -> np.ndarray:
+    """The pixels of a PNG file in base64."""
+    assert coded is not None, "no b64_json"
+    file = base64.b64decode(coded, validate=True)
+    assert file.startswith(b"\x89PNG\r\n\x1a\n"), file[:16]
+    return np.asarray(Image.open(io.BytesIO(file)))
 
 
 async def _errors(client: AsyncOpenAI) -> None:

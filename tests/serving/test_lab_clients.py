@@ -1,4 +1,4 @@
-"""The openai package against a whole lab, as `gainnet bench live` has it do: chat, streams, errors, adapters that move."""
+"""The openai package against a whole lab, as `gainnet bench live` has it do: text, images, errors, adapters that move."""
 
 from __future__ import annotations
 
@@ -33,4 +33,5 @@ def test_the_openai_client_does_all_that_it_can(tmp_path: Path, monkeypatch: pyt
             await lab.close()
 
     found = uvloop.run(asyncio.wait_for(main(), PATIENCE_S))
-    assert found == dict.fromkeys(("models", "chat", "stream", "completion", "embedding", "errors", "adapters"), "")
+    checks = ("models", "chat", "stream", "completion", "embedding", "image", "errors", "adapters")
+    assert found == dict.fromkeys(checks, "")
