@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from concurrent.futures import CancelledError
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -94,6 +95,58 @@ def test_alike_drawings_share_their_first_steps() -> None:
     images = [image.tobytes() for one in found for image in pixels(one)]
     assert len(set(images)) == 4
     assert np.array_equal(pixels(shared(ONE)[0]), pixels(found[0]))  # who leads draws what it would have drawn alone
+
+
+def test_first_steps_alone_are_taken_once_for_alike_drawings() -> None:
+    begun = [Drawing("one", steps=6, seed=seed, until=3) for seed in (1, 2, 3)]
+    engine = ImageEngine(model(), threads=1, slots=1, width=1, sharing=Sharing(0.5))
+    paintings = [engine.submit(drawing) for drawing in (*begun, Drawing("two", steps=6, seed=4, until=3))]
+    with engine:
+        halves = [painting.wait(PATIENCE_S) for painting in paintings]
+        assert [(one.evaluations, one.shared, one.alike) for one in halves] == [
+            (3, 0, 3),
+            (0, 3, 3),
+            (0, 3, 3),
+            (3, 0, 1),
+        ]
+        first, second, _, other = (one.half for one in halves)
+        assert first is not None
+        assert second is not None
+        assert other is not None
+        assert np.array_equal(first.latent, second.latent)
+        assert not np.array_equal(first.latent, other.latent)
+        # Who goes on from the same half-drawn image draws another, unless it is to be the very one.
+        ends = [Drawing("one", steps=6, seed=seed, begin=first) for seed in (7, 8)]
+        drawn = [pixels(engine.submit(end).wait(PATIENCE_S)) for end in ends]
+        assert not np.array_equal(*drawn)
+        alone = [replace(end, share=False) for end in ends]
+        assert np.array_equal(*(pixels(engine.submit(end).wait(PATIENCE_S)) for end in alone))
+        assert (engine.stats().running, engine.stats().waiting) == (0, 0)
+
+
+def test_one_that_comes_as_the_shared_steps_end_is_answered_at_once() -> None:
+    engine = ImageEngine(model(), threads=1, sharing=Sharing(0.5))
+    leader = engine.submit(Drawing("one", steps=4, seed=1))
+    with torch.inference_mode():
+        for _ in range(2):
+            engine._running = [engine._waiting.popleft()] if engine._waiting else engine._running
+            engine._step()
+        late = engine.submit(Drawing("one", steps=4, seed=2, until=2))
+    found = late.wait(PATIENCE_S)
+    assert (found.evaluations, found.shared, found.alike) == (0, 2, 2)
+    with engine:
+        assert len(pixels(leader.wait(PATIENCE_S))) == 1
+
+
+def test_an_engine_takes_another_machines_time() -> None:
+    with ImageEngine(model(), threads=1, width=1, step_s=0.05) as engine:
+        began = time.monotonic()
+        engine.submit(Drawing("one", steps=4, images=2)).wait(PATIENCE_S)
+        assert time.monotonic() - began > 0.35
+        assert engine.stats().counters.busy_s > 0.35
+    with ImageEngine(model(), threads=1, width=1, step_s=1e-9) as engine:
+        engine.submit(Drawing("one", steps=4)).wait(PATIENCE_S)
+        assert engine.stats().counters.behind_s > 0.0
 
 
 def test_unlike_drawings_do_not_share() -> None:
@@ -201,6 +254,7 @@ def test_what_is_no_engine_is_refused() -> None:
         ({"steps": 101}, "steps 101"),
         ({"steps_max": 1001}, "schedule has 1000"),
         ({"eta": 1.5}, "eta 1.5"),
+        ({"step_s": 0.0}, "step_s 0"),
     ):
         with pytest.raises(InputError, match=said):
             ImageEngine(model(), threads=1, **given)  # type: ignore[arg-type]

@@ -122,6 +122,20 @@ def test_what_a_scenario_has(tmp_path: Path) -> None:
     assert parts[3].models == {"llama-3.2-1b-int4": "end-model", "assistant": "end-model"}
     assert (parts[0].shape.latency_s, parts[0].public) == (0.02, "assistant")
     assert [part.quality for part in parts[2:4]] == [0.63, 0.49]
+    assert [dict(part.images) for part in parts[:4]] == [dict.fromkeys(("digits", "pictures"), "image-model")] * 3 + [
+        {}
+    ]
+    ports = {part.name: 1000 + number for number, part in enumerate(parts)}
+    begins = lab_plan.above(parts[1], parts, ports, lab)
+    assert begins is not None
+    assert (begins["url"], begins["model"]) == ("http://127.0.0.1:1000", "image-model")
+    assert begins["prices"] == pytest.approx(
+        {
+            "here_per_s": (0.71 + 56e-3 * 0.30) / 3600, "above_per_s": (3.0 + 630e-3 * 0.30) / 3600,
+            "waiting_per_s": 0.002 * 0.1 / 3.0,
+        }
+    )  # fmt: skip
+    assert [lab_plan.above(part, parts, ports, lab) for part in (parts[0], parts[3])] == [None, None]
     assert parts[0].machine.step_s([(1, 0)]) == pytest.approx(70.6e9 / (0.7 * 3350e9), rel=1e-3)
     for nodes, said in (
         ("sky=1", "--nodes sky=1"),

@@ -140,11 +140,63 @@ def test_alike_requests_share_steps_where_the_node_does(folder: Path) -> None:
     run(main())
 
 
+def test_another_node_begins_alike_images_once(folder: Path) -> None:
+    async def main() -> None:
+        async with drawing(folder, share={"part": 0.5}, step_s=0.25) as above:
+            setting = {"url": above.node.url, "model": "pictures"}
+            async with (
+                drawing(folder, share={"part": 0.5}, above=setting) as one,
+                drawing(folder, share={"part": 0.5}, above=setting) as two,
+            ):
+                body = ASK | {"share": True}
+                found = await asyncio.gather(
+                    one.post("/v1/images/generations", body),
+                    two.post("/v1/images/generations", body | {"seed": 2, "n": 2}),
+                )
+                assert [status for status, _, _ in found] == [200, 200]
+                assert [(said["evaluations"], said["steps_begun_above"]) for _, said, _ in found] == [(2, 2), (4, 2)]
+                images = [file["b64_json"] for _, said, _ in found for file in said["data"]]
+                assert len(set(images)) == 3
+                assert above.node.images is not None
+                assert above.node.images.engine.stats().counters.evaluations == 2
+                _, page = await one.get("/metrics")
+                assert 'gainnet:images_begun_above_total{model_name="pictures"} 1' in page
+                # A step there takes many times one here: what is left to the node is drawn here.
+                _, said, _ = await one.post("/v1/images/generations", ASK)
+                assert (said["evaluations"], said["steps_begun_above"]) == (4, 0)
+                assert (await one.post("/v1/images/generations", body | {"prompt": "one and two"}))[0] == 400
+                assert one.node.images is not None
+                assert one.node.images.above is not None
+                assert one.node.images.above.failed == 0
+
+    run(main())
+
+
+def test_a_node_above_that_fails_is_left_alone(folder: Path) -> None:
+    async def main() -> None:
+        setting = {"url": "http://127.0.0.1:9", "model": "pictures", "token": "t"}
+        async with drawing(folder, share={"part": 0.5}, above=setting) as at:
+            for failed in (1, 1):
+                _, said, _ = await at.post("/v1/images/generations", ASK)
+                assert (said["evaluations"], said["steps_begun_above"]) == (4, 0)
+                assert at.node.images is not None
+                assert at.node.images.above is not None
+                assert at.node.images.above.failed == failed
+        async with drawing(folder) as other:  # which knows no such model
+            setting = {"url": other.node.url, "model": "none"}
+            async with drawing(folder, share={"part": 0.5}, above=setting) as at:
+                assert (await at.post("/v1/images/generations", ASK))[0] == 200
+
+    run(main())
+
+
 def test_settings_of_images(folder: Path) -> None:
     for images, said in (
         ({"model": "nowhere"}, "must be digits"),
         ({"ids": ["m"]}, "also the name of a model for text"),
         ({"share": {"part": 1.0}}, "less than 1"),
+        ({"above": {"url": "http://a", "model": "b"}}, "needs share"),
+        ({"step_s": 0.0}, "greater than 0"),
     ):
         with pytest.raises(ValidationError, match=said):
             NodeSettings(ids=("m",), images=images)  # type: ignore[arg-type]

@@ -46,12 +46,35 @@ class Machine:
         return max(flop / self.count / self.flop_per_s, (self.size_byte + byte / self.count) / self.byte_per_s)
 
 
-class Tempo:
+class Beat:
+    """Keeps steps as long as a machine takes for them.
+
+    Attributes:
+        behind_s: by how much steps ended too late in all, because this computer was slower than the machine.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self.behind_s = 0.0
+        self._clock, self._sleep, self._free_at = clock, sleep, 0.0
+
+    def last(self, step_s: float, begun_s: float) -> None:
+        """Wait until the machine would be through with a step of that length that began, by the clock, at a time."""
+        began_s = self._free_at if 0.0 <= begun_s - self._free_at < IDLE_S else begun_s
+        self._free_at = began_s + step_s
+        left_s = self._free_at - self._clock()
+        if left_s > 0.0:
+            self._sleep(left_s)
+        else:
+            self.behind_s -= left_s
+
+
+class Tempo(Beat):
     """Keeps an engine in step with a machine.
 
     Attributes:
         machine: whose time it is.
-        behind_s: by how much steps ended too late in all, because this computer was slower than the machine.
     """
 
     def __init__(
@@ -60,15 +83,9 @@ class Tempo:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.machine, self.behind_s = machine, 0.0
-        self._clock, self._sleep, self._free_at = clock, sleep, 0.0
+        super().__init__(clock, sleep)
+        self.machine = machine
 
     def keep(self, parts: Sequence[tuple[int, int]], begun_s: float) -> None:
-        """Wait until the machine would be through with a step that began, by the clock, at a time; its parts are as above."""
-        began_s = self._free_at if 0.0 <= begun_s - self._free_at < IDLE_S else begun_s
-        self._free_at = began_s + self.machine.step_s(parts)
-        left_s = self._free_at - self._clock()
-        if left_s > 0.0:
-            self._sleep(left_s)
-        else:
-            self.behind_s -= left_s
+        """Wait as `Beat.last` does, for a step of these parts, as in `Machine.step_s`."""
+        self.last(self.machine.step_s(parts), begun_s)

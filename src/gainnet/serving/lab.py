@@ -289,7 +289,8 @@ class Lab:
         model, paced = self._models[part.tier].resolve(), part.tier in self._paced
         ports = {other.name: self.links[other.name].port for other in self.parts}
         judges = lab_plan.verifiers(part, self.parts, ports, self._models)
-        return lab_plan.node_tree(part, model, self._adapters(), paced=paced, verifiers=judges)
+        above = lab_plan.above(part, self.parts, ports, self._scenario)
+        return lab_plan.node_tree(part, model, self._adapters(), paced=paced, verifiers=judges, above=above)
 
     def _adapters(self) -> Path:
         """Below this folder are adapters that may be loaded."""

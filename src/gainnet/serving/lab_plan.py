@@ -50,6 +50,8 @@ class Part:
         machine: whose time its steps take: that of the scenario.
         quality: of its answers.
         images: its own id of each public model that draws.
+        step_s: time of a step of an image on its machine, None where it draws none.
+        price_per_s: of its machine's busy second, energy included.
     """
 
     name: str
@@ -60,6 +62,8 @@ class Part:
     machine: Machine
     quality: float
     images: Mapping[str, str]
+    step_s: float | None
+    price_per_s: float
 
     @property
     def public(self) -> str:
@@ -108,16 +112,32 @@ def parts(scenario: Scenario, number: Mapping[str, int]) -> tuple[Part, ...]:
             models = dict.fromkeys(public, f"{tier}-model")
             machine, quality = _machine(scenario, tier, index, held)
             end = index if tier == "end" else None
-            found.append(Part(name, tier, end, models, shapes[tier], machine, quality, drawing))
+            step_s, price_per_s = _painter(scenario, tier, index, drawing)
+            found.append(Part(name, tier, end, models, shapes[tier], machine, quality, drawing, step_s, price_per_s))
     if not found:
         raise InputError(f"{scenario.name}: no text service runs on what cloud, edges or ends hold (`resident`)")
     return tuple(found)
 
 
+def _node(scenario: Scenario, tier: str, index: int) -> tuple[compute.Nodes, int]:
+    """The machines of a scenario, and which of them a node stands for."""
+    nodes = compute.build(scenario.network, clouds=1, edges=scenario.network.edges)
+    return nodes, {"cloud": 0, "edge": 1, "end": 1 + scenario.network.edges}[tier] + index
+
+
+def _painter(scenario: Scenario, tier: str, index: int, drawing: Mapping[str, str]) -> tuple[float | None, float]:
+    """Time of a step of an image with the largest model that a node draws with, None for none; price of its busy second."""
+    nodes, node = _node(scenario, tier, index)
+    named = [name for name in drawing if name not in scenario.demand.services]
+    known = cards.build(named, scenario.models)
+    step_s = float(known.step_flop.max() / nodes.flop_per_s[node] / nodes.count[node]) if named else None
+    energy = (nodes.peak_w[node] - nodes.idle_w[node]) * scenario.orchestrator.objective.energy_price_per_j
+    return step_s, float((nodes.price_per_s[node] + energy) * nodes.count[node])
+
+
 def _machine(scenario: Scenario, tier: str, index: int, held: Sequence[str]) -> tuple[Machine, float]:
     """The machine of a node, with the largest of the models that it holds, and that model's quality."""
-    nodes = compute.build(scenario.network, clouds=1, edges=scenario.network.edges)
-    node = {"cloud": 0, "edge": 1, "end": 1 + scenario.network.edges}[tier] + index
+    nodes, node = _node(scenario, tier, index)
     known = cards.build(held, scenario.models)
     model = int(known.size_byte.argmax())
     return Machine(
@@ -139,15 +159,25 @@ def _language(name: str, scenario: Scenario) -> bool:
 
 
 def node_tree(
-    part: Part, model: Path, adapters: Path, *, paced: bool, verifiers: Mapping[str, Any] | None = None
+    part: Part,
+    model: Path,
+    adapters: Path,
+    *,
+    paced: bool,
+    verifiers: Mapping[str, Any] | None = None,
+    above: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The settings of a node, which takes its machine's time (``paced``), or as long as it takes here."""
+    images = {
+        "ids": [IMAGE_MODEL], "width": 4, "share": {}, "above": None if above is None else dict(above),
+        "step_s": part.step_s if paced else None,
+    }  # fmt: skip
     return {
         "verifiers": dict(verifiers or {}),
         "name": part.name, "tier": part.tier, "listen": {"port": 0}, "ids": [f"{part.tier}-model"],
         "model": {"kind": "pretrained", "name": str(model), "context": _context(model)},
         "machine": asdict(part.machine) if paced else None,
-        "images": {"ids": [IMAGE_MODEL], "width": 4, "share": {}} if part.images else None,
+        "images": images if part.images else None,
         "adapters": {"root": str(adapters)}, "slots": SLOTS[part.tier], "threads": 1, "timeouts": {"drain_s": DRAIN_S},
     }  # fmt: skip
 
@@ -163,6 +193,22 @@ def verifiers(
         for other in found
         if other.tier in above and own is not None and _tokenizer(models[other.tier]) == own
     }
+
+
+def above(part: Part, found: Sequence[Part], ports: Mapping[str, int], scenario: Scenario) -> dict[str, Any] | None:
+    """The node that may begin the images of a node below it, at the near end of its link, and what seconds are worth."""
+    others = [other for other in found if other.images and TIERS.index(other.tier) < TIERS.index(part.tier)]
+    if not part.images or not others:
+        return None
+    services = [service for service in scenario.demand.services.values() if isinstance(service, Image)]
+    objective, other = scenario.orchestrator.objective, others[0]
+    # What a second is worth to who waits, by the objective of the orchestrator (`gainnet.orchestrator.worth_kernel`).
+    waiting = max(service.value * objective.latency_weight / service.deadline_s for service in services)
+    prices = {
+        "here_per_s": objective.cost_weight * part.price_per_s,
+        "above_per_s": objective.cost_weight * other.price_per_s, "waiting_per_s": waiting,
+    }  # fmt: skip
+    return {"url": f"http://127.0.0.1:{ports[other.name]}", "model": IMAGE_MODEL, "prices": prices}
 
 
 def _tokenizer(model: Path) -> bytes | None:

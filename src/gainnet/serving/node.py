@@ -159,7 +159,7 @@ class Node:
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.close)
         if self.images is not None:
-            await asyncio.to_thread(self.images.engine.close)
+            await self.images.close()
 
     # What requests use.
 

@@ -6,14 +6,14 @@ import asyncio
 import base64
 import io
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import numpy as np
 from aiohttp import web
 from jaxtyping import UInt8
 from PIL import Image
-from pydantic import Field
 from pydantic_core import to_json
 
 from gainnet.inference.images import request as wanted
@@ -21,10 +21,11 @@ from gainnet.inference.images.engine import ImageEngine
 from gainnet.inference.images.request import Drawing, HalfDrawn, Sharing
 from gainnet.models import diffusion
 from gainnet.serving import wire
+from gainnet.serving.node_half import Above, Half
 from gainnet.serving.node_metrics import Figures
 from gainnet.serving.node_settings import ImagesSetting
 from gainnet.serving.router import Refused
-from gainnet.serving.wire import TOKENS_OF_IMAGE, ImageRequest, Natural, Part
+from gainnet.serving.wire import TOKENS_OF_IMAGE, ImageRequest, Natural
 
 if TYPE_CHECKING:
     from gainnet.serving.node import Asked, Node
@@ -36,36 +37,26 @@ _DIGITS = "digits"
 
 
 class NodeImage(ImageRequest):
-    """POST /v1/images/generations; ``share`` false shares no steps with other drawings where the node does."""
+    """POST /v1/images/generations.
+
+    Attributes:
+        share: false shares no steps with other drawings where the node does; true has another node begin the images
+            where there is one, whether that pays or not; None leaves it to what pays.
+    """
 
     share: bool | None = None
-
-
-class Half(Part):
-    """Half-drawn images: steps taken, shape (image, channel, height, width), and half-precision numbers in base64."""
-
-    done: Natural
-    shape: Annotated[list[Natural], Field(min_length=4, max_length=4)]
-    latent: str
-
-    def read(self) -> HalfDrawn:
-        """The images. Refused: 400 where it is not so many numbers."""
-        try:
-            numbers = np.frombuffer(base64.b64decode(self.latent, validate=True), "<f2")
-            return HalfDrawn(self.done, numbers.astype(np.float32).reshape(self.shape))
-        except ValueError:
-            said = f"half.latent: must be {' x '.join(map(str, self.shape))} half-precision numbers in base64"
-            raise Refused(400, said, code="invalid_value", param="half.latent") from None
 
 
 class DenoiseRequest(ImageRequest):
     """POST /denoise: some of the steps. The answer has ``half``, or ``data`` as images where the last step is taken.
 
     Attributes:
+        share: takes steps once for alike requests.
         half: images to go on from; None begins them.
         until: how many steps are taken then; None takes all.
     """
 
+    share: bool = False
     half: Half | None = None
     until: Natural | None = None
 
@@ -76,6 +67,7 @@ class Images:
     Attributes:
         setting: of the node.
         engine: that draws.
+        above: a node that may begin what this one draws; None: there is none.
     """
 
     def __init__(self, node: Node, setting: ImagesSetting) -> None:
@@ -86,18 +78,30 @@ class Images:
         self.engine = ImageEngine(
             model, slots=setting.slots, queue=setting.queue, width=setting.width, steps=setting.steps,
             steps_max=min(node.settings.limits.steps, model.steps_max), eta=setting.eta,
-            sharing=None if share is None else Sharing(share.part, share.similarity), threads=node.settings.threads,
+            sharing=None if share is None else Sharing(share.part, share.similarity), step_s=setting.step_s,
+            threads=node.settings.threads,
         )  # fmt: skip
+        self.above: Above | None = None
+        if setting.above is not None and share is not None:
+            self.above = Above(setting.above, share.part, model.latent, node.settings.timeouts.first_byte_s)
+
+    async def close(self) -> None:
+        """End the engine, and connections to the node above."""
+        await asyncio.to_thread(self.engine.close)
+        if self.above is not None:
+            await self.above.close()
 
     def metrics(self) -> Figures:
         """Gauges and counters, by name and labels."""
         stats, label = self.engine.stats(), (("model_name", self.setting.ids[0]),)
-        counters = stats.counters
+        counters, above = stats.counters, self.above
         gauges = {"gainnet:images_running": stats.running, "gainnet:images_waiting": stats.waiting}
         counted = {
             "gainnet:images_total": counters.images, "gainnet:denoise_evaluations_total": counters.evaluations,
             "gainnet:denoise_steps_shared_total": counters.shared_steps,
             "gainnet:images_busy_seconds_total": counters.busy_s,
+            "gainnet:images_behind_seconds_total": counters.behind_s,
+            "gainnet:images_begun_above_total": 0 if above is None else above.begun,
             "gainnet:drawings_cancelled_total": counters.cancelled, "gainnet:drawings_refused_total": counters.refused,
         }  # fmt: skip
         return (
@@ -110,8 +114,9 @@ class Images:
         request = wire.parse(NodeImage, asked.raw)
         self._check(request, asked.raw)
         size = self._size(request.size)
-        drawn = await self._drawn(asked, request, _drawing(request, share=request.share is not False))
-        return await self._images(asked, request, drawn, size)
+        drawing = await self._begun(asked, request, _drawing(request, share=request.share is not False))
+        drawn = await self._drawn(asked, request, drawing)
+        return await self._images(asked, request, drawn, size, 0 if drawing.begin is None else drawing.begin.done)
 
     async def denoise(self, asked: Asked) -> web.Response:
         """POST /denoise: the first steps of images, or the ones that are left."""
@@ -119,15 +124,13 @@ class Images:
         self._check(request, asked.raw)
         size = self._size(request.size)
         half = None if request.half is None else request.half.read()
-        drawn = await self._drawn(asked, request, _drawing(request, False, half, request.until))
+        began_s = time.monotonic()
+        drawn = await self._drawn(asked, request, _drawing(request, request.share, half, request.until))
         if drawn.half is None:
             return await self._images(asked, request, drawn, size)
-        latent = drawn.half.latent.astype("<f2")
         tree = {
-            "half": {
-                "done": drawn.half.done, "shape": list(latent.shape), "latent": base64.b64encode(latent.tobytes()).decode(),
-            },
-            "evaluations": drawn.evaluations,
+            "half": Half.of(drawn.half).model_dump(), "evaluations": drawn.evaluations, "alike": drawn.alike,
+            "drawn_s": time.monotonic() - began_s,
         }  # fmt: skip
         return web.Response(body=to_json(tree), content_type=JSON, headers=asked.headers)
 
@@ -148,13 +151,28 @@ class Images:
             raise Refused(400, said, code="invalid_value", param="size")
         return wide // width
 
+    async def _begun(self, asked: Asked, request: NodeImage, drawing: Drawing) -> Drawing:
+        """The drawing, begun by the node above where it pays, or is asked for."""
+        if self.above is None or request.share is False:
+            return drawing
+        async with asyncio.timeout_at(asked.deadline):
+            half = await self.above.half(
+                drawing, drawing.steps or self.engine.steps, request.cache_salt or "", asked=request.share is True
+            )
+        return drawing if half is None else replace(drawing, begin=half)
+
     async def _drawn(self, asked: Asked, request: ImageRequest, drawing: Drawing) -> wanted.Drawn:
         """What was drawn; a client that leaves, or a deadline that passes, gives it up."""
-        painting = self.engine.submit(drawing, tenant=request.cache_salt or "")
+        began_s, painting = time.monotonic(), self.engine.submit(drawing, tenant=request.cache_salt or "")
         async with asyncio.timeout_at(asked.deadline):
-            return await asyncio.wrap_future(painting.result)
+            drawn = await asyncio.wrap_future(painting.result)
+        if self.above is not None and not drawn.shared:
+            self.above.pace.drawn(drawn.evaluations, time.monotonic() - began_s)
+        return drawn
 
-    async def _images(self, asked: Asked, request: ImageRequest, drawn: wanted.Drawn, enlarged: int) -> web.Response:
+    async def _images(
+        self, asked: Asked, request: ImageRequest, drawn: wanted.Drawn, enlarged: int, begun: int = 0
+    ) -> web.Response:
         assert drawn.pixels is not None
         pixels = drawn.pixels
         files = await asyncio.to_thread(lambda: [png(image, enlarged) for image in pixels])
@@ -166,6 +184,7 @@ class Images:
             "usage": {"input_tokens": prompt, "output_tokens": output, "total_tokens": prompt + output},
             "evaluations": drawn.evaluations,
             "shared_steps": drawn.shared,
+            "steps_begun_above": begun,
         }
         return web.Response(body=to_json(tree), content_type=JSON, headers=asked.headers)
 

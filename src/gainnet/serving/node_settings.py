@@ -21,11 +21,13 @@ from gainnet.serving.settings import (
     Seconds,
     Timeouts,
     TracingSetting,
+    Url,
     VerifierSetting,
 )
 
 Natural = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0.0)]
+NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
 
 def _folder_or_name(model: Foundation) -> Foundation:
@@ -75,6 +77,34 @@ class ShareSetting(BaseModel):
     similarity: Annotated[float, Field(ge=-1.0, le=1.0)] = 0.999
 
 
+class PricesSetting(BaseModel):
+    """What a second is worth, in one currency: see `gainnet.inference.images.pace.Prices`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    here_per_s: NotNegative = 0.0
+    above_per_s: NotNegative = 0.0
+    waiting_per_s: NotNegative = 1.0
+
+
+class AboveSetting(BaseModel):
+    """A node of this project that may begin this one's images, with the same image model; where that pays, it does.
+
+    Attributes:
+        url: without `/v1`.
+        model: the id by which the node knows the image model.
+        token: that the node asks for.
+        prices: what seconds are worth, which decides; by default only that of who waits is.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    url: Url
+    model: Name
+    token: SecretStr | None = None
+    prices: PricesSetting = PricesSetting()
+
+
 def _digits_or_folder(model: str) -> str:
     folder = under_folder(Path(model))
     if model != "digits" and not folder.is_dir():
@@ -94,6 +124,8 @@ class ImagesSetting(BaseModel):
         steps: of an image where nothing is said.
         eta: part of each step's noise that is drawn anew.
         share: which steps alike images of a tenant share; None: none.
+        above: a node that may take the shared steps; None: they are taken here.
+        step_s: time of a step of one image on the machine that this stands in for; None: as long as it takes here.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, protected_namespaces=())
@@ -106,6 +138,14 @@ class ImagesSetting(BaseModel):
     steps: Natural = 20
     eta: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     share: ShareSetting | None = None
+    above: AboveSetting | None = None
+    step_s: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
+
+    @model_validator(mode="after")
+    def _above_needs_share(self) -> ImagesSetting:
+        if self.above is not None and self.share is None:
+            raise ValueError("above: needs share, which says how many steps are taken there")
+        return self
 
 
 class NodeSettings(FileSettings):

@@ -21,6 +21,7 @@ from gainnet.errors import InputError
 from gainnet.inference.images.request import IMAGES_MAX, Drawing, Painting, Sharing
 from gainnet.inference.images.rows import Group, Row
 from gainnet.inference.request import EngineStopped, QueueFull
+from gainnet.inference.tempo import Beat
 from gainnet.inference.work import resolve
 from gainnet.models.diffusion import Diffusion
 
@@ -37,6 +38,7 @@ class ImageCounters:
         evaluations: of the network, by one image each.
         shared_steps: taken for another image.
         busy_s: time in passes, s.
+        behind_s: by how much steps ended later than on the machine that the engine stands in for, s.
     """
 
     images: int = 0
@@ -46,6 +48,7 @@ class ImageCounters:
     evaluations: int = 0
     shared_steps: int = 0
     busy_s: float = 0.0
+    behind_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,7 @@ class ImageEngine:
         steps_max: int = 100,
         eta: float = 0.0,
         sharing: Sharing | None = None,
+        step_s: float | None = None,
         threads: int | None = None,
     ) -> None:
         """Make an engine; `start` begins its work.
@@ -101,6 +105,7 @@ class ImageEngine:
             steps_max: most that may be asked for.
             eta: part of each step's noise that is drawn anew.
             sharing: which steps alike drawings share; None: none.
+            step_s: time of a step of one image on the machine that this stands in for, s; None: as long as it takes here.
             threads: of torch in the engine's thread; None leaves them as they are.
 
         Raises:
@@ -111,13 +116,17 @@ class ImageEngine:
                 raise InputError(f"{name} {value}: must be at least 1")
         if not 1 <= steps <= steps_max <= model.steps_max:
             raise InputError(f"steps {steps}, at most {steps_max}: the model's schedule has {model.steps_max}")
+        if step_s is not None and not 0.0 < step_s < float("inf"):
+            raise InputError(f"step_s {step_s:g}: must be above 0")
         if not 0.0 <= eta <= 1.0:
             raise InputError(f"eta {eta:g}: must be from 0 to 1")
         self.model, self.steps = model, steps
         self._slots, self._queue_max, self._width, self._steps_max = slots, queue, width, steps_max
         self._eta, self._sharing, self._threads = eta, sharing, threads
+        self._step_s, self._beat = step_s, Beat()
         self._running: list[Row] = []
         self._waiting: deque[Row] = deque()
+        self._through: list[Row] = []
         self._changed = threading.Condition(threading.Lock())
         self._counters = ImageCounters()
         self._stopping, self._draining = False, False
@@ -169,12 +178,12 @@ class ImageEngine:
         done = 0 if begin is None else begin.done
         painting = Painting(seed, drawing.images * (last - done), lambda: self._cancel(group))
         group = Group(drawing, painting, tenant, drawing.images)
-        fork = 0 if self._sharing is None or not drawing.share or begin is not None else int(self._sharing.part * steps)
+        sharing = self._sharing if drawing.share else None
+        fork = 0 if sharing is None or begin is not None else min(int(sharing.part * steps), last)
+        eta = self._eta if sharing is None or begin is None else sharing.eta
         rows = []
         for number in range(drawing.images):
-            row = Row(
-                group, number, given, self.model.schedule(steps), last, fork if fork < last else 0, self._eta, done=done
-            )
+            row = Row(group, number, given, self.model.schedule(steps), last, fork, eta, done=done)
             if begin is not None:
                 row.latent = torch.tensor(begin.latent[number % len(begin.latent)], dtype=torch.float32)
             rows.append(row)
@@ -183,6 +192,7 @@ class ImageEngine:
             for row in rows:
                 self._take_up(row)
             self._changed.notify_all()
+        self._settle()
         return painting
 
     def stats(self) -> ImageStats:
@@ -227,11 +237,23 @@ class ImageEngine:
         self._waiting.append(row)
 
     def _fork(self, leader: Row, rows: Sequence[Row]) -> None:
-        """Images go on from where the one that leads them is."""
+        """Images go on from where the one that leads them is, or are through where no more was asked of them."""
+        leader.group.alike += len(rows)
         for row in reversed(rows):
             row.forked(leader, self._sharing.eta if self._sharing is not None else self._eta)
+            row.group.alike = leader.group.alike
             self._counters.shared_steps += row.done
-            self._waiting.appendleft(row)
+            if row.done == row.last:
+                self._through.append(row)
+            else:
+                self._waiting.appendleft(row)
+
+    def _settle(self) -> None:
+        """Answer those whose steps were all taken for another."""
+        with self._changed:
+            through, self._through = self._through, []
+        for row in through:
+            self._finish(row)
 
     def _cancel(self, group: Group) -> None:
         with self._changed:
@@ -285,13 +307,17 @@ class ImageEngine:
         found: list[Tensor] = []
         for begin in range(0, len(rows), self._width):
             found += self._passed(rows[begin : begin + self._width])
+        if self._step_s is not None:
+            self._beat.last(len(rows) * self._step_s, began_s)
         with self._changed:
+            self._counters.behind_s = self._beat.behind_s
             self._counters.busy_s += time.monotonic() - began_s
             self._counters.evaluations += len(rows) * self.model.calls
             ended = [row for row, latent in zip(rows, found, strict=True) if self._moved(row, latent)]
             self._running = [row for row in self._running if row not in ended]
         for row in ended:
             self._finish(row)
+        self._settle()
 
     def _passed(self, rows: Sequence[Row]) -> Sequence[Tensor]:
         """One pass of the network, filled up with the first image."""
@@ -318,19 +344,21 @@ class ImageEngine:
         """An image is drawn, maybe the last of its drawing."""
         group = row.group
         assert row.latent is not None
-        group.ended[row.number] = row.latent
-        if len(group.ended) == group.left and not group.cancelled:
+        with self._changed:
+            group.ended[row.number] = row.latent
+            last = len(group.ended) == group.left and not group.cancelled
+            group.left = 0 if last else group.left
+        if last:
             drawn = group.drawn(self.model)
             with self._changed:
-                group.left = 0
                 self._counters.images += len(group.ended) if drawn.pixels is not None else 0
             resolve(group.painting.result, drawn)
 
     def _end(self, error: BaseException) -> None:
         """Tell all who still wait why nothing comes."""
         with self._changed:
-            rows = [*self._all(), *(other for row in self._all() for other in row.followers)]
-            self._running, self._waiting = [], deque()
+            rows = [*self._all(), *(other for row in self._all() for other in row.followers), *self._through]
+            self._running, self._waiting, self._through = [], deque(), []
         for group in {id(row.group): row.group for row in rows}.values():
             if not group.painting.result.done():
                 group.painting.result.set_exception(error)

@@ -39,7 +39,7 @@ class Drawing:
         seed: of all noise, with the image's number and the step's: the same gives the same images, whatever else is drawn
             (but see `share`); None draws one.
         share: whether steps may be shared with alike drawings where the engine shares: then the noise of the shared
-            steps is that of whoever began them.
+            steps is that of whoever began them. Of what is given half-drawn, whether others go on from the same.
         begin: half-drawn images to go on from.
         until: stop after so many steps, and give the images half-drawn; None draws them to the end.
     """
@@ -107,12 +107,14 @@ class Drawn:
         half: the half-drawn ones; None where they are whole.
         evaluations: of the network, by one image each, that this drawing took.
         shared: steps of its images that were taken for another one.
+        alike: images that had their first steps in common with these, as far as was known then; 1 where none had.
     """
 
     pixels: UInt8[np.ndarray, "image height width channel"] | None
     half: HalfDrawn | None
     evaluations: int
     shared: int
+    alike: int = 1
 
 
 class Painting:

@@ -36,6 +36,7 @@ class Group:
         ended: what each image became.
         evaluations: of the network so far.
         shared: steps that were taken for another image.
+        alike: images that had steps in common with its own.
         cancelled: whether it was given up.
         begun_s: when it was asked for, by time.monotonic.
     """
@@ -47,6 +48,7 @@ class Group:
     ended: dict[int, Tensor] = field(default_factory=dict)
     evaluations: int = 0
     shared: int = 0
+    alike: int = 1
     cancelled: bool = False
     begun_s: float = field(default_factory=time.monotonic)
 
@@ -56,9 +58,9 @@ class Group:
         until = self.drawing.until
         if until is not None:
             half = HalfDrawn(until, torch.stack(latents).numpy())
-            return Drawn(None, half, self.evaluations, self.shared)
+            return Drawn(None, half, self.evaluations, self.shared, self.alike)
         pixels = np.concatenate([model.pixels(latent[None]) for latent in latents])
-        return Drawn(pixels, None, self.evaluations, self.shared)
+        return Drawn(pixels, None, self.evaluations, self.shared, self.alike)
 
 
 @dataclass(slots=True, eq=False)
