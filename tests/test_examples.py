@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
-QUICK = {"train_ppo": ["--steps", "128", "--rollout", "16", "--seeds", "2", "--episode-s", "2"]}
+QUICK = {"train_ppo": ["--steps", "64", "--rollout", "8", "--seeds", "2", "--episode-s", "1"]}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

@@ -25,11 +25,11 @@ def live() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trace of ten minutes, three requests a second."""
+    """A trace of ten minutes, one request a second."""
     folder = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
     lines = ["TIMESTAMP,ContextTokens,GeneratedTokens"]
-    for second in np.sort(rng.uniform(0.0, 600.0, 1800)):
+    for second in np.sort(rng.uniform(0.0, 600.0, 600)):
         minute, rest = divmod(float(second), 60.0)
         lines.append(f"2023-11-16 18:{int(minute):02d}:{rest:09.6f},{rng.integers(1, 8000)},{rng.integers(1, 900)}")
     (folder / "conv.csv").write_text("\n".join(lines) + "\n")

@@ -62,10 +62,12 @@ def demand(services: dict[str, Any], **changes: Any) -> Demand:
     return Demand(config, ARTIFACTS, **given)
 
 
-def collect(source: Demand, duration_s: float, factor: Callable[[float], float] = lambda _: 1.0) -> list[Tasks]:
-    """The tasks of every frame of 0.1 s, the one at time 0 first."""
-    frames = range(round(duration_s / 0.1) + 1)
-    return [source.arrive(state(frame * 0.1, factor(frame * 0.1))) for frame in frames]
+def collect(
+    source: Demand, duration_s: float, factor: Callable[[float], float] = lambda _: 1.0, frame_s: float = 0.1
+) -> list[Tasks]:
+    """The tasks of every frame, the one at time 0 first."""
+    frames = range(round(duration_s / frame_s) + 1)
+    return [source.arrive(state(frame * frame_s, factor(frame * frame_s))) for frame in frames]
 
 
 def joined(frames: list[Tasks], name: str) -> np.ndarray:

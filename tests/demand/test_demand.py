@@ -51,14 +51,16 @@ def test_asking_again_gives_nothing_new() -> None:
 
 
 def test_rates_add_up() -> None:
-    frames = collect(demand({"a": text(poisson(1.0)), "b": text(poisson(3.0))}, ends=5), 500.0)
+    frames = collect(
+        demand({"a": text(poisson(1.0)), "b": text(poisson(3.0))}, ends=5, frame_s=2.0), 500.0, frame_s=2.0
+    )
     assert np.bincount(joined(frames, "service")) == pytest.approx([2500, 7500], rel=0.08)
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.4, 1.7, 2.0, 3.25])
 def test_the_demand_factor_multiplies_every_rate(factor: float) -> None:
     services = {"a": text(poisson(2.0)), "b": text({**BURSTS, "burst_mean_s": 0.5, "calm_mean_s": 2.0})}
-    frames = collect(demand(services), 400.0, lambda _: factor)
+    frames = collect(demand(services, frame_s=2.0), 400.0, lambda _: factor, 2.0)
     counted = np.bincount(joined(frames, "service"), minlength=2)
     assert counted == pytest.approx([8000 * factor, 8000 * factor], rel=0.1)
 

@@ -10,19 +10,19 @@ from gainnet.orchestrator import stage_kernel as sk
 from gainnet.scenario.hardware import HARDWARE
 from tiny import EDGE, SMALL, Driven
 
-TOKENS = 10.0
+TOKENS, FRAME_S = 10.0, 0.02
 
 
 def _driven(count: int = 1, **overheads: float) -> Driven:
     machine = HARDWARE["edge-accelerator"].model_dump() | overheads
-    scenario = tiny.scenario(network={"edge": {"hardware": machine, "resident": [SMALL]}}, frame_s=0.005)
+    scenario = tiny.scenario(network={"edge": {"hardware": machine, "resident": [SMALL]}}, frame_s=FRAME_S)
     return Driven(scenario, tiny.tasks(count, deadline_s=9.0, output_token=TOKENS))
 
 
 def _ended(driven: Driven, count: int = 1) -> Outcomes:
     """Frames until so many tasks have ended, or two seconds are over."""
     ended = 0
-    while ended < count and len(driven.frames) < 400:
+    while ended < count and len(driven.frames) < 2.0 / FRAME_S:
         ended += len(driven.frame(tiny.first(node=EDGE, model=driven.model(SMALL))).outcomes)
     return driven.outcomes
 
@@ -43,7 +43,7 @@ def test_a_request_is_delayed_and_every_step_takes_longer() -> None:
 def test_what_a_request_waits_for_takes_nobody_elses_time() -> None:
     driven = _driven(4, request_overhead_s=0.3)
     outcomes = _ended(driven, 4)
-    busy_s = sum(float(frame.usage.node_use[EDGE]) * 0.005 for frame in driven.frames)
+    busy_s = sum(float(frame.usage.node_use[EDGE]) * FRAME_S for frame in driven.frames)
     assert outcomes.end_s.max() < 0.3 + 0.2
     assert busy_s < 0.2
 

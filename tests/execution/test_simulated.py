@@ -379,7 +379,11 @@ def test_what_is_not_matched_goes_first_and_what_is_matched_when_there_is_room()
                               demand={"services": services})  # fmt: skip
         rounds = tiny.learning(4, user=np.arange(4), prompt_token=1.0, uplink_bit=4e6, value=1e-3)
         texts = tiny.tasks(8, user=np.arange(8) % 4, arrival_s=0.4, deadline_s=2.4, uplink_bit=2e5, quality_min=0.6)
-        outcomes = Driven(given, rounds, texts).until(20.0)
+        driven = Driven(given, rounds, texts)
+        while sum(len(frame.outcomes) for frame in driven.frames) < 12 and len(driven.frames) < 200:
+            driven.frame()
+        outcomes = driven.outcomes
+        assert len(outcomes) == 12
         learned = outcomes.service == tiny.LEARNING
         assert (outcomes.result[learned] == tiny.Result.SERVED).all()
         return float(np.mean(outcomes.result[~learned] != tiny.Result.SERVED))

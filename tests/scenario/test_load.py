@@ -65,7 +65,7 @@ def test_dump_loads_to_an_equal_scenario(name: str, tmp_path: Path) -> None:
     assert load(_file(tmp_path, dump(scenario))) == scenario
 
 
-@settings(deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.text(max_size=40))
 def test_any_name_survives_the_round_trip(name: str) -> None:
     scenario = load("campus")
@@ -253,7 +253,7 @@ VALUES = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(PATHS, VALUES)
 def test_an_override_gives_a_scenario_or_a_scenario_error(path: str, value: str) -> None:
     try:

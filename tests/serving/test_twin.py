@@ -52,7 +52,7 @@ def test_a_request_alone_takes_what_its_card_says(twin: ModuleType, tier: str, l
 
 def test_a_node_that_is_asked_too_much_answers_at_its_capacity_in_order(twin: ModuleType) -> None:
     most = twin.capacity(FITTED, SLOTS)
-    number = 60
+    number = 40
     given = twin.drawn(np.random.default_rng(1), 3.0 * most, number)
     latency_s = twin.simulated(twin.scenario("edge", card(twin, "edge")), given)
     ended_s = given.sent_s + latency_s
