@@ -125,6 +125,7 @@ def test_with_and_without_foresight(foresight: float) -> None:
 
 
 @pytest.mark.parametrize("kind", MATCHER_KINDS)
+@pytest.mark.compiles
 def test_every_matcher_makes_feasible_plans_of_posed_problems(kind: str) -> None:
     overrides = [f"orchestrator.matcher={kind}", "network.ends=80"]
     run = Run(load("campus", overrides, duration_s=1.0))

@@ -43,8 +43,11 @@ def _reached(scenario: Scenario, kind: str) -> tuple[float, float, int]:
     return found["qos"]["satisfaction"], found["qos"]["return"], due
 
 
-@pytest.mark.parametrize("scenario", [CAMPUS, STARVED, FAULTY], ids=["campus", "starved", "faulty"])
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("scenario", "seed"),
+    [(CAMPUS, 0), (STARVED, 0), (STARVED, 1), (FAULTY, 0), (FAULTY, 1)],
+    ids=["campus", "starved", "starved again", "faulty", "faulty again"],
+)
 def test_no_matcher_exceeds_it(scenario: Scenario, seed: int) -> None:
     scenario = change(scenario, seed=seed)
     found = hindsight(scenario)
@@ -64,6 +67,7 @@ def test_where_nothing_is_scarce_it_is_the_share_that_can_be_served() -> None:
     assert faulty.possible < faulty.tasks  # nobody perceives while sensing is down
 
 
+@pytest.mark.compiles
 def test_where_something_is_scarce_it_says_so() -> None:
     found = hindsight(STARVED)
     assert found.satisfaction is not None

@@ -104,6 +104,7 @@ def test_any_change_is_sent_within_its_bound(bits: int, numbers: list[float], se
         assert (error <= 2.01 * scale.astype(np.float64) / (2**bits - 1) + 1e-44).all()
 
 
+@pytest.mark.compiles
 def test_same_generator_same_bytes() -> None:
     before, after = adapter(0), adapter(1)
     one, two, other = (Encoder(4).encode(before, after, np.random.default_rng(seed)) for seed in (3, 3, 4))

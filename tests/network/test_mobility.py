@@ -82,6 +82,7 @@ def test_waypoints_stay_in_the_area_within_their_speeds():
 
 
 @pytest.mark.parametrize("given_config", [config(30), streets(30)])
+@pytest.mark.compiles
 def test_the_seed_decides_the_tracks(given_config):
     one, same, other = (tracks(built(given_config, seed), 50)[0] for seed in (1, 1, 2))
     assert (one == same).all()

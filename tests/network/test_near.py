@@ -224,6 +224,7 @@ def test_a_network_of_few_cells_is_the_exact_one():
         assert all((a == b).all() for a, b in zip(arrays(one), arrays(other), strict=True))
 
 
+@pytest.mark.compiles
 def test_a_serving_cell_left_behind_is_replaced():
     """With two cells tracked and no sounding, users leave their cells behind and are handed over."""
     net = sixty("hexagonal", frame_s=1.0, near_cells=2)

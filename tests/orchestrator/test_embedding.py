@@ -319,6 +319,7 @@ def test_the_price_rises_while_tasks_find_no_room_and_falls_when_they_do() -> No
     assert embedder.price == pytest.approx(0.52)
 
 
+@pytest.mark.compiles
 def test_the_same_seed_answers_the_same() -> None:
     task, substrate = _with(TREE, "demand"), _with(GRID, "capacity", 1.0, 2.0)
     first, second = (embed(task, substrate, seed=3) for _ in range(2))

@@ -177,6 +177,7 @@ def test_price_is_near_the_optimum_and_warm_prices_help() -> None:
     assert np.mean(saved) > 0.0
 
 
+@pytest.mark.compiles
 def test_price_on_generalised_assignment() -> None:
     problem = assignment(np.random.default_rng(5), 5, 40)
     price, bound = ascend(problem, np.zeros(problem.rows), 300)

@@ -108,6 +108,7 @@ def test_the_bound_holds_against_brute_force() -> None:
         assert schedule(stages, resources, evaluations=0).bound <= optimum(stages, resources) * (1.0 + 1e-9)
 
 
+@pytest.mark.compiles
 def test_same_seed_same_schedule() -> None:
     stages, resources = drawn(np.random.default_rng(3), 40, 4, 0.1)
     one, same, other = (schedule(stages, resources, seed=seed) for seed in (1, 1, 2))

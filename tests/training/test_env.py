@@ -201,6 +201,7 @@ def test_masked_patterns_never_fit_and_others_always_do(monkeypatch: pytest.Monk
     assert info["illegal"] == 0
 
 
+@pytest.mark.compiles
 def test_what_the_mask_forbids_counts_as_a_refusal() -> None:
     env, other = _made("pattern", patterns_max=200), _made("pattern", patterns_max=200)
     _, info = env.reset(seed=4)

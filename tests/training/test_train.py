@@ -140,8 +140,8 @@ def _run(folder: Path, kind: str, steps: int, stop: int | None = None) -> bytes:
 
 @pytest.mark.parametrize("kind", train.TRAININGS)
 def test_an_interrupted_training_ends_with_the_same_file(kind: str, tmp_path: Path) -> None:
+    """The same seed gives the same file, too: what is done before the interruption and after it repeats the whole."""
     whole = _run(tmp_path / "whole", kind, 4)
-    assert whole == _run(tmp_path / "again", kind, 4)
     assert whole == _run(tmp_path / "stopped", kind, 4, stop=3)
     names = {path.name for path in (tmp_path / "stopped").iterdir()}
     assert names == {"scenario.yaml", "curve.csv", "curve.svg", "state.safetensors", f"{kind}.safetensors"}
