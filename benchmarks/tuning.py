@@ -19,10 +19,12 @@ import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 
+from gainnet.knowledge import aggregate
 from gainnet.knowledge import setting as settings
 from gainnet.knowledge.arm import Links
 from gainnet.knowledge.arms import build
 from gainnet.knowledge.batch import collate
+from gainnet.knowledge.compress import Encoder, decode
 from gainnet.knowledge.split import SplitTuner
 from gainnet.knowledge.text import Encoded
 from gainnet.knowledge.tuning import Tuner
@@ -45,13 +47,16 @@ MEANING = {
     "round.base_byte": "the frozen base",
     "round.growth_byte": "by how much peak memory grew in the round: far below 20 bases",
     "round.peak_byte": "peak memory of the process",
+    "small_round.overhead_s": "the same of a round of the medical scenario's own small model",
+    "small_round.inside_s": "CPU time inside, of that round",
 }
 SHAPE = SmallModel(layers=6, width=384, heads=6, kv_heads=2, vocabulary=4096, context=512)
 RANK, BATCH, STEPS, RATE = 8, 8, 4, 1e-3
 CUT = (2, 4)
 ENDS, EDGES = 20, 4
+MODEL = "knowledge.foundation={kind: small, layers: 10, width: 384, heads: 6, kv_heads: 2, context: 128, steps: 0}"
+SMALL_MODEL = "knowledge.foundation={kind: small, context: 128, steps: 0}"
 ROUND = (
-    "knowledge.foundation={kind: small, layers: 10, width: 384, heads: 6, kv_heads: 2, context: 128, steps: 0}",
     "knowledge.end_model={kind: small, layers: 2, width: 64, heads: 2, kv_heads: 1, context: 128, steps: 0}",
     "knowledge.data={kind: synthetic, train: 40, held: 8, public: 64}",
     "knowledge.held=2",
@@ -92,7 +97,8 @@ def figures(quick: bool = False) -> dict[str, float]:
         differences.append(max(abs(tuned.loss - loss), abs(apart.tuned.loss - loss)))
     local, halves, written = (float(np.median(found)) for found in (through, cut, direct))
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as alone:  # peak memory is a process's
-        found = alone.submit(_round).result()
+        found = alone.submit(_round, MODEL).result()
+        little = alone.submit(_round, SMALL_MODEL).result()
     return {
         "local_step_ratio": local / written,
         "local_step_s": local,
@@ -101,15 +107,17 @@ def figures(quick: bool = False) -> dict[str, float]:
         "direct_step_s": written,
         "loss_difference": max(differences),
         **found,
+        **{f"small_{name}": little[name] for name in ("round.overhead_s", "round.inside_s")},
     }
 
 
-def _round() -> dict[str, float]:
+def _round(model: str) -> dict[str, float]:
     """A whole round: ends train and send, edges and the cloud join, judge, distil and hand down."""
     torch.set_num_threads(1)
-    config = load("medical", ROUND).knowledge
+    config = load("medical", (model, *ROUND)).knowledge
     assert config is not None
     setting = settings.build(config, 0, np.arange(ENDS) % EDGES, EDGES, lambda *_: None)
+    _compiled(setting.tuner.adapters)
     arm, watch = build(setting), _Stopwatch()
     for tuner in (setting.tuner, setting.small):
         for name in ("tune", "losses", "answer", "sample", "top"):
@@ -131,6 +139,13 @@ def _round() -> dict[str, float]:
         "round.growth_byte": after - before,
         "round.peak_byte": after,
     }
+
+
+def _compiled(adapters: Adapters) -> None:
+    """Have what is compiled at its first call compiled, or read from the disk."""
+    drawn = [adapters.fresh(16, np.random.default_rng(seed)) for seed in range(4)]
+    decode(Encoder(4).encode(drawn[0], drawn[1], np.random.default_rng(0)).data, drawn[0])
+    aggregate.total(drawn[0], [(1.0, other) for other in drawn[1:]], 16)
 
 
 def _peak_byte() -> float:

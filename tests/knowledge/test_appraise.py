@@ -1,15 +1,17 @@
-"""What was measured of an adapter is known from then on."""
+"""What was measured of an adapter is known from then on, text by text."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from jaxtyping import Float, Int
 
 from gainnet.knowledge import appraise
-from gainnet.knowledge.gate import Scores
 from gainnet.knowledge.setting import Setting
+from gainnet.knowledge.text import Encoded
 from gainnet.knowledge.tuning import Tuner
 from gainnet.models.low_rank import Factors, LowRank
 
@@ -18,25 +20,65 @@ def adapter(value: float) -> LowRank:
     return LowRank({"layer": Factors(np.full((1, 2), value, np.float32), np.ones((2, 1), np.float32))}, 2.0, "base")
 
 
-def test_an_adapter_is_measured_once_until_it_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured: list[str] = []
+class Counting(Tuner):
+    """Each text's loss is its length, and a hundredth more with each adapter that is not the plain base."""
 
-    def measure(_tuner: Any, found: Any, _setting: Any) -> Scores:
-        measured.append(appraise.PLAIN if found is None else found.digest())
-        return Scores({"a": float(len(measured))}, 1.0)
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, int]] = []
 
-    monkeypatch.setattr(appraise, "_appraised", measure)
-    monkeypatch.setattr(appraise, "APPRAISED_MAX", 2)
-    large, small, setting = object.__new__(Tuner), object.__new__(Tuner), object.__new__(Setting)
-    object.__setattr__(setting, "tuner", large)
-    object.__setattr__(setting, "appraised", {})
-    x, y = adapter(1.0).digest(), adapter(2.0).digest()
-    first = appraise.appraise(large, adapter(1.0), setting)
-    assert appraise.appraise(large, adapter(1.0), setting) is first
-    appraise.appraise(large, None, setting)
-    appraise.appraise(large, None, setting)
-    assert measured == [x, appraise.PLAIN]
-    appraise.appraise(large, adapter(2.0), setting)
-    assert list(setting.appraised) == [appraise.PLAIN, y]
-    appraise.appraise(small, adapter(2.0), setting)  # the ends' model: never kept
-    assert measured == [x, appraise.PLAIN, y, y]
+    def losses(
+        self, adapter: LowRank | None, texts: Sequence[Encoded]
+    ) -> tuple[Float[np.ndarray, " text"], Int[np.ndarray, " text"]]:
+        self.asked.append((appraise.PLAIN if adapter is None else adapter.digest(), len(texts)))
+        more = 0.0 if adapter is None else 0.01
+        counted = np.array([text.counted for text in texts], np.int64)
+        return np.array([len(text.token) + more for text in texts]), counted
+
+
+def text(length: int) -> Encoded:
+    return Encoded(np.arange(length), 1)
+
+
+@pytest.fixture
+def setting() -> Setting:
+    found = object.__new__(Setting)
+    fields = {
+        "tuner": Counting(),
+        "measured": {},
+        "validation": ((text(3), text(5)), (), (text(9),)),
+        "public_held": (text(11),),
+        "corpus": SimpleNamespace(domains=[SimpleNamespace(name=name) for name in "abc"]),
+    }
+    for name, value in fields.items():
+        object.__setattr__(found, name, value)
+    return found
+
+
+def test_an_adapter_is_measured_once_until_it_is_forgotten(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    tuner = setting.tuner
+    assert isinstance(tuner, Counting)
+    first = appraise.appraise(tuner, adapter(1.0), setting)
+    assert first.domain == {"a": pytest.approx(8.02 / 6.0), "c": pytest.approx(9.01 / 8.0)}
+    assert first.public == pytest.approx(11.01 / 10.0)
+    digest = adapter(1.0).digest()
+    assert tuner.asked == [(digest, 2), (digest, 1), (digest, 1)]
+    assert appraise.appraise(tuner, adapter(1.0), setting) == first
+    assert appraise.on_domain(setting, adapter(1.0), 0) == first.domain["a"]
+    held = [setting.validation[2][0], setting.validation[0][1]]
+    np.testing.assert_allclose(appraise.on_proof(setting, adapter(1.0), held), [9.01, 5.01])
+    assert len(tuner.asked) == 3
+    assert np.isnan(appraise.on_domain(setting, adapter(1.0), 1))
+    monkeypatch.setattr(appraise, "MEASURED_MAX", 3)
+    appraise.on_domain(setting, None, 0)
+    appraise.on_domain(setting, None, 0)
+    assert tuner.asked[3:] == [(appraise.PLAIN, 2)]
+    appraise.on_domain(setting, adapter(1.0), 0)
+    assert tuner.asked[4:] == [(digest, 2)]
+
+
+def test_another_models_adapters_are_never_kept(setting: Setting) -> None:
+    small = Counting()
+    twice = [appraise.appraise(small, adapter(2.0), setting) for _ in range(2)]
+    assert twice[0] == twice[1]
+    assert len(small.asked) == 6
+    assert setting.measured == {}

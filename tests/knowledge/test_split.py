@@ -257,13 +257,13 @@ def test_the_place_of_an_end_is_as_its_training_turns_out(tuner, start):
     means = {"memory_byte": 1e9, "end_flop_per_s": 1e7, "edge_flop_per_s": 1e12}
     link = {"uplink_bit_per_s": 1e9, "downlink_bit_per_s": 1e9}
     config = Knowledge(batch=4, local_epochs=2)
-    found = split.place(tuner.language, texts(), rank=4, config=config, **means, **link)
+    found = split.place(shape_of(tuner.language), texts(), rank=4, config=config, **means, **link)
     assert found.kind == "split"
     made = tune(tuner, start, found.cut, config.compression)
     assert (made.uplink_bit, made.downlink_bit) == (found.uplink_bit, found.downlink_bit)
     assert (made.end_flop, made.edge_flop) == pytest.approx((found.end_flop, found.edge_flop))
     private = config.model_copy(update={"privacy": Privacy(kind="example")})
-    assert split.place(tuner.language, texts(), rank=4, config=private, **means, **link).kind == "local"
+    assert split.place(shape_of(tuner.language), texts(), rank=4, config=private, **means, **link).kind == "local"
 
 
 def test_the_figures_of_a_model_are_those_of_its_weights(tuner):

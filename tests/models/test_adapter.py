@@ -101,6 +101,25 @@ def test_swapping_leaves_nothing_behind(adapters: Adapters) -> None:
     assert torch.equal(_logits(adapters), before)
 
 
+def test_merged_it_predicts_the_same_through_plain_layers_and_is_then_as_it_was(
+    adapters: Adapters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, digest = adapters.language.model, hub.digest(adapters.language.model)
+    for adapter in (drawn(adapters, 4, seed=1), drawn(adapters, 1, seed=2), None):
+        adapters.put(adapter)
+        before = _logits(adapters)
+        with adapters.merged():
+            assert not any(hasattr(module, "lora_A") for module in model.modules())
+            torch.testing.assert_close(_logits(adapters), before, rtol=1e-4, atol=1e-5)
+        assert torch.equal(_logits(adapters), before)
+    with pytest.raises(ZeroDivisionError), adapters.merged():
+        raise ZeroDivisionError
+    assert hub.digest(model) == digest
+    monkeypatch.setattr(storing, "MERGED_BYTE_MAX", 8)
+    with adapters.merged():
+        assert any(hasattr(module, "lora_A") for module in model.modules())
+
+
 def test_what_is_taken_is_a_copy(adapters: Adapters) -> None:
     adapters.put(drawn(adapters, 4, seed=1))
     taken = adapters.take(4)
@@ -126,7 +145,10 @@ def test_a_model_whose_weights_lie_transposed_is_adapted_too() -> None:
     with torch.inference_mode():
         plain = model(TOKEN).logits
         adapters.put(drawn(adapters, 2))
-        assert not torch.equal(model(TOKEN).logits, plain)
+        changed = model(TOKEN).logits
+        assert not torch.equal(changed, plain)
+    with adapters.merged(), torch.inference_mode():
+        torch.testing.assert_close(model(TOKEN).logits, changed, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("rank", [1, 4])

@@ -7,13 +7,18 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Float
 
 from gainnet.knowledge import aggregate
 from gainnet.knowledge.aggregate import Term
+from gainnet.knowledge.stack import Layers, Stack, alike
 from gainnet.knowledge.update import Update
 from gainnet.models.low_rank import Factors, LowRank
 
 Rule = Literal["fedit", "ffa", "flexlora", "flora"]
+
+RIDGE = 1e-7
+"""Added to a Gram matrix of float32 rows, as a part of its trace: some may depend on others."""
 
 
 class Algebra:
@@ -69,6 +74,89 @@ class Algebra:
         if self.linear:
             return shifted(cloud, [(kept, own), (-kept, cloud)])
         return aggregate.truncate(aggregate.mix(cloud, own, kept), self.rank)
+
+    def balanced(self, adapter: LowRank) -> LowRank:
+        """The same product, of factors whose first rows and columns are its best cut to any lower rank."""
+        return adapter if self.linear else aggregate.total(adapter, [], adapter.rank)
+
+    def means(self, adapters: Sequence[LowRank]) -> Means:
+        """Weighted means of some adapters, to be had at different weights."""
+        return Means(adapters, self.rank, linear=self.linear)
+
+    def line(self, before: LowRank, after: LowRank) -> Line:
+        """The way from one adapter to another, and beyond."""
+        return Line(before, after, linear=self.linear)
+
+
+class Means:
+    """Weighted means of the same adapters, each cut to a rank: what they have in common is computed once.
+
+    Args:
+        adapters: at least one, of at most that rank.
+        rank: of the means.
+        linear: whether their factors ``b`` add.
+    """
+
+    def __init__(self, adapters: Sequence[LowRank], rank: int, *, linear: bool) -> None:
+        self._adapters, self._rank = tuple(adapters), rank
+        self._stack = None if linear else Stack(adapters)
+        self._known: dict[tuple[float, ...], LowRank] = {}
+
+    def of(self, weights: Sequence[float]) -> LowRank:
+        """The mean at these weights, one for each adapter, not all zero; that of one alone is that one itself."""
+        whole = sum(weights)
+        share = tuple(weight / whole for weight in weights)
+        if 1.0 in share:
+            return self._adapters[share.index(1.0)]
+        if share not in self._known:
+            self._known[share] = self._mean(share)
+        return self._known[share]
+
+    def _mean(self, share: tuple[float, ...]) -> LowRank:
+        if self._stack is not None:
+            return self._stack.sum(share, self._rank)
+        first = self._adapters[0]
+        return shifted(first, [(-1.0, first), *zip(share, self._adapters, strict=True)])
+
+
+class Line:
+    """The way from one adapter to another, and beyond, at the rank of the latter.
+
+    A product ``x + r (y - x)`` has twice the rank. Here ``x`` is first projected to the rows of ``y``'s ``a``, which all
+    points of the line then share: so they need no cut, the point 1 is ``y`` itself, and going beyond it does not take out
+    once more what ``y`` has left of ``x``.
+
+    Args:
+        before, after: the points 0 (as far as it lies in the rows of the other) and 1.
+        linear: whether both have the same ``a``.
+    """
+
+    def __init__(self, before: LowRank, after: LowRank, *, linear: bool) -> None:
+        self._after = after
+        self._parts = []
+        for names, [begin, end] in alike([before, after]):
+            start = begin[1] if linear else _projected(begin, end[0])
+            self._parts.append((names, start * np.float32(before.scale / after.scale), end[1]))
+
+    def at(self, reach: float) -> LowRank:
+        """The point so far along it."""
+        if reach == 1.0:
+            return self._after
+        go, stay = np.float32(reach), np.float32(1.0 - reach)
+        found: dict[str, Float[np.ndarray, "rank output"]] = {}
+        for names, start, end in self._parts:
+            found |= dict(zip(names, go * end + stay * start, strict=True))
+        layers = {name: Factors(factors.a, found[name].T) for name, factors in self._after.layers.items()}
+        return replace(self._after, layers=layers)
+
+
+def _projected(layers: Layers, rows: Float[np.ndarray, "layer rank input"]) -> Float[np.ndarray, "layer rank output"]:
+    """What takes the place of ``b``, transposed, where products are projected to the span of rows."""
+    a, b = layers
+    gram = (rows @ rows.transpose(0, 2, 1)).astype(np.float64)
+    ridge = RIDGE * np.maximum(gram.trace(axis1=1, axis2=2), RIDGE)
+    gram += ridge[:, None, None] * np.eye(gram.shape[1])
+    return np.linalg.solve(gram, rows @ a.transpose(0, 2, 1)).astype(np.float32) @ b
 
 
 def shifted(adapter: LowRank, changes: Sequence[Term]) -> LowRank:

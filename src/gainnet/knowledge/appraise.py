@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from gainnet.knowledge import score, text
 from gainnet.knowledge.example import Example
@@ -18,7 +19,10 @@ from gainnet.models.low_rank import LowRank
 NOTE_TOKEN_MAX = 160
 PLAIN = "plain"
 """The digest of no adapter."""
-APPRAISED_MAX = 64
+MEASURED_MAX = 512
+"""Groups of texts whose losses are remembered, of whatever adapters."""
+PUBLIC = -1
+"""The group of held-out public text, beside those of the domains."""
 
 
 def own(scores: Scores, name: str) -> dict[str, float]:
@@ -42,39 +46,62 @@ def mean_loss(tuner: Tuner, adapter: LowRank | None, texts: Sequence[Encoded]) -
     """Nat a counted token over all the texts; nan where there are none."""
     if not texts:
         return float("nan")
-    nat, token = tuner.losses(adapter, texts)
-    return float(nat.sum() / max(int(token.sum()), 1))
+    return _mean(tuner.losses(adapter, texts)[0], texts)
 
 
-def appraise(tuner: Tuner, adapter: LowRank | None, setting: Setting) -> Scores:
-    """Loss of a model on every domain's validation notes and on held-out public text, in one pass.
+def on_group(setting: Setting, adapter: LowRank | None, group: int) -> Float[np.ndarray, " text"]:
+    """Loss (nat) of an adapter of the foundation model on each validation note of a domain, or piece of public text.
 
-    A domain without validation notes is not in it. What was measured of an adapter of the foundation model is known
-    from then on: an adapter that comes back unchanged costs nothing.
+    What was measured is known from then on: an adapter that comes back unchanged costs nothing. A group's texts always go
+    through the model together, so it makes no difference to the bits whether it was known.
     """
-    if tuner is not setting.tuner:
-        return _appraised(tuner, adapter, setting)
-    digest = PLAIN if adapter is None else adapter.digest()
-    found = setting.appraised.get(digest)
+    key = (PLAIN if adapter is None else adapter.digest(), group)
+    found = setting.measured.get(key)
     if found is None:
-        if len(setting.appraised) >= APPRAISED_MAX:
-            del setting.appraised[next(iter(setting.appraised))]
-        found = setting.appraised[digest] = _appraised(tuner, adapter, setting)
+        if len(setting.measured) >= MEASURED_MAX:
+            del setting.measured[next(iter(setting.measured))]
+        found = setting.measured[key] = setting.tuner.losses(adapter, _group(setting, group))[0]
     return found
 
 
-def _appraised(tuner: Tuner, adapter: LowRank | None, setting: Setting) -> Scores:
-    groups = {
-        domain.name: held for domain, held in zip(setting.corpus.domains, setting.validation, strict=True) if held
+def on_domain(setting: Setting, adapter: LowRank | None, domain: int) -> float:
+    """What `mean_loss` says on a domain's validation notes, where it may be known; nan where it has none."""
+    held = setting.validation[domain]
+    return _mean(on_group(setting, adapter, domain), held) if held else float("nan")
+
+
+def on_proof(setting: Setting, adapter: LowRank | None, texts: Sequence[Encoded]) -> Float[np.ndarray, " text"]:
+    """Loss (nat) on each of some validation notes of any domains, where it may be known."""
+    found: dict[int, float] = {}
+    for domain, held in enumerate(setting.validation):
+        if held:
+            found |= zip(map(id, held), on_group(setting, adapter, domain).tolist(), strict=True)
+    return np.array([found[id(encoded)] for encoded in texts])
+
+
+def appraise(tuner: Tuner, adapter: LowRank | None, setting: Setting) -> Scores:
+    """Loss of a model on every domain's validation notes and on held-out public text.
+
+    A domain without validation notes is not in it.
+    """
+    groups = [index for index, held in enumerate(setting.validation) if held] + [PUBLIC]
+    nat = {
+        group: on_group(setting, adapter, group)
+        if tuner is setting.tuner
+        else tuner.losses(adapter, _group(setting, group))[0]
+        for group in groups
     }
-    texts = [encoded for group in (*groups.values(), setting.public_held) for encoded in group]
-    nat, token = tuner.losses(adapter, texts)
-    ends = np.cumsum([len(group) for group in (*groups.values(), setting.public_held)])
-    loss = [
-        part.sum() / max(int(count.sum()), 1)
-        for part, count in zip(np.split(nat, ends)[:-1], np.split(token, ends)[:-1], strict=True)
-    ]
-    return Scores(dict(zip(groups, map(float, loss[:-1]), strict=True)), float(loss[-1]))
+    loss = {group: _mean(nat[group], _group(setting, group)) for group in groups}
+    names = [domain.name for domain in setting.corpus.domains]
+    return Scores({names[group]: loss[group] for group in groups[:-1]}, loss[PUBLIC])
+
+
+def _group(setting: Setting, group: int) -> tuple[Encoded, ...]:
+    return setting.public_held if group == PUBLIC else setting.validation[group]
+
+
+def _mean(nat: Float[np.ndarray, " text"], texts: Sequence[Encoded]) -> float:
+    return float(nat.sum() / max(sum(encoded.counted for encoded in texts), 1))
 
 
 def write(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gainnet.knowledge import aggregate, appraise, contribution, distill, journal, robust
-from gainnet.knowledge.algebra import Algebra, scaled
+from gainnet.knowledge.algebra import Algebra, Means, scaled
 from gainnet.knowledge.distill import Text
 from gainnet.knowledge.gate import Scores, Verdict, judge
 from gainnet.knowledge.registry import Contributor, Origin, Registry, Spent
@@ -78,6 +78,7 @@ class Cloud:
         self._origin = appraise.appraise(setting.tuner, None, setting)
         self.scores: Scores = appraise.appraise(setting.tuner, self.adapter, setting)
         self._names = [domain.name for domain in setting.corpus.domains]
+        self._losses: dict[int, tuple[LowRank, float]] = {}
 
     def learn(self, number: int, learnt: Sequence[Learnt], spent: Spent | None) -> dict[str, Any]:
         """Join, distil, rehearse, judge. Returns figures: loss before and after each, who is suspected, the verdict."""
@@ -85,7 +86,8 @@ class Cloud:
         figures: dict[str, Any] = {"before": appraise.overall(self.scores)}
         if not learnt:
             return figures | {"cloud": appraise.overall(self.scores), "gate": "nothing arrived"}
-        joined = self._joined(number, learnt)
+        means = self._algebra.means([part.teacher for part in learnt])
+        joined = self._joined(number, learnt, means)
         suspected = [self._names[learnt[index].edge] for index in joined.suspected]
         figures["suspected"] = suspected
         figures["weights"] = {self._names[p.edge]: float(w) for p, w in zip(learnt, joined.weight, strict=True)}
@@ -95,7 +97,8 @@ class Cloud:
         candidate, figures["distilled"] = self._distil(number, candidate, trusted)
         candidate = self._rehearse(number, candidate, trusted)
         if config.incentive.budget > 0.0:
-            figures |= self._reward(number, learnt)
+            figures |= self._reward(number, learnt, means)
+        self._losses.clear()
         return figures | self._promoted(number, candidate, learnt, joined.weight, spent)
 
     def _promoted(
@@ -137,22 +140,23 @@ class Cloud:
         took = (time.perf_counter() - began) / max(len(examples), 1)
         return replace(found, memory_byte=memory, latency_s=took)
 
-    def _joined(self, number: int, learnt: Sequence[Learnt]) -> robust.Joined:
-        """What edges sent, made one by the scenario's rule."""
+    def _joined(self, number: int, learnt: Sequence[Learnt], means: Means) -> robust.Joined:
+        """The cloud's adapter with what edges sent, made one by the scenario's rule.
+
+        A mean is taken of the edges' adapters, since with shares that sum to one it is that of their changes, added.
+        """
         rule = self._setting.config.robust
-        changes, weights = [part.change for part in learnt], [part.weight for part in learnt]
-        if rule.kind != "judged":
+        weights = [part.weight for part in learnt]
+        if rule.kind != "mean" and rule.kind != "judged":
             trusted = self._reference(number, learnt) if rule.kind == "fltrust" else None
-            return robust.join(rule.kind, changes, weights, hostile_max=rule.hostile_max, trusted=trusted)
-        harmful = [index for index, part in enumerate(learnt) if self._harms(part)]
-        sound = [index for index in range(len(learnt)) if index not in harmful]
-        joined = robust.join("mean", [changes[i] for i in sound or [0]], [weights[i] for i in sound or [0]])
-        if not sound:
-            return robust.Joined(scaled(joined.adapter, 0.0), (0.0,) * len(learnt), tuple(harmful), len(harmful))
-        share = dict(zip(sound, joined.weight, strict=True))
-        return robust.Joined(
-            joined.adapter, tuple(share.get(i, 0.0) for i in range(len(learnt))), tuple(harmful), len(harmful)
-        )
+            changes = [part.change for part in learnt]
+            joined = robust.join(rule.kind, changes, weights, hostile_max=rule.hostile_max, trusted=trusted)
+            return replace(joined, adapter=self._algebra.add(self.adapter, [(1.0, joined.adapter)]))
+        harmful = [index for index, part in enumerate(learnt) if rule.kind == "judged" and self._harms(part)]
+        shares = [0.0 if index in harmful else weight for index, weight in enumerate(weights)]
+        whole = sum(shares)
+        adapter = means.of(shares) if whole > 0.0 else self.adapter
+        return robust.Joined(adapter, tuple(share / (whole or 1.0) for share in shares), tuple(harmful), len(harmful))
 
     def _harms(self, part: Learnt) -> bool:
         """Whether an edge's change makes the model worse on its own domain, where it should be best."""
@@ -162,15 +166,22 @@ class Cloud:
         with_it = appraise.mean_loss(self._setting.tuner, part.teacher, held)
         return not with_it <= appraise.mean_loss(self._setting.tuner, self.adapter, held) * (1.0 + ROUNDING)
 
-    def _reached(self, change: LowRank) -> tuple[float, LowRank]:
-        """How far to go along a change, and where that leads: the best of some on a few held-out notes of every domain.
+    def _reached(self, joined: LowRank) -> tuple[float, LowRank]:
+        """How far to go to what was joined, and where that leads: the best of some on a few held-out notes of every domain.
 
         The mean of unlike domains' changes goes too short a way for each of them (task arithmetic, arXiv 2212.04089).
         """
-        held = self._judged()
-        found = [(reach, self._algebra.add(self.adapter, [(reach, change)])) for reach in self._setting.config.reach]
-        losses = [appraise.mean_loss(self._setting.tuner, adapter, held) for _, adapter in found]
-        return found[int(np.nanargmin(losses)) if np.isfinite(losses).any() else 0]
+        line = self._algebra.line(self.adapter, joined)
+        found = [(reach, line.at(reach)) for reach in self._setting.config.reach]
+        losses = [self._loss(adapter) for _, adapter in found]
+        reach, best = found[int(np.nanargmin(losses)) if np.isfinite(losses).any() else 0]
+        return reach, best if reach == 1.0 else self._algebra.balanced(best)
+
+    def _loss(self, adapter: LowRank) -> float:
+        """On a few held-out notes of every domain; of an adapter that was looked at in this round, what it was then."""
+        if id(adapter) not in self._losses:
+            self._losses[id(adapter)] = adapter, appraise.mean_loss(self._setting.tuner, adapter, self._judged())
+        return self._losses[id(adapter)][1]
 
     def _judged(self) -> list[Encoded]:
         """A few held-out notes of every domain."""
@@ -212,6 +223,7 @@ class Cloud:
             self._setting.stream(f"distil.{number}"),
             factors="b" if self._algebra.linear else "ab",
             proof=self._setting.proof(),
+            measure=lambda adapter, texts: appraise.on_proof(self._setting, adapter, texts),
             texts=[text for part in teachers for text in part.texts],
         )
         return taught.adapter, taught.as_tree()
@@ -239,17 +251,13 @@ class Cloud:
         )
         return tuned.adapter
 
-    def _reward(self, number: int, learnt: Sequence[Learnt]) -> dict[str, Any]:
+    def _reward(self, number: int, learnt: Sequence[Learnt], means: Means) -> dict[str, Any]:
         """Shapley values of the edges (how much each lowers the loss on held-out notes), and what they are paid."""
         setting, config = self._setting, self._setting.config
 
-        held = self._judged()
-
         def value(coalition: frozenset[int]) -> float:
-            parts = [learnt[index] for index in sorted(coalition)]
-            whole = sum(part.weight for part in parts)
-            joint = self._algebra.add(self.adapter, [(p.weight / whole, p.change) for p in parts]) if parts else None
-            loss = appraise.mean_loss(setting.tuner, joint or self.adapter, held)
+            shares = [part.weight if index in coalition else 0.0 for index, part in enumerate(learnt)]
+            loss = self._loss(means.of(shares) if coalition else self.adapter)
             return -loss if np.isfinite(loss) else -WORST_LOSS
 
         players, rule = range(len(learnt)), config.incentive

@@ -16,20 +16,17 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped, UInt8, UInt16
+from jaxtyping import Bool, Float, UInt16
 
 from gainnet.errors import InputError
+from gainnet.knowledge import compress_kernel as kernel
 from gainnet.models.low_rank import Factors, LowRank
 
 BLOCK = 128
-PIECE = 512 * BLOCK
-"""Numbers that are rounded at a time."""
 MARK = b"gnU1"
 HEADER = struct.Struct("<4sB8sI")
 """Mark, bits, the beginning of the digest of what the change starts from, number of factors."""
@@ -140,25 +137,27 @@ def decode(data: bytes, before: LowRank) -> LowRank:
     numbers = _unpack(body, int(sizes[mask].sum()), bits)
     if not np.isfinite(numbers).all():
         raise InputError("update: it holds NaN or infinity")
-    return replace(before, layers=dict(_added(before, mask, numbers, whole=bits == 32)))
+    return _added(before, mask, numbers, whole=bits == 32)
 
 
 def _added(
     before: LowRank, mask: Bool[np.ndarray, " factor"], numbers: Float[np.ndarray, " number"], *, whole: bool
-) -> Iterator[tuple[str, Factors]]:
-    """Layers with what was sent added to them, or in their place where it is whole; in the order of `before`."""
+) -> LowRank:
+    """An adapter with what was sent added to it, or in its place where it is whole; what was not sent stays."""
+    if not mask.all():
+        sent = np.repeat(mask, _sizes(before))
+        held = _flat(before)
+        held[sent] = numbers if whole else held[sent] + numbers
+        numbers = held
+    elif not whole:
+        numbers += _flat(before)
     found, at = {}, 0
-    for name, (with_a, with_b) in zip(sorted(before.layers), mask.reshape(-1, 2), strict=True):
+    for name in sorted(before.layers):
         factors = before.layers[name]
-        a, b = factors.a, factors.b
-        if with_a:
-            part, at = numbers[at : at + a.size].reshape(a.shape), at + a.size
-            a = part if whole else a + part
-        if with_b:
-            part, at = numbers[at : at + b.size].reshape(b.shape[::-1]).T, at + b.size
-            b = np.ascontiguousarray(part) if whole else b + part
+        a, at = numbers[at : at + factors.a.size].reshape(factors.a.shape), at + factors.a.size
+        b, at = numbers[at : at + factors.b.size].reshape(factors.b.shape[::-1]).T, at + factors.b.size
         found[name] = Factors(a, b)
-    return ((name, found[name]) for name in before.layers)
+    return replace(before, layers={name: found[name] for name in before.layers})
 
 
 def _same_shape(before: LowRank, after: LowRank) -> None:
@@ -207,27 +206,16 @@ def _pack(numbers: Float[np.ndarray, " number"], bits: int, rng: np.random.Gener
         return numbers.astype("<f4").tobytes()
     if bits == 16:
         return numbers.astype("<f2").tobytes()
-    parts = [_levels(numbers[at : at + PIECE], bits, rng) for at in range(0, len(numbers), PIECE)]
-    scales, levels = b"".join(scale for scale, _ in parts), b"".join(level for _, level in parts)
-    return scales + levels[: -(-len(numbers) * bits // 8)]
-
-
-def _levels(numbers: Float[np.ndarray, " number"], bits: int, rng: np.random.Generator) -> tuple[bytes, bytes]:
-    """Scales and levels of a piece small enough for the processor's cache; levels fill whole blocks."""
-    blocks = np.zeros((-(-len(numbers) // BLOCK), BLOCK), np.float32)
-    blocks.reshape(-1)[: len(numbers)] = numbers
-    short = _rounded_up(np.maximum(blocks.max(axis=1), -blocks.min(axis=1)))
+    whole = -(-len(numbers) // BLOCK)
+    top = np.empty(whole, np.float32)
+    kernel.largest(numbers, top, BLOCK)
+    short = _rounded_up(top)
     scale = _widened(short)
-    steps = 2**bits - 1
-    blocks *= np.divide(0.5 * steps, scale, out=np.zeros_like(scale), where=scale > 0.0)[:, None]
-    # From -steps/2 .. steps/2 to 0 .. steps; 16 random bits a number decide which neighbour it goes to.
-    dice = rng.integers(0, 2**64 - 1, blocks.size // 4, dtype=np.uint64, endpoint=True).view(np.uint16)
-    noise = dice.reshape(blocks.shape).astype(np.float32)
-    noise *= np.float32(2.0**-16)
-    blocks += noise
-    blocks += np.float32(0.5 * steps + 2.0**-17)
-    np.minimum(blocks, np.float32(steps), out=blocks)
-    return short.astype("<u2").tobytes(), _squeezed(blocks.astype(np.uint8).reshape(-1), bits)
+    factor = np.divide(0.5 * (2**bits - 1), scale, out=np.zeros_like(scale), where=scale > 0.0)
+    dice = rng.integers(0, 2**64 - 1, whole * BLOCK // 4, dtype=np.uint64, endpoint=True).view(np.uint16)
+    packed = np.empty(whole * BLOCK * bits // 8, np.uint8)
+    kernel.quantise(numbers, factor, dice, bits, packed)
+    return short.astype("<u2").tobytes() + packed[: -(-len(numbers) * bits // 8)].tobytes()
 
 
 def _unpack(body: memoryview, count: int, bits: int) -> Float[np.ndarray, " number"]:
@@ -241,29 +229,9 @@ def _unpack(body: memoryview, count: int, bits: int) -> Float[np.ndarray, " numb
     scale = _widened(np.frombuffer(body, "<u2", blocks).astype(np.uint16))
     packed = np.zeros(blocks * BLOCK * bits // 8, np.uint8)
     packed[: wanted - 2 * blocks] = np.frombuffer(body, np.uint8, offset=2 * blocks)
-    level = _table(bits)[packed].view(np.float32).reshape(blocks, BLOCK)
-    level *= scale[:, None]
-    return level.reshape(-1)[:count]
-
-
-@cache
-def _table(bits: int) -> Shaped[np.ndarray, " byte"]:
-    """The numbers from -1 to 1 that each byte holds: float32, as one element of their joint size."""
-    level = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).reshape(256, 8 // bits, bits)
-    place = 2 ** np.arange(bits)[::-1]
-    numbers = np.asarray(2.0 * (level @ place) / (2**bits - 1) - 1.0).astype(np.float32)
-    return numbers.view(f"V{numbers.itemsize * numbers.shape[1]}").reshape(256)
-
-
-def _squeezed(level: UInt8[np.ndarray, " number"], bits: int) -> bytes:
-    """Levels side by side in bytes, the first in the highest bits; their count fills whole bytes."""
-    if bits == 8:
-        return level.tobytes()
-    parts = level.reshape(-1, 8 // bits)
-    found = parts[:, 0].copy()
-    for column in range(1, 8 // bits):
-        found = (found << bits) | parts[:, column]
-    return found.tobytes()
+    numbers = np.empty(count, np.float32)
+    kernel.restore(packed, scale, bits, numbers)
+    return numbers
 
 
 def pack_rows(rows: Float[np.ndarray, "token width"], bits: ActivationBits) -> bytes:

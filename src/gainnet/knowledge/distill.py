@@ -10,7 +10,7 @@ as ``proof``, only teachers that are better than the student on those of a secti
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -97,6 +97,7 @@ def teach(
     *,
     factors: Literal["ab", "b"] = "ab",
     proof: Mapping[str, Sequence[Encoded]] | None = None,
+    measure: Measure | None = None,
     texts: Sequence[Text] | None = None,
 ) -> Taught:
     """Teach an adapter what others of the same model know better.
@@ -110,10 +111,12 @@ def teach(
         rng: of samples and order.
         factors: ``b`` leaves A as it is.
         proof: held-out notes by section; a section without is open to all teachers.
+        measure: summed loss (nat) of an adapter on each of some of these notes; by default the tuner's.
         texts: that were sampled already (see `sample`), all of these sections; by default they are sampled here.
     """
     heads = [Teacher(tuner, teacher) for teacher in teachers]
-    heard = _heard(Teacher(tuner, student), heads, sections, proof or {})
+    nat = measure or (lambda adapter, held: tuner.losses(adapter, held)[0])
+    heard = _heard([student, *teachers], sections, proof or {}, nat)
     if texts is None:
         texts = _sampled(heads, heard, config.samples, rng, tuner.language.context)
     return _learn(Teacher(tuner, student), heads, heard, texts, config, rng, factors)
@@ -159,23 +162,26 @@ def small(
     return _learn(Teacher(pupil, student), heads, {**heard, "": (0,)}, [*fitting, *own], config, rng, "ab")
 
 
+Measure = Callable[[LowRank | None, Sequence[Encoded]], Float[np.ndarray, " text"]]
+"""Summed loss (nat) of an adapter on each of some texts."""
 Heard = Mapping[str, tuple[int, ...]]
 """The teachers (by index) that are asked about each section."""
 
 
 def _heard(
-    student: Teacher, teachers: Sequence[Teacher], sections: Sequence[str], proof: Mapping[str, Sequence[Encoded]]
+    models: Sequence[LowRank], sections: Sequence[str], proof: Mapping[str, Sequence[Encoded]], measure: Measure
 ) -> dict[str, tuple[int, ...]]:
-    """Who is better than the student on each section's held-out notes, as far as there are any."""
+    """Which of the models after the first are better than it on each section's held-out notes, as far as there are any."""
     known = [section for section in dict.fromkeys(sections) if any(held.counted for held in proof.get(section, ()))]
     where = {section: {id(held): held for held in proof[section]} for section in known}
     held = list({key: held for found in where.values() for key, held in found.items()}.values())
     place = {id(found): index for index, found in enumerate(held)}
-    nat = _nat([student, *teachers], held)
-    heard = {section: tuple(range(len(teachers))) for section in sections}
+    nat = np.stack([measure(model, held) for model in models]) if held else np.zeros((len(models), 0))
+    teachers = range(len(models) - 1)
+    heard = {section: tuple(teachers) for section in sections}
     for section in known:
         loss = nat[:, [place[key] for key in where[section]]].sum(axis=1)
-        heard[section] = tuple(index for index in range(len(teachers)) if loss[index + 1] < loss[0])
+        heard[section] = tuple(index for index in teachers if loss[index + 1] < loss[0])
     return heard
 
 

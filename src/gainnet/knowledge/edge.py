@@ -122,13 +122,20 @@ class Edge:
         held = setting.validation[self._index]
         if not held:
             return 1.0, joined
-        change = self._algebra.change(before, joined)
-        found = [(0.0, before)] + [
-            (reach, joined if reach == 1.0 else self._algebra.add(before, [(reach, change)]))
-            for reach in setting.config.reach
-        ]
-        losses = [appraise.mean_loss(setting.tuner, adapter, held) for _, adapter in found]
-        return found[int(np.nanargmin(losses))] if np.isfinite(losses).any() else (1.0, joined)
+        line = self._algebra.line(before, joined)
+        found = [(0.0, before)] + [(reach, line.at(reach)) for reach in setting.config.reach]
+        losses = [self._loss(adapter, known=adapter is before) for _, adapter in found]
+        if not np.isfinite(losses).any():
+            return 1.0, joined
+        reach, best = found[int(np.nanargmin(losses))]
+        return reach, best if reach in (0.0, 1.0) else self._algebra.balanced(best)
+
+    def _loss(self, adapter: LowRank, *, known: bool) -> float:
+        """On the domain's held-out notes; ``known`` where it may have been measured before."""
+        setting = self._setting
+        if known:
+            return appraise.on_domain(setting, adapter, self._index)
+        return appraise.mean_loss(setting.tuner, adapter, setting.validation[self._index])
 
     def _sound(self, update: Update, number: int, lines: list[str]) -> bool:
         """Whether an update may count; a line where it may not."""
@@ -147,7 +154,7 @@ class Edge:
         best = (float("inf"), 0.0, self.adapter)
         for kept in sorted(setting.config.kept, reverse=True):
             mixed = self._algebra.mix(cloud, self.adapter, kept)
-            loss = appraise.mean_loss(setting.tuner, mixed, held) if held else 1.0 - kept
+            loss = self._loss(mixed, known=mixed is cloud or mixed is self.adapter) if held else 1.0 - kept
             if loss < best[0]:
                 best = (loss, kept, mixed)
         _, kept, self.adapter = best

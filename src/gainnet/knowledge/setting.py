@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from gainnet.errors import InputError
 from gainnet.knowledge import corpus, synthetic, text
 from gainnet.knowledge.example import Corpus, Example
 from gainnet.knowledge.foundation import foundation, small
-from gainnet.knowledge.gate import Scores
 from gainnet.knowledge.registry import Registry
 from gainnet.knowledge.text import Encoded
 from gainnet.knowledge.tuning import Tuner
@@ -41,7 +40,7 @@ class Setting:
         validation: held-out examples of each domain, for decisions.
         public: public text to learn from; public_held: held out.
         registry: where versions are kept, None to keep none.
-        appraised: what was measured already of adapters of the foundation model, by digest (see `appraise`).
+        measured: losses of adapters of the foundation model that are known, by digest and group (see `appraise.on_group`).
     """
 
     config: Knowledge
@@ -56,7 +55,7 @@ class Setting:
     public: tuple[Encoded, ...]
     public_held: tuple[Encoded, ...]
     registry: Registry | None
-    appraised: dict[str, Scores] = field(default_factory=dict)
+    measured: dict[tuple[str, int], Float[np.ndarray, " text"]] = field(default_factory=dict)
 
     @property
     def domains(self) -> int:

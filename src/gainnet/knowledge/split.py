@@ -137,7 +137,7 @@ def _time_s(amount: float, rate: float) -> float:
 
 
 def place(
-    language: Language,
+    shape: Shape,
     texts: Sequence[Encoded],
     *,
     rank: int,
@@ -151,7 +151,7 @@ def place(
     """Where an end trains its texts, see `choose`; under per-example DP never split, since the edge would see gradients."""
     load = load_of(texts, config.local_epochs, config.batch, rank, config.compression.activation_bits)
     means = Means(memory_byte, end_flop_per_s, edge_flop_per_s, uplink_bit_per_s, downlink_bit_per_s)
-    return choose(shape_of(language), load, means, "never" if config.privacy.kind == "example" else config.split)
+    return choose(shape, load, means, "never" if config.privacy.kind == "example" else config.split)
 
 
 def shape_of(language: Language) -> Shape:
@@ -224,11 +224,14 @@ class SplitTuner:
 
     Args:
         tuner: whose model and adapters it uses.
+
+    Attributes:
+        shape: the model's figures.
     """
 
     def __init__(self, tuner: Tuner) -> None:
         self._tuner = tuner
-        self._shape = shape_of(tuner.language)
+        self.shape = shape_of(tuner.language)
         self._pad = int(tuner.language.tokenizer.pad_token_id)
 
     def tune(
@@ -278,8 +281,8 @@ class SplitTuner:
                 raise Diverged(f"training diverged: after step {steps} its weights are no finite numbers")
             adapter = self._tuner.adapters.take(start.rank)
         load = load_of(kept, epochs, batch, start.rank, compression.activation_bits)
-        edge_flop = self._shape.flop(load, cut[1] - cut[0])
-        end_flop = self._shape.flop(load, self._shape.layers) + self._shape.head_flop(load) - edge_flop
+        edge_flop = self.shape.flop(load, cut[1] - cut[0])
+        end_flop = self.shape.flop(load, self.shape.layers) + self.shape.head_flop(load) - edge_flop
         tuned = Tuned(adapter, steps, load.token, total / sum(text.counted for text in kept))
         return Split(tuned, sides.up.bit, sides.down.bit, end_flop, edge_flop)
 

@@ -3,37 +3,38 @@
 A weighted sum of products ``sum_i w_i s_i b_i a_i`` is the product of two stacks, ``[w_i s_i b_i] [a_i]``. Its singular
 vectors follow from the stacks' Gram matrices, which are as small as the sum of the ranks: with ``b^T b = l l^T``
 (Cholesky) and ``l^T (a a^T) l = z diag(sigma^2) z^T``, the right singular vectors are ``a^T l z / sigma``. The dense product is
-never formed. Gram matrices are float64, so singular values down to 1e-7 of the largest are told from zero, which is
-the precision of the float32 factors themselves. They do not depend on the weights but by a factor for each row and
-column, so many sums of the same adapters (how far to go, who takes part) share them.
+never formed. Gram matrices do not depend on the weights but by a factor for each row
+and column, so many sums of the same adapters (who takes part, at what share) share them.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from gainnet.errors import InputError
+from gainnet.knowledge import stack_kernel as kernel
 from gainnet.models.low_rank import Factors, LowRank
 
-RIDGE = 1e-14
-"""Added to a Gram matrix, as a part of its trace: a stack may have dependent columns."""
+RIDGE = 2e-6
+"""Added to a Gram matrix, as a part of its diagonal: a stack may have dependent columns, and its sums are float32."""
 NEGLIGIBLE = 1e-7
 """Of the largest singular value: what is below is rounding of float32 factors."""
 NOTHING = 1e-12
 """Sums of shares that should cancel leave 1e-16."""
 
-WIDE = 64
+WIDE = 40
 """Columns of a stack beyond which its singular vectors are found by iteration."""
 SPARE = 8
 """Vectors that the iteration carries beyond those wanted."""
-SWEEPS = 24
-SETTLED = 1e-6
+SWEEPS = 40
+SETTLED = 1e-5
 
+Layers = tuple[Float[np.ndarray, "layer rank input"], Float[np.ndarray, "layer rank output"]]
 Core = tuple[
     Float[np.ndarray, "layer rank"], Float[np.ndarray, "layer stack rank"], Float[np.ndarray, "layer stack rank"]
 ]
@@ -48,7 +49,6 @@ class _Group:
         column: of the whole stack, which of its columns these layers have.
         a, b: the stacks, ``b`` transposed.
         along, across: their Gram matrices.
-        lower: the Cholesky factor of ``across``, None until it is asked for.
     """
 
     names: list[str]
@@ -57,7 +57,6 @@ class _Group:
     b: Float[np.ndarray, "layer stack output"]
     along: Float[np.ndarray, "layer stack stack"]
     across: Float[np.ndarray, "layer stack stack"]
-    lower: Float[np.ndarray, "layer stack stack"] | None = None
 
 
 class Stack:
@@ -119,17 +118,15 @@ class Stack:
         """Layers of one shape, side by side."""
         width = sum(ranks)
         a, b = (np.empty((len(names), width, size), np.float32) for size in (inward, outward))
-        along, across = (np.empty((len(names), width, width)) for _ in "ab")
         ends = np.cumsum(ranks).tolist()
         for number, name in enumerate(names):
             for block, rank, end in zip(self._blocks, ranks, ends, strict=True):
                 factors = block.layers[name]
                 a[number, end - rank : end], b[number, end - rank : end] = factors.a, factors.b.T
-            for part, gram in ((a, along), (b, across)):
-                exact = part[number].astype(np.float64)
-                np.matmul(exact, exact.T, out=gram[number])
-                if not np.isfinite(gram[number].trace()):
-                    raise InputError(f"adapter: layer {name} holds NaN or infinity")
+        along, across = (np.matmul(part, part.transpose(0, 2, 1)).astype(np.float64) for part in (a, b))
+        broken = ~np.isfinite(along.trace(axis1=1, axis2=2) + across.trace(axis1=1, axis2=2))
+        if broken.any():
+            raise InputError(f"adapter: layer {names[int(broken.argmax())]} holds NaN or infinity")
         column = np.concatenate([np.arange(begin, begin + r) for begin, r in zip(self._begin, ranks, strict=True)])
         return _Group(names, column, a, b, along, across)
 
@@ -180,11 +177,11 @@ def _singular(
     Vectors are given as what is taken of each row of ``a``, and of ``b``.
     """
     across = weight[:, None] * across * weight
-    trace = np.trace(across, axis1=1, axis2=2)
-    ridge = np.where(trace > 0.0, RIDGE * trace, 1.0)
-    lower = np.linalg.cholesky(across + ridge[:, None, None] * np.eye(across.shape[1]))
+    own = np.einsum("lii->li", across)
+    ridge = np.where(own > 0.0, RIDGE * own, np.maximum(RIDGE * own.max(axis=1, keepdims=True), 1e-200))
+    lower = np.linalg.cholesky(across + ridge[:, None] * np.eye(across.shape[1]))
     square, vector = np.linalg.eigh(lower.transpose(0, 2, 1) @ along @ lower)
-    sigma = np.sqrt(np.maximum(square[:, : -rank - 1 : -1], 0.0)) * (trace > 0.0)[:, None]
+    sigma = np.sqrt(np.maximum(square[:, : -rank - 1 : -1], 0.0)) * (own.max(axis=1, keepdims=True) > 0.0)
     over = np.divide(1.0, sigma, out=np.zeros_like(sigma), where=sigma > 0.0)
     right = (lower @ vector[:, :, : -rank - 1 : -1]) * over[:, None]
     return sigma, right, weight[:, None] * (along @ right)
@@ -205,32 +202,33 @@ def _iterated(
     taken = np.broadcast_to(
         np.random.default_rng(0).standard_normal((len(weight), width)), (len(along), len(weight), width)
     )
+    over = np.empty((len(along), width, width))
     energy = np.zeros(len(along))
     for _ in range(SWEEPS):
-        taken, image = _orthonormal(taken, along)
+        image = along @ taken
+        kernel.whiten(taken.transpose(0, 2, 1) @ image, over)
+        taken, image = taken @ over, image @ over
         back = across @ image
         gram = image.transpose(0, 2, 1) @ back
-        square, turn = np.linalg.eigh(gram)
-        captured = square[:, -rank:].sum(axis=1)
+        captured = gram.trace(axis1=1, axis2=2)
         if (captured - energy <= SETTLED * captured).all():
             break
         energy, taken = captured, back
+    square, turn = np.linalg.eigh(gram)
     turn = turn[:, :, : -rank - 1 : -1]
     sigma = np.sqrt(np.maximum(square[:, : -rank - 1 : -1], 0.0))
     return sigma, taken @ turn, weight[:, None] * (image @ turn)
 
 
-def _orthonormal(
-    taken: Float[np.ndarray, "layer stack width"], along: Float[np.ndarray, "layer stack stack"]
-) -> tuple[Float[np.ndarray, "layer stack width"], Float[np.ndarray, "layer stack width"]]:
-    """What is taken of rows so that the vectors made of them are orthonormal, by Cholesky; and that times their Gram matrix."""
-    image = along @ taken
-    gram = taken.transpose(0, 2, 1) @ image
-    size = np.sqrt(np.maximum(np.einsum("lii->li", gram), 1e-200))
-    gram = gram / size[:, None] / size[:, :, None]
-    lower = np.linalg.cholesky(gram + 1e-12 * np.eye(gram.shape[1]))
-    over = np.linalg.inv(lower).transpose(0, 2, 1) / size[:, :, None]
-    return taken @ over, image @ over
+def alike(adapters: Sequence[LowRank]) -> Iterator[tuple[list[str], list[Layers]]]:
+    """Layers of one shape: their names, and ``a`` and the transposed ``b`` of each adapter, layers side by side."""
+    names = defaultdict(list)
+    for name, factors in adapters[0].layers.items():
+        ranks = tuple(adapter.layers[name].rank for adapter in adapters)
+        names[len(factors.b), factors.a.shape[1], ranks].append(name)
+    for found in names.values():
+        held = [[adapter.layers[name] for name in found] for adapter in adapters]
+        yield found, [(np.stack([f.a for f in row]), np.stack([f.b.T for f in row])) for row in held]
 
 
 def agree(adapters: Sequence[LowRank]) -> None:

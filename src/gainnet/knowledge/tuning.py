@@ -159,7 +159,7 @@ class Tuner:
         """Summed loss (nat) and counted tokens of each text; None is the plain base."""
         nat, counted = np.zeros(len(texts)), np.array([text.counted for text in texts], np.int64)
         self.adapters.put(adapter)
-        with torch.inference_mode():
+        with self.adapters.merged(), torch.inference_mode():
             for group in alike([len(text.token) for text in texts], TOKENS_AT_ONCE):
                 batch = collate([texts[index] for index in group], self._pad, self._device)
                 each = functional.cross_entropy(self._logits(batch), batch.target, reduction="none").double().cpu()
@@ -194,7 +194,7 @@ class Tuner:
         """What the model expects after each position of each text, the last one excepted: the k likeliest tokens."""
         found: list[Top] = [Top(np.zeros((0, k), np.float32), np.zeros((0, k), np.int64))] * len(texts)
         self.adapters.put(adapter)
-        with torch.inference_mode():
+        with self.adapters.merged(), torch.inference_mode():
             for group in alike([len(text.token) for text in texts], TOKENS_AT_ONCE):
                 whole = [Encoded(texts[index].token, 1) for index in group]
                 batch = collate(whole, self._pad, self._device)
@@ -357,7 +357,7 @@ class Tuner:
         self.adapters.put(adapter)
         settings = {"pad_token_id": self._pad, "eos_token_id": self._end, "use_cache": True, **how}
         model: Any = self.language.model
-        with torch.inference_mode():
+        with self.adapters.merged(), torch.inference_mode():
             for group in alike([len(prompt) + token_max for prompt in prompts], PROMPT_TOKENS_AT_ONCE):
                 token, mask = prompts_side_by_side([prompts[index] for index in group], self._pad, self._device)
                 config = GenerationConfig(max_new_tokens=max(room[index] for index in group), **settings)  # type: ignore[no-untyped-call]

@@ -31,10 +31,12 @@ class Uplink:
     def __init__(self, setting: Setting, algebra: Algebra, ends: Ends) -> None:
         self._setting, self._algebra, self._ends = setting, algebra, ends
         self._split = SplitTuner(setting.tuner)
+        self._cuts: dict[tuple[int, int], tuple[LowRank, LowRank]] = {}
         self._encoder = {end: Encoder(setting.config.compression.update_bits) for end in range(len(setting.shards))}
 
     def ask(self, number: int, ends: list[int], links: Links) -> tuple[list[Ask], list[str]]:
         """What each of these ends is asked; and a line for each that can't take part, and why."""
+        self._cuts.clear()
         asks, lines = [], []
         for end in ends:
             place = self._place(end, number, links)
@@ -58,7 +60,7 @@ class Uplink:
     def receive(self, number: int, ask: Ask, start: LowRank, late_by: int) -> Update:
         """Train an end on its data and rebuild its update at its edge; Diverged or InputError where there is none."""
         setting, end = self._setting, ask.end
-        before = self._algebra.cut(start, setting.rank(end))
+        before = self._cut(start, setting.rank(end))
         moved_bit = 0.0
         if ask.place == "split":
             made = self._split.tune(
@@ -103,6 +105,13 @@ class Uplink:
             owed = weights.get(f"owed{end}")
             encoder.feedback = None if owed is None else Feedback(SHARED_BASIS, owed)
 
+    def _cut(self, start: LowRank, rank: int) -> LowRank:
+        """What ends of that rank begin with: one adapter for all of them."""
+        key = id(start), rank
+        if key not in self._cuts:
+            self._cuts[key] = start, self._algebra.cut(start, rank)
+        return self._cuts[key][1]
+
     def _update_bit(self, rank: int) -> float:
         """What an update of that rank takes, to within its header."""
         bits = self._setting.config.compression.update_bits
@@ -114,7 +123,7 @@ class Uplink:
         """Where an end trains."""
         setting = self._setting
         return split.place(
-            setting.language,
+            self._split.shape,
             setting.held(end, number),
             rank=setting.rank(end),
             config=setting.config,

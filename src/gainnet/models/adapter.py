@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from gainnet.models.low_rank import Factors, LowRank
 
 SCALE = 2.0
 """lora_alpha over r, at every rank, so that products of different ranks add."""
+MERGED_BYTE_MAX = 2**28
+"""Weights of adapted layers up to which a second copy is made for as long as a model is only asked."""
 CONFIG, WEIGHTS, NOTES = "adapter_config.json", "adapter_model.safetensors", "gainnet"
 _PREFIX = "base_model.model."
 _UNSUPPORTED = (
@@ -72,6 +75,9 @@ class Adapters:
         }
         self.layers: dict[str, tuple[int, int]] = {
             name: (module.out_features, module.in_features) for name, module in self._modules.items()
+        }
+        self._parents: dict[str, Any] = {
+            name: language.model.get_submodule(name.rpartition(".")[0]) for name in self._modules
         }
         self.model.eval()
         self._active: int | None = self.ranks[0]
@@ -119,6 +125,32 @@ class Adapters:
                     up.zero_()
                 down[: factors.rank].copy_(torch.from_numpy(np.array(factors.a, np.float32)))
                 up[:, : factors.rank].copy_(torch.from_numpy(np.array(b, np.float32)))
+
+    @contextmanager
+    def merged(self) -> Iterator[None]:
+        """Meanwhile the active adapter is part of the weights, and plain layers stand where PEFT's did; then all is as it was.
+
+        So a pass costs what that of the plain model does, and predicts the same but for rounding. Large models, and those
+        in half precision, which would lose small changes, stay as they are.
+        """
+        layers = {name: module.base_layer for name, module in self._modules.items()}
+        plain = {name: layer.weight.data for name, layer in layers.items()}
+        size = sum(weight.numel() * weight.element_size() for weight in plain.values())
+        if size > MERGED_BYTE_MAX or any(weight.dtype != torch.float32 for weight in plain.values()):
+            yield
+            return
+        try:
+            for name, (down, up) in self._tensors().items():
+                turned = isinstance(layers[name], Conv1D)
+                change = (down.T @ up.T if turned else up @ down).mul_(SCALE)
+                layers[name].weight.data = change.add_(plain[name])
+            for name, layer in layers.items():
+                setattr(self._parents[name], name.rpartition(".")[2], layer)
+            yield
+        finally:
+            for name, layer in layers.items():
+                layer.weight.data = plain[name]
+                setattr(self._parents[name], name.rpartition(".")[2], self._modules[name])
 
     def take(self, rank: int) -> LowRank:
         """A copy of the active adapter, which was put with this rank or a smaller one."""

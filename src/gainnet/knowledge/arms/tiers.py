@@ -40,6 +40,7 @@ class Tiers(Arm):
         self._private = protection(setting)
         self._ends = Ends(setting, of_examples(setting))
         self._uplink = Uplink(setting, self._algebra, self._ends)
+        self._blank: dict[int, LowRank] = {}
         self._asked: list[int] = []
         self._loss: list[float] = []
         self._lines: list[str] = []
@@ -157,7 +158,7 @@ class Tiers(Arm):
             change = scaled(change, -poison.scale)
         bits = self.setting.config.compression.update_bits
         rng = self.setting.stream(f"backhaul.{number}.{index}")
-        nothing = blank(change, linear=self._algebra.linear)
+        nothing = self._nothing(change)
         sent = Encoder(bits).encode(nothing, change, rng)
         received = decode(sent.data, nothing)
         return Learnt(
@@ -169,6 +170,14 @@ class Tiers(Arm):
             teacher=self._algebra.add(self._cloud.adapter, [(1.0, received)]),
             texts=texts,
         )
+
+    def _nothing(self, change: LowRank) -> LowRank:
+        """What the cloud has before a change arrives; the same for all that have no factor in common with it."""
+        if self._algebra.linear:
+            return blank(change, linear=True)
+        if change.rank not in self._blank:
+            self._blank[change.rank] = blank(change, linear=False)
+        return self._blank[change.rank]
 
     def _encoded_bit(self, adapter: LowRank) -> float:
         bits = self.setting.config.compression.update_bits

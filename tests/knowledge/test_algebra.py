@@ -1,0 +1,110 @@
+"""Means of the same adapters at different weights, and how far to go from one adapter to another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from jaxtyping import Float
+
+from gainnet.knowledge import aggregate
+from gainnet.knowledge.algebra import Algebra
+from gainnet.models.low_rank import Factors, LowRank
+
+SHAPES = {"q": (40, 30), "k": (20, 30)}
+
+
+def adapter(seed: int, rank: int = 4) -> LowRank:
+    rng = np.random.default_rng(seed)
+    layers = {
+        name: Factors(
+            rng.standard_normal((rank, i)).astype(np.float32), rng.standard_normal((o, rank)).astype(np.float32)
+        )
+        for name, (o, i) in SHAPES.items()
+    }
+    return LowRank(layers, 2.0, "base")
+
+
+def near(start: LowRank, seed: int, size: float) -> LowRank:
+    drawn = adapter(seed, start.rank)
+    step = np.float32(size)
+    layers = {
+        n: Factors(f.a + step * drawn.layers[n].a, f.b + step * drawn.layers[n].b) for n, f in start.layers.items()
+    }
+    return replace(start, layers=layers)
+
+
+def with_a_of(start: LowRank, seed: int) -> LowRank:
+    drawn = adapter(seed, start.rank)
+    return replace(start, layers={n: Factors(f.a, drawn.layers[n].b) for n, f in start.layers.items()})
+
+
+def product(adapter: LowRank, layer: str = "q") -> Float[np.ndarray, "output input"]:
+    factors = adapter.layers[layer]
+    return adapter.scale * (factors.b.astype(np.float64) @ factors.a.astype(np.float64))
+
+
+def test_means_are_the_best_cuts_of_dense_means() -> None:
+    parts = [adapter(0), replace(adapter(1), scale=0.5), adapter(2)]
+    means = Algebra("flexlora", 4).means(parts)
+    for weights in ([1.0, 1.0, 1.0], [2.0, 0.0, 6.0], [0.5, 3.0, 0.0]):
+        found = means.of(weights)
+        for layer in SHAPES:
+            exact = sum(w / sum(weights) * product(part, layer) for w, part in zip(weights, parts, strict=True))
+            u, s, v = np.linalg.svd(exact, full_matrices=False)
+            least = np.linalg.norm(exact - (u[:, :4] * s[:4]) @ v[:4])
+            assert np.linalg.norm(exact - product(found, layer)) <= least + 1e-5 * np.linalg.norm(exact)
+        assert means.of(weights) is found
+    assert means.of([0.0, 7.0, 0.0]) is parts[1]
+
+
+def test_means_of_adapters_with_one_a_add_up() -> None:
+    first = adapter(0)
+    parts = [first, with_a_of(first, 1), with_a_of(first, 2)]
+    found = Algebra("ffa", 4).means(parts).of([1.0, 0.0, 3.0])
+    np.testing.assert_allclose(product(found), 0.25 * product(parts[0]) + 0.75 * product(parts[2]), atol=1e-5)
+
+
+def test_a_line_begins_at_one_adapter_and_goes_through_the_other() -> None:
+    algebra = Algebra("flexlora", 4)
+    before = algebra.balanced(adapter(0))
+    after = algebra.balanced(near(before, 1, 0.1))
+    line = algebra.line(before, after)
+    assert line.at(1.0) is after
+    # What of the first lies in the rows of the other: the nearest such product.
+    rows = np.linalg.qr(after.layers["q"].a.T.astype(np.float64))[0]
+    within = product(before) @ rows @ rows.T
+    size = np.linalg.norm(within)
+    for reach in (0.25, 2.0, 4.0):
+        exact = within + reach * (product(after) - within)
+        np.testing.assert_allclose(product(line.at(reach)), exact, atol=1e-4 * size)
+        assert line.at(reach).rank == 4
+    # Along a change of b alone there is nothing else.
+    other = with_a_of(after, 3)
+    exact = product(other) + 2.0 * (product(after) - product(other))
+    np.testing.assert_allclose(product(algebra.line(other, after).at(2.0)), exact, atol=1e-4 * np.linalg.norm(exact))
+
+
+def test_a_line_of_adapters_with_one_a_is_straight() -> None:
+    algebra, before = Algebra("ffa", 4), adapter(0)
+    after = with_a_of(before, 1)
+    exact = product(before) + 0.5 * (product(after) - product(before))
+    np.testing.assert_allclose(product(algebra.line(before, after).at(0.5)), exact, atol=1e-5)
+    assert algebra.balanced(after) is after
+
+
+def test_a_line_from_nothing_scales() -> None:
+    after = Algebra("flexlora", 4).balanced(adapter(1))
+    nothing = replace(after, layers={n: Factors(f.a, np.zeros_like(f.b)) for n, f in adapter(0).layers.items()})
+    found = Algebra("flexlora", 4).line(nothing, after).at(2.0)
+    np.testing.assert_allclose(product(found), 2.0 * product(after), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_what_is_balanced_is_cut_at_its_beginning(rank: int) -> None:
+    whole = adapter(5)
+    found = Algebra("flexlora", 4).balanced(whole)
+    assert aggregate.distance(found, whole) <= 1e-5 * aggregate.norm(whole)
+    cut = aggregate.truncate(found, rank)
+    np.testing.assert_array_equal(cut.layers["q"].a, found.layers["q"].a[:rank])
