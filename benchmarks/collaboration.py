@@ -1,4 +1,4 @@
-"""Four ways to answer over a link at three round trips: what each takes, costs and is worth, and which one is chosen.
+"""Ways to answer over a link at three round trips: what each takes, costs and is worth, and which one is chosen.
 
 A small and a larger model learn to write notes from dialogues of the generator (`gainnet.knowledge.synthetic`), the
 larger one better; both are kept in the user's cache. The small one answers as a vehicle's computer would with a model of
@@ -9,7 +9,10 @@ round trip is set (`gainnet.serving.links`). The arms take turns at the same pro
 - ``cascade``: the small one's where its calibration is sure, else the larger one's;
 - ``speculation``: drafts of the small one that the larger one judges.
 
-Both collaborations are made to happen; what would be chosen is then what the formulas of `gainnet.models.collaboration`
+Images are drawn as a larger image model's machines would: by the ends that ask (``drawn_end``), by the cloud
+(``drawn_cloud``), or begun by the cloud once for all that are alike (``sharing``, see `_sharing`).
+
+All collaborations are made to happen; what would be chosen is then what the formulas of `gainnet.models.collaboration`
 say is worth most, of what was measured before (the models alone, acceptance, deferral, round trip), against what proved
 to be worth most. Worth is the objective of `gainnet.scenario.orchestrator`: an answer as good as ``QUALITY`` asks for,
 less its cost, less the price of a second that it takes; at two such prices, one for who waits and one for who pays.
@@ -26,6 +29,9 @@ import numpy as np
 import torch
 import uvloop
 
+import _sharing
+from _reader import reader
+from _rig import Rig
 from gainnet.inference.calibration import Calibrations
 from gainnet.inference.cascade import Cascade, Costs
 from gainnet.inference.engine import Engine
@@ -33,20 +39,19 @@ from gainnet.inference.pace import Choice, Link, Pace, choose
 from gainnet.inference.remote import HttpVerifier
 from gainnet.inference.request import Piece, Sampling
 from gainnet.inference.speculate import EngineDrafter, EngineVerifier, Speculation
-from gainnet.inference.tempo import Machine
 from gainnet.knowledge import foundation, synthetic, text
 from gainnet.knowledge.example import Example
 from gainnet.knowledge.score import rouge
-from gainnet.models import card, tokens
+from gainnet.models import tokens
 from gainnet.models.collaboration import cascaded, expected_tokens
 from gainnet.models.hub import Language
 from gainnet.rng import stream
-from gainnet.scenario.hardware import Hardware, hardware
 from gainnet.scenario.knowledge import SmallModel, Synthetic
 from gainnet.serving import links
 from gainnet.serving.node import Node
 from gainnet.serving.node_settings import MachineSetting, NodeSettings
 from gainnet.serving.partners import alike
+from gainnet.training.digits import digits
 
 RTT_MS = (5, 30, 100)
 ARMS = ("end", "cloud", "cascade", "speculation")
@@ -83,6 +88,7 @@ MEANING: dict[str, str] = {
             **{f"best.{lean}": f"arm that proved best for who {lean}" for lean in LEANINGS},
         }.items()
     },
+    **_sharing.meaning(RTT_MS, tuple(LEANINGS)),
     "expected.deferred": "answers that the calibration expects to defer, of all",
     "expected.good": "answers that are then as good as the larger model's, of all",
     "chooser.right": "share of the cases (round trips and leanings) in which the chosen arm was the best, or within 5 % of it",
@@ -101,6 +107,8 @@ WARM = 2
 """Answers before those that count: they connect, and the pace of drafts is measured."""
 END = ("vehicle-computer", "llama-3.2-1b-int4")
 CLOUD = ("cloud-accelerator", "llama-3.1-70b-int8")
+IMAGES = "sdxl"
+"""Whose steps images take on these machines: long enough for this computer to keep to them."""
 DEADLINE_S = 120.0
 NEAR = 0.05
 """Arms whose worth differs by less than this part of the best one's are as good as each other."""
@@ -141,31 +149,6 @@ class _Forced(Pace):
         return choose(self.acceptance, Link(self.rtt_s), self.draft, self.verify, float("inf"), left, self.longest)
 
 
-@dataclass(frozen=True, slots=True)
-class _Rig:
-    """A machine with a model of its card."""
-
-    hardware: Hardware
-    machine: Machine
-
-    @classmethod
-    def of(cls, name: str, model: str) -> _Rig:
-        kind, known = hardware(name), card.build([model], {})
-        return cls(
-            kind,
-            Machine(
-                1.0, kind.flop_per_s * kind.efficiency, kind.memory_bandwidth_byte_per_s * kind.bandwidth_efficiency,
-                float(known.size_byte[0]), float(known.flop_per_token[0]), float(known.attention_flop_per_token2[0]),
-                float(known.kv_byte_per_token[0]),
-            ),
-        )  # fmt: skip
-
-    @property
-    def price(self) -> float:
-        """Dollars for a busy second: its price, and the energy that it adds."""
-        return self.hardware.price_per_s + (self.hardware.peak_w - self.hardware.idle_w) * 0.30 / 3.6e6
-
-
 @dataclass(slots=True)
 class _Arm:
     """What was measured of one way to answer; lists have one entry an answer."""
@@ -175,7 +158,7 @@ class _Arm:
     cloud_s: list[float] = field(default_factory=list)
     text: list[str] = field(default_factory=list)
 
-    def cost(self, end: _Rig, cloud: _Rig) -> float:
+    def cost(self, end: Rig, cloud: Rig) -> float:
         return float(np.mean(self.end_s)) * end.price + float(np.mean(self.cloud_s)) * cloud.price
 
     def good(self, expected: Sequence[str]) -> float:
@@ -190,7 +173,7 @@ class _Bench:
 
     def __init__(self, small: Engine, node: Node, http: aiohttp.ClientSession, url: str, held: list[Example]) -> None:
         self.small, self.node, self._http, self._url, self._held = small, node, http, url, held
-        self.end, self.cloud = _Rig.of(*END), _Rig.of(*CLOUD)
+        self.end, self.cloud = Rig.of(*END), Rig.of(*CLOUD)
         self._next = 0
 
     def example(self) -> tuple[Example, list[int]]:
@@ -218,9 +201,12 @@ class _Bench:
 async def _measured(
     held: list[Example], small: Language, large: Language, answers: int, judged: int
 ) -> dict[str, float]:
-    cloud = _Rig.of(*CLOUD).machine
-    machine = MachineSetting(**{name: getattr(cloud, name) for name in MachineSetting.model_fields})
-    settings = NodeSettings(listen={"port": 0}, ids=("large",), slots=2, threads=1, machine=machine)
+    end, cloud = Rig.of(*END), Rig.of(*CLOUD)
+    machine = MachineSetting(**{name: getattr(cloud.machine, name) for name in MachineSetting.model_fields})
+    rates = _sharing.Rates(end.image_step_s(IMAGES), cloud.image_step_s(IMAGES), end.price, cloud.price)
+    settings = NodeSettings(
+        listen={"port": 0}, ids=("large",), slots=2, threads=1, machine=machine, images=_sharing.above_tree(rates)
+    )
     node = Node(settings, large)
     await node.start()
     link = links.Link("up", "127.0.0.1", int(node.url.rpartition(":")[2]))
@@ -228,9 +214,14 @@ async def _measured(
     made: dict[str, float] = {}
     try:
         calibrations = await _calibrations(held[:judged], small, large)
-        with Engine(small, threads=1, machine=_Rig.of(*END).machine) as engine:
-            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE_S)) as http:
-                bench = _Bench(engine, node, http, f"http://127.0.0.1:{link.port}", held[judged:])
+        url = f"http://127.0.0.1:{link.port}"
+        with Engine(small, threads=1, machine=end.machine) as engine:
+            async with (
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE_S)) as http,
+                _sharing.ends(small, url, rates, LEANINGS[_sharing.LEFT]) as ends,
+            ):
+                bench = _Bench(engine, node, http, url, held[judged:])
+                images = _sharing.Sharing(ends, node, url, rates, reader(digits(0)[0]))
                 right, lossless = [], []
                 for rtt in RTT_MS:
                     link.shape = links.Shape(latency_s=rtt / 2_000.0)
@@ -238,6 +229,9 @@ async def _measured(
                     made |= found
                     right += chosen_right
                     lossless.append(found[f"{rtt}.speculation.equal"])
+                    made |= await images.at(http, rtt, max(answers // 3, 1))
+                found, drawn_right = images.compared(LEANINGS, NEAR)
+                made |= found | {"sharing.right": float(np.mean(drawn_right)), "sharing.behind": images.behind()}
                 plan = calibrations.of(_version(small), 0.0).plan(QUALITY)
     finally:
         await link.close()

@@ -21,17 +21,17 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from _reader import WORDS, Pixels, flat, reader
 from gainnet.inference.images.engine import ImageEngine
 from gainnet.inference.images.request import Drawing, Drawn, HalfDrawn, Sharing
 from gainnet.models import diffusion
 from gainnet.models.diffusion import Diffusion
 from gainnet.serving.node_images import DIGITS
-from gainnet.training.digits import LABELS, Digits, digits
+from gainnet.training.digits import Digits, digits
 
 STEPS, GROUP, COMPONENTS = 20, 4, 16
 PARTS = (0.2, 0.4, 0.6, 0.8)
 ARMS = ("whole", *(f"{kind}{part:g}" for part in PARTS for kind in ("same", "near", "any")), "split0.4")
-WORDS = tuple(names[1] for names in LABELS)
 MEANING: dict[str, str] = {
     **{
         f"{arm}.{name}": f"{meaning}, {arm}"
@@ -50,7 +50,6 @@ MEANING: dict[str, str] = {
     "near.similarity": "of the prompts that take turns, on average",
     "any.similarity": "of two different prompts, on average",
 }
-Pixels = Float[np.ndarray, "image pixel"]
 
 
 def figures(quick: bool = False) -> dict[str, float]:
@@ -84,10 +83,9 @@ class _Judge:
 
     def __init__(self, learnt: Digits, held: Digits) -> None:
         from sklearn.decomposition import PCA
-        from sklearn.svm import SVC
 
-        mine, theirs = (_flat(some.image) for some in (learnt, held))
-        self._classifier = SVC(gamma=0.05, C=10.0).fit(mine, learnt.label)
+        mine, theirs = (flat(some.image) for some in (learnt, held))
+        self._classifier = reader(learnt)
         self._components = PCA(COMPONENTS, random_state=0).fit(mine)
         self._held = theirs
         self.held_accuracy = float(self._classifier.score(theirs, held.label))
@@ -128,7 +126,7 @@ class _Judge:
     def _figures(
         self, name: str, drawn: Sequence[Drawn], groups: Sequence[Sequence[int]], spent_s: float, evaluations: int
     ) -> dict[str, float]:
-        image = _flat(np.concatenate([one.pixels[..., 0] for one in drawn if one.pixels is not None]) / 127.5 - 1.0)
+        image = flat(np.concatenate([one.pixels[..., 0] for one in drawn if one.pixels is not None]) / 127.5 - 1.0)
         label: Int[np.ndarray, " image"] = np.concatenate([np.array(group) for group in groups])
         spread = float(np.mean([_spread(image[i : i + GROUP]) for i in range(0, len(image), GROUP)]))
         return {
@@ -147,10 +145,6 @@ class _Judge:
         first, second = np.cov(mine.T), np.cov(theirs.T)
         root = np.real(sqrtm(first @ second))
         return float(((mine.mean(0) - theirs.mean(0)) ** 2).sum() + np.trace(first + second - 2.0 * root))
-
-
-def _flat(image: np.ndarray) -> Pixels:
-    return image.reshape(len(image), -1).astype(np.float64)
 
 
 def _spread(image: Pixels) -> float:

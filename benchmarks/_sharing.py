@@ -1,0 +1,242 @@
+"""Images that ends ask for at once: drawn by each end, drawn above over a link, or begun above once and ended by the ends.
+
+Every end is a node of this project with the image model that comes with it, and so is the one above; steps take as long as
+those of a larger model would on their machines. In the arm ``sharing`` ends ask the node above for the first steps, which
+it takes once for all that come with a like prompt; half-drawn images come down the link, and each end goes on with noise
+of its own. ``alike`` ends ask for the same prompt at once, or one of them is ``alone``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import numpy as np
+from PIL import Image
+
+from _reader import WORDS, flat
+from gainnet.inference.images.engine import ImageCounters
+from gainnet.inference.images.pace import Handing, Prices, whole
+from gainnet.models.hub import Language
+from gainnet.rng import stream
+from gainnet.serving.node import Node
+from gainnet.serving.node_half import Above
+from gainnet.serving.node_settings import NodeSettings
+
+ARMS = ("drawn_end", "drawn_cloud", "sharing")
+ENDS, STEPS = 4, 10
+CASES = {"alike": ENDS, "alone": 1}
+"""How many ends ask at once."""
+LEAST_READ = 0.85
+"""Share of images that must be read right for an arm to be as good as the others."""
+MODEL = "pictures"
+LEFT = "pays"
+"""For whom ends choose where it is left to them."""
+WARM, FREE = 1, 3
+"""Turns before those that count, and turns that are left to what the nodes find better."""
+
+
+def meaning(rtts: Sequence[int], leanings: Sequence[str]) -> dict[str, str]:
+    """What the figures mean, at these round trips in ms, for those who lean so."""
+    of_arm = {
+        "p50_s": "median until an image", "mean_s": "mean until an image", "end_s": "time of ends' machines for an image, s",
+        "cloud_s": "time of the machine above for an image, s",
+        "cost": "what an image costs in machine time and energy, dollars",
+        "good": "images in which a classifier reads the digit that was asked for",
+    }  # fmt: skip
+    numbers = f"({', '.join(ARMS)} are 0 to 2)"
+    found = {}
+    for rtt in rtts:
+        at = f"round trip of {rtt} ms"
+        for arm in ARMS:
+            found |= {
+                f"{rtt}.{arm}.{name}": f"{said}, {arm}, {ENDS} ends at once, {at}" for name, said in of_arm.items()
+            }
+        for case, number in CASES.items():
+            asked = f"{number} end{'s' if number > 1 else ''} at once, {at}"
+            found[f"{rtt}.{case}.left_shared"] = (
+                f"requests left to the ends, for who {LEFT}, that were begun above, {asked}"
+            )
+            for lean in leanings:
+                found[f"{rtt}.{case}.chosen.{lean}"] = f"arm that is chosen {numbers} for who {lean}, {asked}"
+                found[f"{rtt}.{case}.best.{lean}"] = f"arm that proved best for who {lean}, {asked}"
+    return found | {
+        "sharing.right": "share of the cases of images in which the chosen arm was the best, or within 5 % of it",
+        "sharing.behind": "time by which steps of images ended later than on the machines, over the time of all of them",
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What a step takes on each machine, s, and what a second of each costs, dollars."""
+
+    end_step_s: float
+    cloud_step_s: float
+    end_per_s: float
+    cloud_per_s: float
+
+    def prices(self, waiting_per_s: float) -> Prices:
+        """For ends, with what a second costs who waits."""
+        return Prices(self.end_per_s, self.cloud_per_s, waiting_per_s)
+
+
+@dataclass(slots=True)
+class Arm:
+    """What was measured of one way to draw: of every image, and of all of them."""
+
+    latency_s: list[float] = field(default_factory=list)
+    read: list[bool] = field(default_factory=list)
+    begun: list[bool] = field(default_factory=list)
+    end_s: float = 0.0
+    cloud_s: float = 0.0
+    cost: float = 0.0
+
+    def loss(self, waiting_per_s: float) -> float:
+        """What an image costs, and waiting for it."""
+        return self.cost / len(self.read) + waiting_per_s * float(np.mean(self.latency_s))
+
+    def figures(self) -> dict[str, float]:
+        """Its figures, an image."""
+        images = len(self.latency_s)
+        return {
+            "p50_s": float(np.median(self.latency_s)), "mean_s": float(np.mean(self.latency_s)),
+            "end_s": self.end_s / images, "cloud_s": self.cloud_s / images, "cost": self.cost / images,
+            "good": float(np.mean(self.read)),
+        }  # fmt: skip
+
+
+def above_tree(rates: Rates) -> dict[str, Any]:
+    """Settings of the images of the node above."""
+    return {"ids": [MODEL], "width": 1, "steps": STEPS, "share": {}, "step_s": rates.cloud_step_s}
+
+
+@asynccontextmanager
+async def ends(small: Language, above: str, rates: Rates, waiting_per_s: float) -> AsyncIterator[list[Node]]:
+    """Ends whose images may be begun by the node at an address, where that is worth it at a price of waiting."""
+    prices = {"here_per_s": rates.end_per_s, "above_per_s": rates.cloud_per_s, "waiting_per_s": waiting_per_s}
+    images: Any = {
+        "ids": [MODEL], "width": 1, "steps": STEPS, "share": {}, "step_s": rates.end_step_s,
+        "above": {"url": above, "model": MODEL, "prices": prices},
+    }  # fmt: skip
+    made = [Node(NodeSettings(tier="end", listen={"port": 0}, threads=1, images=images), small) for _ in range(ENDS)]
+    started = []
+    try:
+        for node in made:
+            await node.start()
+            started.append(node)
+        yield made
+    finally:
+        for node in started:
+            await node.close()
+
+
+class Sharing:
+    """Ends, the node above them and who reads what they draw."""
+
+    def __init__(self, nodes: Sequence[Node], above: Node, url: str, rates: Rates, reader: Any) -> None:
+        self._ends, self._above, self._url, self._rates, self._reader = nodes, above, url, rates, reader
+        self._rng, self._seed = stream(0, "collaboration.sharing"), 0
+        self._seen: list[tuple[int, str, dict[str, Arm], Handing]] = []
+
+    async def at(self, http: aiohttp.ClientSession, rtt: int, turns: int) -> dict[str, float]:
+        """What was measured at a round trip."""
+        found: dict[str, float] = {}
+        for case in CASES:
+            arms, free, pace = await self._measured(http, case, turns)
+            self._seen.append((rtt, case, arms, pace))
+            for name, arm in arms.items() if case == "alike" else ():
+                found |= {f"{rtt}.{name}.{of}": value for of, value in arm.figures().items()}
+            found[f"{rtt}.{case}.left_shared"] = float(np.mean(free.begun))
+        return found
+
+    def compared(self, leanings: Mapping[str, float], near: float) -> tuple[dict[str, float], list[bool]]:
+        """The chosen arms and the best ones of all cases, and whether the choice was right in each.
+
+        How well an arm's images can be read is judged by all that it drew: no round trip changes what is drawn.
+        """
+        good = {name: float(np.mean([one for *_, arms, _ in self._seen for one in arms[name].read])) for name in ARMS}
+        found: dict[str, float] = {}
+        right = []
+        for rtt, case, arms, pace in self._seen:
+            for lean, price in leanings.items():
+                proved = {name: arm.loss(price) if good[name] >= LEAST_READ else np.inf for name, arm in arms.items()}
+                expected = self._expected(pace, case, price)
+                chosen, best = min(expected, key=expected.__getitem__), min(proved, key=proved.__getitem__)
+                found[f"{rtt}.{case}.chosen.{lean}"] = float(ARMS.index(chosen))
+                found[f"{rtt}.{case}.best.{lean}"] = float(ARMS.index(best))
+                right.append(proved[chosen] <= proved[best] * (1.0 + near))
+        return found, right
+
+    def behind(self) -> float:
+        """Time by which steps were late, over that of all steps."""
+        counters = [_counters(node) for node in (*self._ends, self._above)]
+        return sum(one.behind_s for one in counters) / sum(one.busy_s for one in counters)
+
+    async def _measured(
+        self, http: aiohttp.ClientSession, case: str, turns: int
+    ) -> tuple[dict[str, Arm], Arm, Handing]:
+        """The arms, what became of requests that were left to the nodes, and what the first end knows."""
+        asking = self._ends[: CASES[case]]
+        arms, free = {name: Arm() for name in ARMS}, Arm()
+        for turn in range(turns + WARM):
+            if turn in (0, WARM):  # what others measured, and what connecting took, is no part of it
+                for node in asking:
+                    _above(node).pace = Handing()
+            label = int(self._rng.integers(10))
+            for name in ARMS:
+                await self._turn(http, asking, arms[name] if turn >= WARM else Arm(), name, label)
+        for _ in range(min(turns, FREE)):
+            await self._turn(http, asking, free, "free", int(self._rng.integers(10)))
+        return arms, free, _above(asking[0]).pace
+
+    def _expected(self, pace: Handing, case: str, waiting_per_s: float) -> dict[str, float]:
+        """What an image of each arm should lose in cost and waiting, by what an end measured."""
+        prices = self._rates.prices(waiting_per_s)
+        work = _above(self._ends[0]).work(1, STEPS)
+        over = whole(work, pace.above_step_s, prices.above_per_s, pace.crossing_s, float(CASES[case]))
+        found = {"drawn_end": pace.here(work, prices), "drawn_cloud": over, "sharing": pace.shared(work, prices)}
+        return {name: taken.loss(waiting_per_s) for name, taken in found.items()}
+
+    async def _turn(self, http: aiohttp.ClientSession, asking: Sequence[Node], arm: Arm, name: str, label: int) -> None:
+        """All of them ask for one digit."""
+        before = self._busy_s()
+        share = {"sharing": True, "free": None}.get(name, False)
+        urls = [self._url if name == "drawn_cloud" else node.url for node in asking]
+        await asyncio.gather(*(self._ask(http, url, arm, label, share) for url in urls))
+        end_s, cloud_s = (after - was for after, was in zip(self._busy_s(), before, strict=True))
+        arm.end_s += end_s
+        arm.cloud_s += cloud_s
+        arm.cost += end_s * self._rates.end_per_s + cloud_s * self._rates.cloud_per_s
+
+    async def _ask(self, http: aiohttp.ClientSession, url: str, arm: Arm, label: int, share: bool | None) -> None:
+        self._seed += 1
+        body = {"model": MODEL, "prompt": WORDS[label], "steps": STEPS, "seed": self._seed, "share": share}
+        began_s = time.monotonic()
+        async with http.post(f"{url}/v1/images/generations", json=body) as response:
+            tree = await response.json()
+        arm.latency_s.append(time.monotonic() - began_s)
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(tree["data"][0]["b64_json"]))))
+        arm.read.append(bool(self._reader.predict(flat(pixels[None] / 127.5 - 1.0))[0] == label))
+        arm.begun.append(tree["steps_begun_above"] > 0)
+
+    def _busy_s(self) -> tuple[float, float]:
+        """Of all ends, and of the node above."""
+        return sum(_counters(node).busy_s for node in self._ends), _counters(self._above).busy_s
+
+
+def _above(node: Node) -> Above:
+    assert node.images is not None
+    assert node.images.above is not None
+    return node.images.above
+
+
+def _counters(node: Node) -> ImageCounters:
+    assert node.images is not None
+    return node.images.engine.stats().counters
