@@ -79,6 +79,11 @@ class Cloud:
         self.scores: Scores = appraise.appraise(setting.tuner, self.adapter, setting)
         self._names = [domain.name for domain in setting.corpus.domains]
         self._losses: dict[int, tuple[LowRank, float]] = {}
+        self._base_byte = sum(
+            weight.numel() * weight.element_size()
+            for name, weight in setting.language.model.named_parameters()
+            if "lora_" not in name
+        )
 
     def learn(self, number: int, learnt: Sequence[Learnt], spent: Spent | None) -> dict[str, Any]:
         """Join, distil, rehearse, judge. Returns figures: loss before and after each, who is suspected, the verdict."""
@@ -126,11 +131,7 @@ class Cloud:
         """
         setting = self._setting
         found = appraise.appraise(setting.tuner, adapter, setting)
-        model = setting.language.model
-        weights = sum(
-            weight.numel() * weight.element_size() for name, weight in model.named_parameters() if "lora_" not in name
-        )
-        memory = float(weights + FLOAT_BYTE * adapter.numbers)
+        memory = float(self._base_byte + FLOAT_BYTE * adapter.numbers)
         if setting.config.gate.latency_s is None:
             return replace(found, memory_byte=memory)
         examples = [example for domain in setting.corpus.domains for example in domain.validation[:1]]
