@@ -15,5 +15,5 @@ def test_sources_are_the_kernels_and_what_they_take_constants_from() -> None:
 
 def test_what_no_kernel_imports_is_not_among_them() -> None:
     found = {path.relative_to(PACKAGE).parts[0] for path in sources()}
-    assert not found & {"apps", "knowledge"}
+    assert not found & {"apps", "serving"}
     assert PACKAGE / "models" / "hub.py" not in sources()

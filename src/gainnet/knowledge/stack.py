@@ -20,8 +20,9 @@ from gainnet.errors import InputError
 from gainnet.knowledge import stack_kernel as kernel
 from gainnet.models.low_rank import Factors, LowRank
 
-RIDGE = 2e-6
-"""Added to a Gram matrix, as a part of its diagonal: a stack may have dependent columns, and its sums are float32."""
+RIDGE, FINE_RIDGE = 2e-6, 1e-14
+"""Added to a Gram matrix, since a stack may have dependent columns: as a part of its diagonal where its sums are float32
+(wide stacks), of its trace where they are float64."""
 NEGLIGIBLE = 1e-7
 """Of the largest singular value: what is below is rounding of float32 factors."""
 NOTHING = 1e-12
@@ -49,6 +50,7 @@ class _Group:
         column: of the whole stack, which of its columns these layers have.
         a, b: the stacks, ``b`` transposed.
         along, across: their Gram matrices.
+        fine: whether these were summed in float64.
     """
 
     names: list[str]
@@ -57,6 +59,7 @@ class _Group:
     b: Float[np.ndarray, "layer stack output"]
     along: Float[np.ndarray, "layer stack stack"]
     across: Float[np.ndarray, "layer stack stack"]
+    fine: bool
 
 
 class Stack:
@@ -123,12 +126,14 @@ class Stack:
             for block, rank, end in zip(self._blocks, ranks, ends, strict=True):
                 factors = block.layers[name]
                 a[number, end - rank : end], b[number, end - rank : end] = factors.a, factors.b.T
-        along, across = (np.matmul(part, part.transpose(0, 2, 1)).astype(np.float64) for part in (a, b))
+        fine = width <= WIDE
+        summed = [part.astype(np.float64) if fine else part for part in (a, b)]
+        along, across = (np.matmul(part, part.transpose(0, 2, 1)).astype(np.float64) for part in summed)
         broken = ~np.isfinite(along.trace(axis1=1, axis2=2) + across.trace(axis1=1, axis2=2))
         if broken.any():
             raise InputError(f"adapter: layer {names[int(broken.argmax())]} holds NaN or infinity")
         column = np.concatenate([np.arange(begin, begin + r) for begin, r in zip(self._begin, ranks, strict=True)])
-        return _Group(names, column, a, b, along, across)
+        return _Group(names, column, a, b, along, across, fine)
 
     def _cut(self, group: _Group, weight: Float[np.ndarray, " stack"], rank: int) -> dict[str, Factors]:
         """The layers of a group, summed and cut."""
@@ -142,7 +147,10 @@ class Stack:
             a, b = a[:, used], b[:, used]
             along, across = along[:, used[:, None], used], across[:, used[:, None], used]
         rank = min(rank, len(used))
-        sigma, right, left = (_iterated if len(used) > WIDE else _singular)(along, across, weight, rank)
+        if len(used) > WIDE:
+            sigma, right, left = _iterated(along, across, weight, rank)
+        else:
+            sigma, right, left = _singular(along, across, weight, rank, group.fine)
         good = sigma > NEGLIGIBLE * sigma.max(axis=1, keepdims=True)
         root = np.sqrt(np.where(good, sigma, 1.0))[:, None]
         right = np.where(good[:, None], right * root, 0.0).astype(np.float32)
@@ -171,6 +179,7 @@ def _singular(
     across: Float[np.ndarray, "layer stack stack"],
     weight: Float[np.ndarray, " stack"],
     rank: int,
+    fine: bool,
 ) -> Core:
     """Leading singular values of ``b^T diag(weight) a``; its right vectors, and its left ones times the values.
 
@@ -178,7 +187,10 @@ def _singular(
     """
     across = weight[:, None] * across * weight
     own = np.einsum("lii->li", across)
-    ridge = np.where(own > 0.0, RIDGE * own, np.maximum(RIDGE * own.max(axis=1, keepdims=True), 1e-200))
+    if fine:
+        ridge = np.maximum(FINE_RIDGE * own.sum(axis=1, keepdims=True), 1e-200) + np.zeros_like(own)
+    else:
+        ridge = np.where(own > 0.0, RIDGE * own, np.maximum(RIDGE * own.max(axis=1, keepdims=True), 1e-200))
     lower = np.linalg.cholesky(across + ridge[:, None] * np.eye(across.shape[1]))
     square, vector = np.linalg.eigh(lower.transpose(0, 2, 1) @ along @ lower)
     sigma = np.sqrt(np.maximum(square[:, : -rank - 1 : -1], 0.0)) * (own.max(axis=1, keepdims=True) > 0.0)
