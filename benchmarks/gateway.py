@@ -207,6 +207,10 @@ class _Upstream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._got += data
+        if self._got.startswith(b"GET ") and self._got.endswith(b"\r\n\r\n"):  # the gateway's probes
+            self._got = b""
+            self._transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+            return
         if not _whole(self._got):
             return
         streamed = b'"stream": true' in self._got or b'"stream":true' in self._got
