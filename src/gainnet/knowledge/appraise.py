@@ -104,13 +104,11 @@ def _mean(nat: Float[np.ndarray, " text"], texts: Sequence[Encoded]) -> float:
     return float(nat.sum() / max(sum(encoded.counted for encoded in texts), 1))
 
 
-def write(
-    tuner: Tuner, adapter: LowRank | None, setting: Setting, examples: Sequence[Example], longest: int = NOTE_TOKEN_MAX
-) -> list[str]:
+def write(tuner: Tuner, adapter: LowRank | None, setting: Setting, examples: Sequence[Example]) -> list[str]:
     """The notes that a model writes from the dialogues of examples, by greedy decoding."""
     tokenizer, context = setting.language.tokenizer, tuner.language.context
     prompts = [text.prompt(tokenizer, example, context) for example in examples]
-    answers = tuner.answer(adapter, prompts, min(longest, context // text.NOTE_SHARE))
+    answers = tuner.answer(adapter, prompts, min(NOTE_TOKEN_MAX, context // text.NOTE_SHARE))
     return [text.decode(tokenizer, answer) for answer in answers]
 
 
