@@ -135,3 +135,18 @@ def test_rows_that_are_added_change_nothing(rows: int) -> None:
     weight, bias, given = (torch.randn(shape, generator=draw) for shape in ((24, 16), (24,), (rows, 16)))
     made = Linear(weight, bias)(given)
     torch.testing.assert_close(made, functional.linear(given, weight, bias), rtol=1e-5, atol=1e-5)
+
+
+def test_warming_meets_every_number_of_rows_that_a_step_may_have_and_stops_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = LlamaConfig(**WIDE, vocab_size=len(words()))
+    found = passes.forward(_made(LlamaForCausalLM, made), 2)
+    met: set[int] = set()
+    monkeypatch.setattr(Linear, "__call__", lambda _, given: met.add(len(given)))
+    found.warm(70)
+    assert {rounded(rows) for rows in range(1, 71)} == met
+    met.clear()
+    monkeypatch.setattr(passes, "WARM_S", -1.0)
+    found.warm(70)
+    assert not met

@@ -341,6 +341,7 @@ class Engine:
             if self._threads is not None:
                 torch.set_num_threads(self._threads)
             with torch.inference_mode():
+                self._scheduler.warm()
                 while self._prepare():
                     ended, told = self._scheduler.step()
                     if ended:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -35,6 +36,8 @@ _INTERFACE = "gainnet_rows"
 _HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 EXACT_ROWS = 8
 """Up to so many rows none are added: as many texts decode together in small servers."""
+WARM_S = 0.5
+"""What warming may take: of large models the smaller numbers of rows."""
 
 
 class Forward(ABC):
@@ -55,6 +58,9 @@ class Forward(ABC):
     @abstractmethod
     def logits(self, hidden: Float[Tensor, "wanted width"]) -> Float[Tensor, "wanted vocabulary"]:
         """What hidden states say about the next token."""
+
+    def warm(self, rows: int) -> None:  # noqa: B027  most have nothing to do
+        """Have made now what is made once for each number of rows, up to this one."""
 
 
 def forward(language: Language, rows: int) -> Forward:
@@ -82,9 +88,14 @@ def forward(language: Language, rows: int) -> Forward:
 
 
 class Linear:
-    """A linear layer, its weights packed for oneDNN where this build of torch can."""
+    """A linear layer, its weights packed for oneDNN where this build of torch can.
+
+    Attributes:
+        width: of what it takes.
+    """
 
     def __init__(self, weight: Float[Tensor, "output input"], bias: Float[Tensor, " output"] | None = None) -> None:
+        self.width = weight.shape[1]
         self._bias = bias
         self._weight = weight
         self._product: Any = None
@@ -186,6 +197,15 @@ class LlamaForward(Forward):
     def logits(self, hidden: Float[Tensor, "wanted width"]) -> Float[Tensor, "wanted vocabulary"]:
         """As of `Forward`."""
         return self._head(hidden)
+
+    def warm(self, rows: int) -> None:
+        """As of `Forward`; memory then stays as it is, and nobody waits for it later."""
+        layer, until = self._layers[0][1], time.monotonic() + WARM_S
+        for number in sorted({rounded(number) for number in range(1, rows + 1)}):
+            for linear in (layer.qkv, layer.out, layer.gate_up, layer.down, self._head):
+                if time.monotonic() > until:
+                    return
+                linear(self._embedding.new_zeros(number, linear.width))
 
     def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True).add_(self._epsilon)) * weight

@@ -57,6 +57,10 @@ class Scheduler:
         """Slots that are free."""
         return self._slots - len(self.running)
 
+    def warm(self) -> None:
+        """Prepare for steps of every size."""
+        self._forward.warm(self._slots + self._prefill)
+
     def admit(self, work: Work) -> None:
         """Give a text a slot, and what is kept of its beginning."""
         work.row = len(self.running)
