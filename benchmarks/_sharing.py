@@ -31,7 +31,7 @@ from gainnet.serving.node_half import Above
 from gainnet.serving.node_settings import NodeSettings
 
 ARMS = ("drawn_end", "drawn_cloud", "sharing")
-ENDS, STEPS = 4, 10
+ENDS, STEPS, QUICK = 4, 10, 4
 CASES = {"alike": ENDS, "alone": 1}
 """How many ends ask at once."""
 LEAST_READ = 0.85
@@ -75,12 +75,13 @@ def meaning(rtts: Sequence[int], leanings: Sequence[str]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What a step takes on each machine, s, and what a second of each costs, dollars."""
+    """What a step takes on each machine, s, what a second of each costs, dollars, and how many steps an image has."""
 
     end_step_s: float
     cloud_step_s: float
     end_per_s: float
     cloud_per_s: float
+    steps: int = STEPS
 
     def prices(self, waiting_per_s: float) -> Prices:
         """For ends, with what a second costs who waits."""
@@ -114,7 +115,7 @@ class Arm:
 
 def above_tree(rates: Rates) -> dict[str, Any]:
     """Settings of the images of the node above."""
-    return {"ids": [MODEL], "width": 1, "steps": STEPS, "share": {}, "step_s": rates.cloud_step_s}
+    return {"ids": [MODEL], "width": 1, "steps": rates.steps, "share": {}, "step_s": rates.cloud_step_s}
 
 
 @asynccontextmanager
@@ -122,7 +123,7 @@ async def ends(small: Language, above: str, rates: Rates, waiting_per_s: float) 
     """Ends whose images may be begun by the node at an address, where that is worth it at a price of waiting."""
     prices = {"here_per_s": rates.end_per_s, "above_per_s": rates.cloud_per_s, "waiting_per_s": waiting_per_s}
     images: Any = {
-        "ids": [MODEL], "width": 1, "steps": STEPS, "share": {}, "step_s": rates.end_step_s,
+        "ids": [MODEL], "width": 1, "steps": rates.steps, "share": {}, "step_s": rates.end_step_s,
         "above": {"url": above, "model": MODEL, "prices": prices},
     }  # fmt: skip
     made = [Node(NodeSettings(tier="end", listen={"port": 0}, threads=1, images=images), small) for _ in range(ENDS)]
@@ -199,7 +200,7 @@ class Sharing:
     def _expected(self, pace: Handing, case: str, waiting_per_s: float) -> dict[str, float]:
         """What an image of each arm should lose in cost and waiting, by what an end measured."""
         prices = self._rates.prices(waiting_per_s)
-        work = _above(self._ends[0]).work(1, STEPS)
+        work = _above(self._ends[0]).work(1, self._rates.steps)
         over = whole(work, pace.above_step_s, prices.above_per_s, pace.crossing_s, float(CASES[case]))
         found = {"drawn_end": pace.here(work, prices), "drawn_cloud": over, "sharing": pace.shared(work, prices)}
         return {name: taken.loss(waiting_per_s) for name, taken in found.items()}
@@ -217,7 +218,7 @@ class Sharing:
 
     async def _ask(self, http: aiohttp.ClientSession, url: str, arm: Arm, label: int, share: bool | None) -> None:
         self._seed += 1
-        body = {"model": MODEL, "prompt": WORDS[label], "steps": STEPS, "seed": self._seed, "share": share}
+        body = {"model": MODEL, "prompt": WORDS[label], "steps": self._rates.steps, "seed": self._seed, "share": share}
         began_s = time.monotonic()
         async with http.post(f"{url}/v1/images/generations", json=body) as response:
             tree = await response.json()

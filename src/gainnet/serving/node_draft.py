@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import aiohttp
 
+from gainnet.execution.telemetry import Drafting
 from gainnet.inference.engine import Engine
 from gainnet.inference.pace import Pace
 from gainnet.inference.remote import HttpVerifier, NodeFailed
@@ -19,6 +21,14 @@ from gainnet.serving.settings import VerifierSetting
 HEADER = "x-gainnet-verifier"
 LEFT = 64
 """Tokens of the answer that figures of a pace are told for."""
+
+
+def measured(pace: Pace) -> Drafting:
+    """What routers are told of a pace."""
+    chosen = pace.choose(LEFT)
+    if not pace.known or chosen.drafted_s == float("inf"):
+        return Drafting(*((pace.acceptance, pace.rtt_s) if pace.known else (None, None)))
+    return Drafting(pace.acceptance, pace.rtt_s, chosen.drafted_s / max(chosen.whole_s, 1e-9))
 
 
 class Drafted:
@@ -74,16 +84,7 @@ class Drafts:
 
     def state(self) -> dict[str, Any]:
         """What was measured with each verifier, for those who choose: see `gainnet.execution.telemetry.Drafting`."""
-        found = {}
-        for name, pace in self._paces.items():
-            chosen = pace.choose(LEFT)
-            known = pace.known and chosen.drafted_s < float("inf")
-            found[name] = {
-                "acceptance": pace.acceptance if pace.known else None,
-                "rtt_s": pace.rtt_s if pace.known else None,
-                "ratio": chosen.drafted_s / max(chosen.whole_s, 1e-9) if known else None,
-            }
-        return found
+        return {name: asdict(measured(pace)) for name, pace in self._paces.items()}
 
     async def close(self) -> None:
         """Close sessions and connections."""
