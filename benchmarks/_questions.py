@@ -26,9 +26,7 @@ TIMES = 100
 LARGE = SmallModel(
     layers=3, width=96, heads=4, kv_heads=2, vocabulary=420, context=64, steps=360, batch=12, learning_rate=4e-3
 )
-SMALL = LARGE.model_copy(
-    update={"layers": 2, "width": 32, "heads": 2, "kv_heads": 1, "learning_rate": 8e-3}
-)
+SMALL = LARGE.model_copy(update={"layers": 2, "width": 32, "heads": 2, "kv_heads": 1, "learning_rate": 8e-3})
 _DEVICES = ("heating", "cooling", "fan", "light", "music", "radio", "window", "seat")
 _HOW = (
     ("upper", "lower", "inner", "outer"),

@@ -31,7 +31,7 @@ from gainnet.serving.node_half import Above
 from gainnet.serving.node_settings import NodeSettings
 
 ARMS = ("drawn_end", "drawn_cloud", "sharing")
-ENDS, STEPS, QUICK = 4, 10, 4
+ENDS, STEPS, QUICK = 4, 10, 3
 CASES = {"alike": ENDS, "alone": 1}
 """How many ends ask at once."""
 LEAST_READ = 0.85

@@ -100,7 +100,7 @@ MEANING: dict[str, str] = dict(_meaning()) | _sharing.meaning(RTT_MS, tuple(LEAN
 
 
 def figures(quick: bool = False) -> dict[str, float]:
-    """The figures of MEANING; ``quick`` asks for a few answers, and images of a few steps at one round trip, to see that it runs."""
+    """The figures of MEANING; ``quick`` asks for little, and for images at one round trip only, to see that it runs."""
     questions, small, large = learned()
     torch.set_num_threads(1)
     return uvloop.run(_measured(questions, small, large, quick))
