@@ -7,13 +7,11 @@ chunks beside decoding: arXiv 2308.16369). All methods may be called from any th
 from __future__ import annotations
 
 import secrets
-import threading
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import torch
@@ -23,13 +21,14 @@ from gainnet.errors import InputError
 from gainnet.inference.adapters import Versions
 from gainnet.inference.bounds import Bounds
 from gainnet.inference.forward import forward
-from gainnet.inference.request import Answer, EngineStopped, QueueFull, Sampling, Waiter, wake
+from gainnet.inference.request import Answer, QueueFull, Sampling, Waiter, wake
 from gainnet.inference.scheduler import Scheduler
 from gainnet.inference.sessions import Sessions
 from gainnet.inference.stats import Stats
 from gainnet.inference.stops import Stops, Texts, ends
 from gainnet.inference.tempo import Machine, Tempo
 from gainnet.inference.work import Embedding, Generation, Verified, Work, joined
+from gainnet.inference.worker import Worker
 from gainnet.models import tokens
 from gainnet.models.hub import Language
 from gainnet.models.low_rank import LowRank
@@ -39,7 +38,7 @@ GREEDY = Sampling(temperature=0.0, max_tokens=1 << 30)
 """How a session's text goes on by default."""
 
 
-class Engine:
+class Engine(Worker):
     """A model that answers.
 
     Attributes:
@@ -77,8 +76,9 @@ class Engine:
         for name, value in {"slots": slots, "queue": queue, "sessions": sessions, "prefill": prefill}.items():
             if value < 1:
                 raise InputError(f"{name} {value}: must be at least 1")
+        super().__init__("engine", threads)
         self.language, self.slots = language, slots
-        self._queue_max, self._threads = queue, threads
+        self._queue_max = queue
         with torch.inference_mode():
             made = forward(language, slots + sessions)
         tempo = None if machine is None else Tempo(machine)
@@ -89,34 +89,6 @@ class Engine:
         self._ends = ends(language)
         self._waiting: deque[Work] = deque()
         self._sessions = Sessions(self._bounds, queue, self._scheduler.judging)
-        self._changed = threading.Condition(threading.Lock())
-        self._stopping, self._draining = False, False
-        self._failure: BaseException | None = None
-        self._thread: threading.Thread | None = None
-
-    def __enter__(self) -> Engine:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def start(self) -> None:
-        """Begin to work; what was asked before waited for this."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="gainnet-engine", daemon=True)
-            self._thread.start()
-
-    def close(self, drain: bool = False) -> None:
-        """Take nothing more, and end: at once, where readers get EngineStopped, or when all that was asked is done."""
-        with self._changed:
-            self._stopping, self._draining = True, drain and self._thread is not None
-            self._changed.notify_all()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
-        self._end(EngineStopped("the engine was closed"))
 
     # Requests
 
@@ -278,11 +250,6 @@ class Engine:
             self._versions.remove(name)
             self._changed.notify_all()
 
-    @property
-    def failure(self) -> BaseException | None:
-        """What ended its work, None where it goes on."""
-        return self._failure
-
     def stats(self) -> Stats:
         """What it is doing, and has done."""
         with self._changed:
@@ -306,10 +273,7 @@ class Engine:
             )
 
     def _accepting(self, count: int) -> None:
-        if self._failure is not None:
-            raise EngineStopped(f"the engine failed: {self._failure}")
-        if self._stopping:
-            raise EngineStopped("the engine was closed")
+        self._open()
         if len(self._waiting) + count > self._queue_max:
             self._scheduler.counters.refused += 1
             raise QueueFull(f"{len(self._waiting)} requests wait already, of at most {self._queue_max}")
@@ -336,23 +300,17 @@ class Engine:
             work.future.cancel()
         return None
 
-    def _run(self) -> None:
-        try:
-            if self._threads is not None:
-                torch.set_num_threads(self._threads)
-            with torch.inference_mode():
-                self._scheduler.warm()
-                while self._prepare():
-                    ended, told = self._scheduler.step()
-                    if ended:
-                        with self._changed:
-                            for work in ended:
-                                self._scheduler.release(work)
-                                self._versions.unpin(work.adapter)
-                    wake([tell() for tell in told])
-        except BaseException as error:  # noqa: BLE001  whoever reads must learn of it
-            self._failure = error
-            self._end(EngineStopped(f"the engine failed: {error}"))
+    def _warm(self) -> None:
+        self._scheduler.warm()
+
+    def _step(self) -> None:
+        ended, told = self._scheduler.step()
+        if ended:
+            with self._changed:
+                for work in ended:
+                    self._scheduler.release(work)
+                    self._versions.unpin(work.adapter)
+        wake([tell() for tell in told])
 
     def _prepare(self) -> bool:
         """Wait for work and give it slots. False where there is none and none will come."""

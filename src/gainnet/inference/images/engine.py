@@ -7,12 +7,10 @@ one size, so that an image is the same, bit for bit, whatever is drawn beside it
 from __future__ import annotations
 
 import secrets
-import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from types import TracebackType
 
 import torch
 from torch import Tensor
@@ -20,9 +18,10 @@ from torch import Tensor
 from gainnet.errors import InputError
 from gainnet.inference.images.request import IMAGES_MAX, Drawing, Painting, Sharing
 from gainnet.inference.images.rows import Group, Row
-from gainnet.inference.request import EngineStopped, QueueFull
+from gainnet.inference.request import QueueFull
 from gainnet.inference.tempo import Beat
 from gainnet.inference.work import resolve
+from gainnet.inference.worker import Worker
 from gainnet.models.diffusion import Diffusion
 
 
@@ -72,7 +71,7 @@ class ImageStats:
     counters: ImageCounters
 
 
-class ImageEngine:
+class ImageEngine(Worker):
     """A model that draws.
 
     Attributes:
@@ -120,42 +119,15 @@ class ImageEngine:
             raise InputError(f"step_s {step_s:g}: must be above 0")
         if not 0.0 <= eta <= 1.0:
             raise InputError(f"eta {eta:g}: must be from 0 to 1")
+        super().__init__("image engine", threads)
         self.model, self.steps = model, steps
         self._slots, self._queue_max, self._width, self._steps_max = slots, queue, width, steps_max
-        self._eta, self._sharing, self._threads = eta, sharing, threads
+        self._eta, self._sharing = eta, sharing
         self._step_s, self._beat = step_s, Beat()
         self._running: list[Row] = []
         self._waiting: deque[Row] = deque()
         self._through: list[Row] = []
-        self._changed = threading.Condition(threading.Lock())
         self._counters = ImageCounters()
-        self._stopping, self._draining = False, False
-        self._failure: BaseException | None = None
-        self._thread: threading.Thread | None = None
-
-    def __enter__(self) -> ImageEngine:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def start(self) -> None:
-        """Begin to work; what was asked before waited for this."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="gainnet-images", daemon=True)
-            self._thread.start()
-
-    def close(self, drain: bool = False) -> None:
-        """Take nothing more, and end: at once, where readers get EngineStopped, or when all that was asked is drawn."""
-        with self._changed:
-            self._stopping, self._draining = True, drain and self._thread is not None
-            self._changed.notify_all()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
-        self._end(EngineStopped("the image engine was closed"))
 
     def submit(self, drawing: Drawing, *, tenant: str = "") -> Painting:
         """Draw images.
@@ -206,10 +178,7 @@ class ImageEngine:
             )
 
     def _accepting(self, count: int) -> None:
-        if self._failure is not None:
-            raise EngineStopped(f"the image engine failed: {self._failure}")
-        if self._stopping:
-            raise EngineStopped("the image engine was closed")
+        self._open()
         if count > self._queue_max:
             raise InputError(f"images {count}: must be at most {min(self._queue_max, IMAGES_MAX)}")
         if self._wait() + count > self._queue_max:
@@ -279,17 +248,6 @@ class ImageEngine:
             self._waiting.appendleft(row)
 
     # The engine's thread
-
-    def _run(self) -> None:
-        try:
-            if self._threads is not None:
-                torch.set_num_threads(self._threads)
-            with torch.inference_mode():
-                while self._prepare():
-                    self._step()
-        except BaseException as error:  # noqa: BLE001  whoever reads must learn of it
-            self._failure = error
-            self._end(EngineStopped(f"the image engine failed: {error}"))
 
     def _prepare(self) -> bool:
         """Wait for work and give it places. False where there is none and none will come."""
