@@ -116,7 +116,7 @@ class Linear:
 
 
 def rounded(rows: int) -> int:
-    """So many rows, or a few more: one of at most eight numbers between powers of two.
+    """So many rows, or a few more: one of at most four numbers between powers of two.
 
     oneDNN makes and keeps machine code for every number of rows that it meets, half a megabyte for each kind of layer:
     without this a node grows by hundreds of megabytes, and takes the time to make it.
