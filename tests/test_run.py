@@ -126,6 +126,7 @@ def test_with_and_without_foresight(foresight: float) -> None:
 
 @pytest.mark.parametrize("kind", MATCHER_KINDS)
 @pytest.mark.compiles
+@pytest.mark.untraced
 def test_every_matcher_makes_feasible_plans_of_posed_problems(kind: str) -> None:
     overrides = [f"orchestrator.matcher={kind}", "network.ends=80"]
     run = Run(load("campus", overrides, duration_s=1.0))
@@ -167,6 +168,7 @@ def _round(run: Run, deadline_s: float = 9.0, **amounts: Any) -> float:
 
 
 @pytest.mark.parametrize("placement", ["matched", "nearest"])
+@pytest.mark.untraced
 def test_a_round_that_was_asked_for_ends_once_for_every_end_and_is_recorded(placement: str) -> None:
     scenario = load("medical", [f"demand.services.learning.placement={placement}"], duration_s=8.0)
     run, recorder = Run(scenario), Recorder(scenario)
@@ -191,6 +193,7 @@ def test_a_round_that_was_asked_for_ends_once_for_every_end_and_is_recorded(plac
         assert (record.tasks["tier"][served] == 1).all()
 
 
+@pytest.mark.untraced
 def test_the_quality_of_a_model_changes_for_tasks_to_come_and_in_this_run_only() -> None:
     scenario = load("medical", ["models.notes-end.quality=0.0"], duration_s=20.0)
     run, other = Run(scenario), Run(scenario)

@@ -73,6 +73,7 @@ def test_what_counts_is_whole_in_time_and_good_enough(live: ModuleType) -> None:
     assert load_["output_token_per_s"] == pytest.approx(10.0)
 
 
+@pytest.mark.untraced
 def test_parts_are_measured_once_and_pairs_are_of_one_slice(
     live: ModuleType, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,7 @@ def _write(path: Path, tree: Any) -> Path:
 
 
 @pytest.mark.parametrize("name", ["small.json", "small.json.gz"])
+@pytest.mark.untraced
 def test_the_figures_are_those_of_the_definitions(name: str, tmp_path: Path) -> None:
     figures, meaning = bench.run("vne", {"instance": _write(tmp_path / name, SMALL)})
     assert figures["accepted"] == pytest.approx(2 / 3)  # the first ends as the third comes; the second finds no room

@@ -88,6 +88,7 @@ def test_run_writes_the_default_folder_and_a_summary(call: Call) -> None:
     assert "satisfaction" in out
 
 
+@pytest.mark.untraced
 def test_json_prints_the_report_and_nothing_else(call: Call) -> None:
     code, out, err = call("run", "campus", "--json", "--out", "here")
     assert (code, err) == (0, "")
@@ -147,6 +148,7 @@ def test_a_foreign_folder_is_left_alone(call: Call) -> None:
     assert [entry.name for entry in Path("mine").iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.untraced
 def test_a_full_disk_is_one_line_and_leaves_nothing(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_path: Path, _table: object) -> None:
         raise OSError(28, "No space left on device")
@@ -158,6 +160,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(call: Call, monkeypatch: pyt
     assert not Path("full").exists()
 
 
+@pytest.mark.untraced
 def test_compare_prints_a_table_and_writes_its_files(call: Call) -> None:
     code, out, err = call(
         "compare", "campus", "--matchers", "end,price", "--arm", "siloed=orchestrator.pools=siloed", "--seeds", "3",

@@ -30,11 +30,13 @@ def test_frames_hold_their_arrivals_in_order_with_serial_ids() -> None:
         assert joined(frames, field.name).dtype == (np.int64 if field.type.startswith("Int") else np.float64)
 
 
+@pytest.mark.untraced
 def test_the_same_seed_gives_the_same_tasks_and_another_seed_others() -> None:
     assert same(collect(demand(MIXED), 20.0), collect(demand(MIXED), 20.0))
     assert not same(collect(demand(MIXED), 20.0), collect(demand(MIXED, seed=2), 20.0))
 
 
+@pytest.mark.untraced
 def test_tasks_do_not_depend_on_frames_or_on_other_services() -> None:
     frames = collect(demand(MIXED), 60.0)
     once = [demand(MIXED).arrive(state(time_s)) for time_s in (60.0,)]
@@ -58,6 +60,7 @@ def test_rates_add_up() -> None:
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.4, 1.7, 2.0, 3.25])
+@pytest.mark.untraced
 def test_the_demand_factor_multiplies_every_rate(factor: float) -> None:
     services = {"a": text(poisson(2.0)), "b": text({**BURSTS, "burst_mean_s": 0.5, "calm_mean_s": 2.0})}
     frames = collect(demand(services, frame_s=2.0), 400.0, lambda _: factor, 2.0)
@@ -65,6 +68,7 @@ def test_the_demand_factor_multiplies_every_rate(factor: float) -> None:
     assert counted == pytest.approx([8000 * factor, 8000 * factor], rel=0.1)
 
 
+@pytest.mark.untraced
 def test_a_surge_adds_tasks_and_leaves_the_others_as_they_were() -> None:
     base = collect(demand(MIXED), 40.0)
     surged = collect(demand(MIXED), 40.0, lambda time_s: 2.5 if 10.05 < time_s < 20.05 else 1.0)
@@ -80,6 +84,7 @@ def test_a_surge_adds_tasks_and_leaves_the_others_as_they_were() -> None:
     assert joined(surged, "task_id").tolist() == list(range(len(high)))
 
 
+@pytest.mark.untraced
 def test_past_factors_do_not_change_later_tasks() -> None:
     base = collect(demand(MIXED), 40.0)
     surged = collect(demand(MIXED), 40.0, lambda time_s: 3.0 if time_s < 5.0 else 1.0)
@@ -116,6 +121,7 @@ def test_a_short_trace_is_refused(tmp_path: Path) -> None:
         demand(services, duration_s=60.0)
 
 
+@pytest.mark.untraced
 def test_the_real_traces_drive_a_run(data: Path) -> None:
     services = {
         "chat": text({"kind": "trace", "path": data / "azure_llm_2023" / "conv.csv", "speed": 10.0}),

@@ -52,6 +52,7 @@ def test_every_fitted_name_has_its_constants() -> None:
     assert set(get_args(scenario.FittedBursts.model_fields["name"].annotation)) == set(BURSTS)
 
 
+@pytest.mark.untraced
 def test_fitted_sizes_match_the_real_traces(data: Path) -> None:
     chat, images = read(data / "azure_llm_2023" / "conv.csv"), read(data / "gentd26" / "requests.csv")
     pairs = {"azure-2023-prompt": chat.prompt_token, "azure-2023-output": chat.output_token}

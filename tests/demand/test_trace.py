@@ -103,6 +103,7 @@ def _is_consistent(trace: Trace) -> None:
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.one_of(_table, st.text(), st.binary().map(lambda raw: raw.decode("utf-8", "surrogateescape"))))
+@pytest.mark.untraced
 def test_any_content_is_read_or_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "trace.csv"
     path.write_bytes(content.encode("utf-8", "surrogateescape"))
@@ -151,6 +152,7 @@ def test_a_trace_that_is_too_short_names_the_lengths(tmp_path: Path) -> None:
         replay(written(tmp_path, CHAT), duration_s=20.0, start_s=1.0, speed=2.0)
 
 
+@pytest.mark.untraced
 def test_the_real_traces(data: Path) -> None:
     chat = read(data / "azure_llm_2023" / "conv.csv")
     assert (len(chat), np.median(chat.prompt_token), np.median(chat.output_token)) == (19_366, 1020.0, 129.0)

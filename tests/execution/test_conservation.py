@@ -50,6 +50,7 @@ def test_every_task_of_a_builtin_is_counted_once(name: str, duration_s: float) -
 
 
 @pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.untraced
 def test_every_task_is_counted_once_under_each_fault(fault: str) -> None:
     found = _count("campus", [f"execution.faults=[{fault % SPAN}]"], 2.0)
     arrived = found.pop("arrived")
@@ -91,6 +92,7 @@ def _ended(name: str) -> np.ndarray:
     return np.asarray(getattr(mixed().outcomes, name)[np.argsort(mixed().outcomes.task_id)])
 
 
+@pytest.mark.untraced
 def test_all_bits_of_the_tasks_cross_the_air_and_no_others() -> None:
     at_home, cell_senses = _ended("tier") == 0, _ended("sensing") < 0
     feature = _column("uplink_bit")

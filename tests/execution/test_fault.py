@@ -83,6 +83,7 @@ def test_ends_that_fail_are_those_named_or_a_part_drawn_by_the_seed() -> None:
     assert sum(down(1, fraction=1e-6)) == 1
 
 
+@pytest.mark.untraced
 def test_an_end_that_fails_loses_its_tasks_asks_in_vain_and_comes_back_empty() -> None:
     fault = _during("end_down", 0.5, 1.0, ends=[0]) | {"retries": 0}
     asked = [
@@ -108,6 +109,7 @@ def test_an_end_that_fails_loses_its_tasks_asks_in_vain_and_comes_back_empty() -
     assert set(outcomes.result[outcomes.user == 1]) == {tiny.Result.SERVED}
 
 
+@pytest.mark.untraced
 def test_what_an_end_lost_is_tried_again_once_it_is_back() -> None:
     fault = _during("end_down", 0.5, 0.7, ends=[0])
     driven = Driven(tiny.scenario(execution=fault), tiny.learning(1, prompt_token=20_000.0))
@@ -157,6 +159,7 @@ def test_nothing_crosses_a_link_without_rate() -> None:
     assert len(ended) == 25
 
 
+@pytest.mark.untraced
 def test_half_a_link_takes_twice_as_long() -> None:
     def crossing_s(factor: float) -> float:
         network = {"backhaul": {"cloud_bit_per_s": 1e7, "cloud_latency_s": 0.0}}
@@ -241,6 +244,7 @@ def test_a_schedule_says_when_the_controller_is_out() -> None:
 
 
 @pytest.mark.parametrize("matcher", ["random", "greedy", "price"])
+@pytest.mark.untraced
 def test_without_a_controller_edges_answer_at_the_last_prices_and_then_the_matcher_goes_on(matcher: str) -> None:
     frames = _without_controller(matcher, 15)
     assert [frame["asked"] for frame in frames] == [True] * 5 + [False] * 5 + [True] * 5

@@ -237,6 +237,7 @@ def test_refused_requests_are_rejected_and_posed() -> None:
     np.testing.assert_allclose(posed.deadline_s - bench.state.time_s, tasks.deadline_s - tasks.arrival_s)
 
 
+@pytest.mark.untraced
 def test_a_slow_machine_is_found_slow() -> None:
     bench = Bench()
     for _ in range(30):

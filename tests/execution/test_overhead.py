@@ -48,6 +48,7 @@ def test_what_a_request_waits_for_takes_nobody_elses_time() -> None:
     assert busy_s < 0.2
 
 
+@pytest.mark.untraced
 def test_texts_that_decode_together_share_a_step_and_not_what_each_takes() -> None:
     def last_s(count: int, **overheads: float) -> float:
         return float(_ended(_driven(count, **overheads), count).end_s.max())

@@ -18,6 +18,7 @@ from tiny import CLOUD, EDGE, FRAME_S, LARGE, OTHER_EDGE, PAINTER, SMALL, Driven
 FAST = {"pools": {"kind": "universal"}, "pace": 1.0, "reserve": 0.0, "foresight": 0.0, "horizon_s": 10.0}
 
 
+@pytest.mark.untraced
 def test_a_contended_machine_serves_the_earliest_planned_end_first() -> None:
     deadline_s = np.array([10.0, 6.0, 8.0])
     driven = Driven(tiny.scenario(), tiny.image(3, deadline_s=deadline_s, user=[0, 1, 2]))
@@ -28,6 +29,7 @@ def test_a_contended_machine_serves_the_earliest_planned_end_first() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
+@pytest.mark.untraced
 def test_what_fits_the_cumulative_rows_is_done_in_time(seed: int) -> None:
     """Tasks due on the edges of the slots, more than fit: each that is admitted ends by its deadline."""
     rng = np.random.default_rng(seed)
@@ -67,6 +69,7 @@ def test_a_task_follows_its_end_to_the_next_cell(tmp_path: Path) -> None:
     assert driven.frames[int(outcomes.end_s[0] / FRAME_S) - 1].usage.cell_use[1] > 0.5
 
 
+@pytest.mark.untraced
 def test_a_hand_over_interrupts(tmp_path: Path) -> None:
     def end_s(interruption_s: float) -> float:
         network = _driving(tmp_path, [(0.0, 10.0, 5.0), (0.5, 10.0, 5.0), (1.5, 390.0, 5.0), (6.0, 390.0, 5.0)])
@@ -101,6 +104,7 @@ def _at_edge_or_cloud(posed: Any, i: int, patterns: np.ndarray) -> int | None:
     return tiny.first(node=CLOUD)(posed, i, patterns) if at_edge is None else at_edge
 
 
+@pytest.mark.untraced
 def test_a_task_that_lost_its_machine_is_tried_elsewhere_and_charged_for_both() -> None:
     long = tiny.image(1, step=100.0, image=2.0, deadline_s=20.0)
     driven = Driven(tiny.scenario(execution={"faults": [DOWN]}), long)
@@ -160,6 +164,7 @@ def _load_s(driven: Driven, node: int, name: str) -> float:
     )
 
 
+@pytest.mark.untraced
 def test_loading_a_model_delays_the_first_task_and_not_the_second() -> None:
     network = {"edge": {"hardware": "edge-accelerator", "resident": [SMALL]}}
     given = tiny.scenario(network=network)
@@ -208,6 +213,7 @@ def _held(driven: Driven) -> set[str]:
     return {name for name, at in zip(driven.artifacts, ready_s, strict=True) if np.isfinite(at)}
 
 
+@pytest.mark.untraced
 def test_the_adapter_that_was_idle_longest_makes_room() -> None:
     driven = _painting((0.0, "ink", 5.0), (2.0, "comic", 5.0), (4.0, "ink", 5.0), (6.0, "photo", 5.0))
     driven.until(6.0, tiny.first(node=EDGE))
@@ -218,6 +224,7 @@ def test_the_adapter_that_was_idle_longest_makes_room() -> None:
     assert driven.used("loads") == 3
 
 
+@pytest.mark.untraced
 def test_what_running_tasks_hold_is_never_evicted() -> None:
     driven = _painting((0.0, "ink", 100.0), (0.0, "comic", 100.0), (0.5, "photo", 5.0))
     while len(driven.outcomes if driven.frames else ()) < 1:
@@ -230,6 +237,7 @@ def test_what_running_tasks_hold_is_never_evicted() -> None:
     assert (driven.run.execution.load.pinned == 0).all()
 
 
+@pytest.mark.untraced
 def test_the_cache_of_a_task_is_held_while_it_runs() -> None:
     driven = Driven(
         tiny.scenario(), tiny.tasks(2, prompt_token=1000.0, output_token=200.0, deadline_s=30.0, user=[0, 1])
@@ -272,6 +280,7 @@ def test_an_answer_that_is_not_good_enough_has_failed_nobody_is_told_it_was_serv
     assert outcomes.quality[outcomes.task_id == 0] >= 0.6
 
 
+@pytest.mark.untraced
 def test_a_late_answer_is_late() -> None:
     driven = Driven(tiny.scenario(), tiny.image(6, step=25.0, deadline_s=3.0, user=np.arange(6) % 4))
     driven.until(5.5, tiny.first(node=EDGE))
@@ -316,6 +325,7 @@ WHOLE = [sk.Stage.TRANSFER, sk.Stage.DOWNLINK, sk.Stage.TRAIN, sk.Stage.UPLOAD, 
         ),
     ],
 )
+@pytest.mark.untraced
 def test_a_learning_task_has_the_stages_that_it_has_work_for(
     node: int, amounts: dict[str, float], expected: list[sk.Stage]
 ) -> None:
@@ -326,6 +336,7 @@ def test_a_learning_task_has_the_stages_that_it_has_work_for(
     assert tiny.names_of(driven.until(15.0, tiny.first(node=node))) == ["served"]
 
 
+@pytest.mark.untraced
 def test_a_model_trained_in_two_parts_takes_memory_for_each_where_it_is() -> None:
     """Three quarters of the tokens' work at the end: so much of the model lies there, and the whole at the edge."""
     given = tiny.scenario(network={"end": {"hardware": "vehicle-computer"}, "edge": {"hardware": "edge-accelerator"}})
@@ -344,6 +355,7 @@ def test_a_model_trained_in_two_parts_takes_memory_for_each_where_it_is() -> Non
     assert (driven.run.execution.load.pinned == 0).all()
 
 
+@pytest.mark.untraced
 def test_an_end_too_small_for_the_model_trains_a_part_of_it() -> None:
     small = {"hardware": "vehicle-computer"}
     given = tiny.scenario(network={"end": small, "end_scale": [0.1]})
@@ -352,6 +364,7 @@ def test_an_end_too_small_for_the_model_trains_a_part_of_it() -> None:
     assert tiny.names_of(outcomes) == ["rejected", "served"]
 
 
+@pytest.mark.untraced
 def test_an_end_of_half_the_speed_trains_twice_as_long() -> None:
     given = tiny.scenario(network={"end_scale": [1.0, 0.5]}, execution={"steps": 64})
     asked = tiny.learning(2, user=[0, 1], prompt_token=20_000.0, uplink_bit=1.0)
@@ -360,6 +373,7 @@ def test_an_end_of_half_the_speed_trains_twice_as_long() -> None:
     assert end_s[1] / end_s[0] == pytest.approx(2.0, rel=0.02)
 
 
+@pytest.mark.untraced
 def test_an_end_that_changes_its_cell_before_it_fetched_all_goes_on_over_the_new_one(tmp_path: Path) -> None:
     network = _driving(tmp_path, [(0.0, 10.0, 5.0), (0.5, 10.0, 5.0), (2.5, 390.0, 5.0), (9.0, 390.0, 5.0)])
     given = tiny.scenario(cells=((0.0, 0.0), (400.0, 0.0)), ends=1, network=network, duration_s=9.0)
@@ -372,6 +386,7 @@ def test_an_end_that_changes_its_cell_before_it_fetched_all_goes_on_over_the_new
     assert driven.used("uplink_bit") == pytest.approx(5e7)
 
 
+@pytest.mark.untraced
 def test_what_is_not_matched_goes_first_and_what_is_matched_when_there_is_room() -> None:
     def late(placement: str) -> float:
         services = {**tiny.SERVICES, "learning": {**tiny.SERVICES["learning"], "placement": placement}}

@@ -48,6 +48,7 @@ def _reached(scenario: Scenario, kind: str) -> tuple[float, float, int]:
     [(CAMPUS, 0), (STARVED, 0), (STARVED, 1), (FAULTY, 0), (FAULTY, 1)],
     ids=["campus", "starved", "starved again", "faulty", "faulty again"],
 )
+@pytest.mark.untraced
 def test_no_matcher_exceeds_it(scenario: Scenario, seed: int) -> None:
     scenario = change(scenario, seed=seed)
     found = hindsight(scenario)
@@ -122,6 +123,7 @@ def _fits(given: Relaxation, chosen: np.ndarray, a: int, b: int) -> bool:
 
 
 @pytest.mark.parametrize("seed", range(6))
+@pytest.mark.untraced
 def test_the_dual_bounds_what_enumeration_finds(seed: int) -> None:
     given, worth, value = _tiny(seed)
     found = bound(Dual(given, [1, 2, 4], [1, 2, 4]), worth, value, turns=100)
@@ -141,6 +143,7 @@ def test_the_dual_is_tight_where_the_linear_program_is_whole() -> None:
     assert bound(Dual(given, [2], [2]), worth, worth, turns=200) == pytest.approx(12.0, rel=1e-3)
 
 
+@pytest.mark.untraced
 def test_any_prices_bound_and_the_slope_is_the_functions() -> None:
     given, worth, value = _tiny(3)
     dual, rng = Dual(given, [2], [2]), np.random.default_rng(1)

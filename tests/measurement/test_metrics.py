@@ -125,6 +125,7 @@ def test_nan_and_infinity_are_left_out() -> None:
     assert metrics.percentiles(np.array([np.nan, 2.0]), (50,)) == {"p50": 2.0}
 
 
+@pytest.mark.untraced
 def test_the_same_run_gives_the_same_report() -> None:
     one, two = (report(fabricated.run(CAMPUS).record) for _ in range(2))  # type: ignore[arg-type]
     other = report(fabricated.run(load("campus", seed=1)).record)  # type: ignore[arg-type]

@@ -36,6 +36,7 @@ def folder(record: Record, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+@pytest.mark.untraced
 def test_the_folder_holds_exactly_the_results(folder: Path, record: Record) -> None:
     assert {entry.name for entry in folder.iterdir()} == set(results.RUN_FILES)
     assert load(str(folder / "scenario.yaml")) == record.scenario
@@ -106,6 +107,7 @@ def test_an_interrupted_run_before_its_first_sample_has_a_report(tmp_path: Path)
         assert report["complete"] is False
 
 
+@pytest.mark.untraced
 def test_names_from_a_scenario_cannot_break_the_page(tmp_path: Path) -> None:
     nasty = "x</script><script>alert(1)</script>$\\frac{1$"
     scenario = load("campus", [f"description={json.dumps(nasty)}"])
@@ -143,6 +145,7 @@ def test_prepare_refuses_what_it_cannot_use(tmp_path: Path) -> None:
     assert list((tmp_path / "new" / "deep").iterdir()) == []
 
 
+@pytest.mark.untraced
 def test_an_old_result_is_replaced_as_a_whole(folder: Path, record: Record, tmp_path: Path) -> None:
     (tmp_path / "compare.json").write_text("{}")
     results.prepare(tmp_path)

@@ -121,6 +121,7 @@ def assert_same(found, reference):
 
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.untraced
 def test_outputs_and_gradients_equal_those_of_the_whole_at_every_cut(kind, lora):
     model = drawn(kind, lora)
     token, mask = texts()

@@ -105,6 +105,7 @@ def test_table_interpolates_the_functions():
     assert np.abs(loss_db - exact).max() < 0.02
 
 
+@pytest.mark.untraced
 def test_basic_path_loss_is_sionnas():
     torch = pytest.importorskip("torch", reason="sionna-no-rt is not installed")
     tr38901 = pytest.importorskip("sionna.phy.channel.tr38901", reason="sionna-no-rt is not installed")

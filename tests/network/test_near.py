@@ -60,6 +60,7 @@ def interference_w(net, state, tiles):
 
 
 @LAYOUTS
+@pytest.mark.untraced
 def test_mean_field_leaves_sinr_and_efficiency_as_they_are(layout):
     """The same drops with the exact sum over all 60 cells and with the mean field of the far ones."""
     sinr_db = [[[], []], [[], []]]
@@ -89,6 +90,7 @@ def test_mean_field_leaves_sinr_and_efficiency_as_they_are(layout):
 
 
 @LAYOUTS
+@pytest.mark.untraced
 def test_the_whole_run_agrees_with_the_exact_one(layout):
     """Independent draws of the field, so only within what these scatter."""
 

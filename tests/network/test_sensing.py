@@ -42,6 +42,7 @@ def _peak(signal, rng, trials: int, snr: float, positions: int) -> np.ndarray:
     return (top + 0.5 * (left - right) / (left - 2 * here + right)) / positions
 
 
+@pytest.mark.untraced
 def test_range_bound_is_reached_by_a_monte_carlo_estimator():
     """One symbol of 4 blocks: the delay turns the phase by -2 pi df 2 R / c from one subcarrier to the next."""
     blocks, snr, range_m = 4, 1.0, 400.0

@@ -52,6 +52,7 @@ def match(problem: Problem, effort: int, seed: int = 1, *, iterations: int = 200
 
 @pytest.mark.parametrize("prize", [0.0, 200.0])
 @pytest.mark.parametrize("seed", range(10))
+@pytest.mark.untraced
 def test_tiny_problems_are_solved(seed: int, prize: float) -> None:
     problem = drawn(seed, 6, 3, 4, prize)
     best = optimum(problem)

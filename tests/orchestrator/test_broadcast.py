@@ -71,6 +71,7 @@ def _followed(staleness_s: float) -> tuple[list[Message], list[Message]]:
 
 
 @pytest.mark.parametrize(("staleness_s", "frames"), [(0.0, 0), (0.1, 1), (0.3, 3), (0.35, 4)])
+@pytest.mark.untraced
 def test_prices_and_bids_are_those_of_exactly_so_long_ago(staleness_s: float, frames: int) -> None:
     known, heard = _followed(staleness_s)
     for frame in range(FRAMES):

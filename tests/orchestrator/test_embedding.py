@@ -76,6 +76,7 @@ def _pairs(draw: st.DrawFn) -> tuple[Any, Any]:
 
 @settings(max_examples=150, deadline=None)
 @given(_pairs())
+@pytest.mark.untraced
 def test_what_is_embedded_is_feasible_and_what_is_proven_impossible_is(pair: tuple[Any, Any]) -> None:
     task, substrate = pair
     answer = embed(task, substrate, effort=QUICK)

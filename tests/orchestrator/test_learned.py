@@ -170,6 +170,7 @@ def _posed(policy: Policy | None) -> tuple[np.ndarray, np.ndarray]:
     return problem.value, problem.capacity
 
 
+@pytest.mark.untraced
 def test_a_steering_does_what_it_says() -> None:
     value, capacity = _posed(None)
     for changes_nothing in (_Fixed(0.0, 0.0, None), _Fixed(0.0, 0.0, 0.0)):
@@ -224,6 +225,7 @@ def _many(tasks: int) -> Problem:
 
 
 @pytest.mark.parametrize("kind", MATCHER_KINDS)
+@pytest.mark.untraced
 def test_ten_thousand_tasks_are_answered(kind: str) -> None:
     problem = _many(10_000)
     knobs = {"time_limit_s": 1.0} if kind == "exact" else {}

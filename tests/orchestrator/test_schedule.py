@@ -65,6 +65,7 @@ def drawn(rng: np.random.Generator, stages: int, nodes: int, density: float) -> 
 
 
 @pytest.mark.parametrize("seed", range(12))
+@pytest.mark.untraced
 def test_tiny_graphs_are_solved_to_the_optimum(seed: int) -> None:
     stages, resources = drawn(np.random.default_rng(seed), 5, 2 + seed % 2, 0.6)
     found, best = schedule(stages, resources), optimum(stages, resources)
@@ -102,6 +103,7 @@ def test_every_schedule_is_feasible_and_above_its_bound(problem: tuple[nx.DiGrap
     assert 0.0 <= found.gap <= 1.0
 
 
+@pytest.mark.untraced
 def test_the_bound_holds_against_brute_force() -> None:
     for seed in range(20):
         stages, resources = drawn(np.random.default_rng(100 + seed), 4, 3, 0.5)

@@ -67,6 +67,7 @@ def test_dump_loads_to_an_equal_scenario(name: str, tmp_path: Path) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.text(max_size=40))
+@pytest.mark.untraced
 def test_any_name_survives_the_round_trip(name: str) -> None:
     scenario = load("campus")
     try:
@@ -79,6 +80,7 @@ def test_any_name_survives_the_round_trip(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["1e9", "1_000e3", "yes", "null", "0x1f", ".inf", "2024-01-01", "12:30:00", "~", ""])
+@pytest.mark.untraced
 def test_text_that_looks_like_a_value_stays_text(name: str, tmp_path: Path) -> None:
     scenario = change(load("campus"), name=name)
     assert load(_file(tmp_path, dump(scenario))).name == name

@@ -57,6 +57,7 @@ def queued(rho: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("rho", [0.5, 0.7])
+@pytest.mark.untraced
 def test_one_machine_serves_first_come_first(rho: float) -> None:
     """Equal times to the planned end: the ends follow Lindley's recursion, task by task."""
     arrival_s, work_s, end_s = queued(rho)
@@ -86,6 +87,7 @@ def test_age_of_information_of_m_m_1(rho: float) -> None:
     assert age_s == pytest.approx((1.0 + 1.0 / rho + rho**2 / (1.0 - rho)) / MU_PER_S, rel=0.05)
 
 
+@pytest.mark.untraced
 def test_littles_law_on_the_campus() -> None:
     """The mean number in the system, counted at the ends of frames, is arrival rate times mean sojourn."""
     frame_s = 0.02

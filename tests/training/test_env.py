@@ -37,12 +37,14 @@ def _made(action: str = "steering", observation: str = "dict", **options: Any) -
 
 
 @pytest.mark.parametrize(("action", "observation"), MODES)
+@pytest.mark.untraced
 def test_it_conforms(action: str, observation: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_env(_made(action, observation), skip_render_check=True)
 
 
+@pytest.mark.untraced
 def test_stable_baselines_accepts_it() -> None:
     checks = pytest.importorskip("stable_baselines3.common.env_checker")
     # Its policies flatten whatever is no vector; that is all there is to warn of.
@@ -107,6 +109,7 @@ def _steered(env: IsccEnv, action: np.ndarray, seed: int = 5) -> tuple[list[Outc
     return seen, info["seed"]
 
 
+@pytest.mark.untraced
 def test_zeros_are_the_scenario_itself_and_other_actions_are_not() -> None:
     options: dict[str, Any] = {"overrides": SCARCE, "episode_s": 3.0, "frames_per_step": 4}
     env = _made(**options)
@@ -216,6 +219,7 @@ def test_what_the_mask_forbids_counts_as_a_refusal() -> None:
         assert done[1] == refused[1]
 
 
+@pytest.mark.untraced
 def test_the_first_pattern_offered_is_worth_more_than_refusing() -> None:
     def total(action: int) -> tuple[float, int]:
         env = _made("pattern", episode_s=4.0, overrides=[])
@@ -253,6 +257,7 @@ def test_there_are_masks_with_patterns_only() -> None:
 
 
 @pytest.mark.parametrize(("action", "observation"), MODES)
+@pytest.mark.untraced
 def test_the_vector_is_as_many_single_ones(action: str, observation: str) -> None:
     options = {"action": action, "observation": observation, "episode_s": 0.6, "overrides": SCARCE[:1]}
     made = gymnasium.make_vec(ENV_ID, num_envs=3, vectorization_mode="vector_entry_point", **options)

@@ -73,6 +73,7 @@ def _run(
     return begun
 
 
+@pytest.mark.untraced
 def test_a_stopped_training_ends_with_the_same_bytes(text: Path, tmp_path: Path) -> None:
     _run(tmp_path / "whole", text)
     _run(tmp_path / "stopped", text, stops=(2, 5))

@@ -100,6 +100,7 @@ def test_the_actor_computes_what_was_trained() -> None:
     assert np.isfinite(threshold)
 
 
+@pytest.mark.untraced
 def test_ppo_moves_towards_what_pays() -> None:
     torch.manual_seed(0)
     learner = drl.Learner()
@@ -190,6 +191,7 @@ def test_bad_input_is_one_line(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.untraced
 def test_a_state_of_another_training_is_refused(tmp_path: Path) -> None:
     _run(tmp_path / "neural", "neural", 2)
     (tmp_path / "neural" / train.STATE).write_bytes(b"\x80\x04pickled")
@@ -214,6 +216,7 @@ def test_variations_repeat_and_differ() -> None:
     assert any(not v.execution.faults for v in several)
 
 
+@pytest.mark.untraced
 def test_a_checkpoint_says_what_made_it(tmp_path: Path) -> None:
     _run(tmp_path / "noted", "neural", 2)
     _, notes = checkpoint.read_state(tmp_path / "noted" / "neural.safetensors", "neural")
