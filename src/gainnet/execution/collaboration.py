@@ -3,7 +3,8 @@
 A speculation is the larger model's whole request whose decoding verifies drafts; the drafting machine's time, and the
 crossings of all rounds, are one more stage behind it. Both take turns in reality, so their sum is the same. A cascade
 is the smaller model's whole request; when that has ended, some are deferred, and enter as the larger model's with the
-next frame. What is to be deferred is not committed above before.
+next frame. What is to be deferred is not committed above before. Images that are begun elsewhere wait for it, and have
+fewer steps; the other machine's first steps are nobody's, since they are for several.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from gainnet.orchestrator.pool import Pool
 from gainnet.orchestrator.posed import Posed
 from gainnet.orchestrator.tables import Tables
 from gainnet.orchestrator.task_kernel import TEXT
-from gainnet.orchestrator.ways import Way
+from gainnet.orchestrator.ways import Way, Ways
 
 
 def candidate(pattern: Int[np.ndarray, " description"], user: int, state: NetworkState) -> int:
@@ -35,8 +36,10 @@ def candidate(pattern: Int[np.ndarray, " description"], user: int, state: Networ
 
 
 def draft(tables: Tables, pool: Pool, running: rk.Running, row: int, posed: Posed, pattern: int) -> None:
-    """Make a row that was just admitted a speculation, where its pattern is one."""
+    """Make a row that was just admitted a speculation, or one that is begun elsewhere, where its pattern is such."""
     ways = posed.ways
+    if ways is not None and ways.way[pattern] == Way.SHARING:
+        _begin_elsewhere(running, row, ways, pattern)
     if ways is None or ways.way[pattern] != Way.SPECULATION:
         return
     ints, kinds, numbers = running.ints[row], running.stage_ints[row], running.stage_floats[row]
@@ -63,6 +66,14 @@ def draft(tables: Tables, pool: Pool, running: rk.Running, row: int, posed: Pose
         price = float(tables.run[0]["energy_price_per_j"])
         running.floats[row, rk.R_COST] += draft_s * float(machine["price_per_s"]) + joules * price
     ints[rk.R_STAGES] = last + 1
+
+
+def _begin_elsewhere(running: rk.Running, row: int, ways: Ways, pattern: int) -> None:
+    """Drawing waits for the first steps, and has the others only."""
+    kinds, numbers = running.stage_ints[row], running.stage_floats[row]
+    s = int(np.flatnonzero(kinds[: int(running.ints[row, rk.R_STAGES]), sk.KIND] == sk.DENOISE)[0])
+    numbers[s, sk.WAIT] += ways.drafted_s[pattern] + ways.wait_s[pattern]
+    numbers[s, sk.AMOUNT] *= 1.0 - float(ways.deferred[pattern])
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from gainnet.network.state import Health
 from gainnet.orchestrator.tables import Tables
+from gainnet.orchestrator.ways import Beginning
 
 FAILURES = 3
 REST_S, REST_MAX_S = 1.0, 30.0
@@ -58,6 +59,7 @@ class NodeState:
         kv_use: part of its KV cache in use, in [0, 1].
         digest: of its model's weights.
         verifiers: nodes that judge its drafts, by name.
+        beginners: nodes that may begin its images, by name.
         decode_batch: mean number of requests that it decoded together while it measured how fast it decodes; 0 where it
             doesn't say, then as many as run now.
     """
@@ -73,6 +75,7 @@ class NodeState:
     kv_use: float = 0.0
     digest: str = ""
     verifiers: Mapping[str, Drafting] = field(default_factory=dict)
+    beginners: Mapping[str, Beginning] = field(default_factory=dict)
     decode_batch: float = 0.0
 
 

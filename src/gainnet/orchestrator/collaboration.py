@@ -1,10 +1,11 @@
-"""Patterns in which two models answer a text task: cascades and speculation, made of patterns that ask one model.
+"""Patterns of two machines, made of patterns that ask one: cascades and speculation of text, shared first steps of images.
 
 A pair is a whole request to a smaller model on a lower tier, and one to a larger model on a higher tier. A cascade draws
 on the pool what the first takes, and of the second as much as is deferred; it must be in time even where it defers.
 Speculation draws what the second takes, with drafts verified in the place of tokens decoded, and on the drafting
 machine's time; the messages between them are booked on the rows that prompt and answer cross. Costs are those of
-`gainnet.models.collaboration`. Whole requests that are not good enough alone are enumerated for their part in pairs.
+`gainnet.models.collaboration`; what shared steps take is in `gainnet.orchestrator.sharing`. Whole requests that are not
+good enough alone are enumerated for their part in pairs.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from gainnet.orchestrator import stage_kernel as sk
 from gainnet.orchestrator.pool import Pool
 from gainnet.orchestrator.posed import Posed
 from gainnet.orchestrator.problem import Problem
+from gainnet.orchestrator.sharing import shared
 from gainnet.orchestrator.tables import Tables
-from gainnet.orchestrator.task_kernel import TEXT, TaskColumns
+from gainnet.orchestrator.task_kernel import IMAGE, TEXT, TaskColumns
 from gainnet.orchestrator.ways import Agreement, Way, Ways
 from gainnet.scenario.collaboration import Collaboration
 
@@ -53,10 +55,11 @@ class _Made:
     value: Floats
     demand: Float[np.ndarray, "pair row"]
     fits: Bool[np.ndarray, " pair"]
+    setup: Int[np.ndarray, "pair setup"]
 
 
 class Collaborator:
-    """Adds patterns of two models to posed problems.
+    """Adds patterns of two machines to posed problems.
 
     Attributes:
         agreement: what is known of the models; set it as it changes.
@@ -65,7 +68,8 @@ class Collaborator:
     def __init__(self, config: Collaboration, pool: Pool, tables: Tables, pace: float) -> None:
         self._config, self._pool, self._tables, self._pace = config, pool, tables, pace
         self.agreement = Agreement.expected(config, len(tables.artifact), pool.fixed + pool.users)
-        self._text = (tables.service_kind == TEXT) & (tables.service_nearest == 0)
+        together = config.cascade or config.speculation
+        self._text = (tables.service_kind == TEXT) & (tables.service_nearest == 0) & together
 
     def relaxed(self, columns: TaskColumns) -> TaskColumns:
         """The tasks with text of any quality: what is not good enough alone may be a part of a pair."""
@@ -78,12 +82,15 @@ class Collaborator:
         problem, pairs = posed.problem, self._pairs(posed)
         columns, task = posed.columns, np.repeat(np.arange(problem.tasks), np.diff(problem.task_ptr))
         good = posed.floats[:, pk.QUALITY] >= columns.quality_min[task]
-        if not len(pairs.task):
+        begun = self.agreement.beginnings if self._config.sharing else {}
+        if not len(pairs.task) and not begun:
             return posed if good.all() else _assembled(posed, task, good, [], problem.row_id, free)
         rows = self._rows(problem, posed, pairs)
         dense = _dense(problem, rows)
         made = []
-        if self._config.cascade:
+        if begun:
+            made.append(self._sharings(posed, state, dense, rows, bid))
+        if self._config.cascade and len(pairs.task):
             made.append(self._cascades(posed, state, pairs, dense))
         drafting = self._drafting(posed, pairs)
         if self._config.speculation and len(drafting.task):
@@ -128,13 +135,16 @@ class Collaborator:
     def _rows(self, problem: Problem, posed: Posed, pairs: _Pairs) -> Int[np.ndarray, " row"]:
         """Pool rows of the problem, then those of machines' time that drafts may need besides."""
         nodes = np.unique(posed.ints[np.concatenate([pairs.small, pairs.large]), sk.NODE])
-        all_rows = (self._resource(nodes)[:, None] * self._pool.slots + np.arange(self._pool.slots)).ravel()
+        begun = self.agreement.beginnings if self._config.sharing else {}
+        drawing = np.unique(np.array([*begun], np.int64))
+        resources = np.concatenate([self._resource(nodes), self._resource(drawing, IMAGE)])
+        all_rows = (resources[:, None] * self._pool.slots + np.arange(self._pool.slots)).ravel()
         return np.concatenate([problem.row_id, np.setdiff1d(all_rows, problem.row_id)])
 
-    def _resource(self, node: Int[np.ndarray, " node"]) -> Int[np.ndarray, " node"]:
-        """The resource of machines' time for text."""
+    def _resource(self, node: Int[np.ndarray, " node"], kind: int = TEXT) -> Int[np.ndarray, " node"]:
+        """The resource of machines' time for a kind of service."""
         pool = self._pool
-        fixed = pool.compute_start + node * pool.compute_parts + (TEXT if pool.compute_parts > 1 else 0)
+        fixed = pool.compute_start + node * pool.compute_parts + (kind if pool.compute_parts > 1 else 0)
         return np.asarray(np.where(node < pool.fixed, fixed, pool.end_start + node - pool.fixed))
 
     def _gross(self, posed: Posed, pairs: _Pairs, latency_s: Floats, budget_s: Floats) -> Floats:
@@ -172,7 +182,39 @@ class Collaborator:
             model=posed.ints[small, sk.MODEL], deferred=deferred,
         )  # fmt: skip
         demand = dense[small] + deferred[:, None] * dense[large]
-        return _Made(pairs, ways, posed.ints[small], floats, value, demand, first_s + second_s <= budget_s)
+        fits, setup = first_s + second_s <= budget_s, _both_loaded(posed.problem, pairs)
+        return _Made(pairs, ways, posed.ints[small], floats, value, demand, fits, setup)
+
+    def _sharings(
+        self,
+        posed: Posed,
+        state: NetworkState,
+        dense: Float[np.ndarray, "pattern row"],
+        rows: Int[np.ndarray, " row"],
+        bid: Float[np.ndarray, " resource"],
+    ) -> _Made:
+        """Images whose first steps another node takes."""
+        pool, run = self._pool, self._tables.run[0]
+        found = shared(self._tables, posed, self.agreement.beginnings, state.load.health.node_up)
+        pairs, ways, floats = _Pairs(found.whole, found.whole, found.task), found.ways, found.floats
+        here = self._resource(posed.ints[found.whole, sk.NODE], IMAGE)
+        there = self._resource(ways.node, IMAGE)
+        budget_s = posed.columns.deadline_s[found.task] - state.time_s
+        forgone = self._forgone(posed, found.whole, pairs, budget_s)
+        forgone += bid[there] * ways.draft_s - bid[here] * found.saved_s
+        value = self._gross(posed, pairs, floats[:, pk.ASAP_S], budget_s)
+        value += -run["cost_weight"] * floats[:, pk.COST] - forgone
+        demand = dense[found.whole].copy()
+        place = np.full(pool.rows, -1)
+        place[rows] = np.arange(len(rows))
+        slots, pair = np.arange(pool.slots), np.arange(len(found.task))[:, None]
+        own = place[here[:, None] * pool.slots + slots]
+        drawn = demand[pair, own]
+        due = drawn >= drawn.max(axis=1, keepdims=True, initial=0.0) * (1.0 - 1e-9)
+        demand[pair, own] = drawn * (1.0 - ways.deferred[:, None])
+        demand[pair, place[there[:, None] * pool.slots + slots]] += due * ways.draft_s[:, None]
+        fits, setup = floats[:, pk.ASAP_S] <= budget_s, posed.problem.setup[found.whole]
+        return _Made(pairs, ways, posed.ints[found.whole], floats, value, demand, fits, setup)
 
     def _speculations(
         self,
@@ -215,7 +257,8 @@ class Collaborator:
         due = whole >= whole.max(axis=1, keepdims=True) * (1.0 - 1e-9)
         demand[pair, at] = np.maximum(whole + due * more_s[:, None], 0.0)
         demand[pair, place[draft[:, None] * pool.slots + slots]] += due * ways.draft_s[:, None]
-        return _Made(pairs, ways, posed.ints[pairs.large], floats, value, demand, floats[:, pk.ASAP_S] <= budget_s)
+        fits, setup = floats[:, pk.ASAP_S] <= budget_s, _both_loaded(posed.problem, pairs)
+        return _Made(pairs, ways, posed.ints[pairs.large], floats, value, demand, fits, setup)
 
     def _rounds(self, posed: Posed, pairs: _Pairs) -> tuple[Ways, Floats, Floats, Floats]:
         """How drafts go: their ways, the time of a token alone and by drafts, and what verifying takes more of its machine."""
@@ -251,6 +294,11 @@ class Collaborator:
         edge = self._tables.cell_edge[posed.ints[pairs.large, sk.CELL]]
         path = edge * self._pool.fixed + posed.ints[pairs.large, sk.NODE]
         return np.asarray(2.0 * self._tables.path_latency_s.ravel()[path])
+
+
+def _both_loaded(problem: Problem, pairs: _Pairs) -> Int[np.ndarray, "pair setup"]:
+    """The setups of both models."""
+    return np.stack([problem.setup[pairs.large, 0], problem.setup[pairs.small, 0]], axis=1)
 
 
 def _token(tables: Tables, node: Ints, model: Ints, context: Floats) -> tuple[Floats, Floats, Floats]:
@@ -306,7 +354,7 @@ def _assembled(
         ints.append(one.ints)
         floats.append(one.floats)
         value.append(one.value)
-        setups.append(np.stack([problem.setup[one.pairs.large, 0], problem.setup[one.pairs.small, 0]], axis=1))
+        setups.append(one.setup)
         pair, row = np.nonzero(one.demand > 0.0)
         lengths.append(np.bincount(pair, minlength=len(one.value)))
         entry_row.append(row)

@@ -73,7 +73,7 @@ class Orchestrator:
         self.tables = tables
         self.matcher = matchers.build(config.matcher)
         self.policy: Policy | None = matchers.policy(config.matcher)
-        wanted = collaboration.cascade or collaboration.speculation
+        wanted = collaboration.cascade or collaboration.speculation or collaboration.sharing
         self.collaborator = Collaborator(collaboration, pool, tables, config.pace) if wanted else None
         self._enumerator = Enumerator(config, pool, tables, self.collaborator)
         self._rng = rng

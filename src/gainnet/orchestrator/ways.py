@@ -1,8 +1,9 @@
-"""How the two models of a pattern share a text task, where it has two; and what is known of how models agree."""
+"""How two models or two nodes of a pattern share a task, where it has two; and what is known of how they agree."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 
 import numpy as np
@@ -17,6 +18,7 @@ class Way(IntEnum):
     WHOLE = 0
     CASCADE = 1
     SPECULATION = 2
+    SHARING = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +26,18 @@ class Ways:
     """How each pattern of a problem answers; what a way does not use is -1 or 0.
 
     A cascade's description (`gainnet.orchestrator.pattern.Posed.ints`) is that of the smaller model's whole request, that
-    of a speculation is the larger one's.
+    of a speculation is the larger one's, that of a sharing (`gainnet.orchestrator.sharing`) the drawing node's.
 
     Attributes:
         way: a `Way`.
-        upper: the pattern that asks the larger model for the whole answer.
-        node: where the smaller model is.
-        model: the smaller model.
-        deferred: probability that a cascade asks the larger one.
-        length: tokens of a draft.
-        tokens: that a round gives.
-        draft_s: the drafting machine's time, its prefill included, in node-seconds.
+        upper: the pattern that asks the larger model for the whole answer, or the drawing node for all steps.
+        node: where the smaller model is, or the node that takes the first steps.
+        model: the smaller model, or the one that draws.
+        deferred: probability that a cascade asks the larger one; or the part of a drawing that is done elsewhere.
+        length: tokens of a draft, or first steps.
+        tokens: that a round gives, or all steps.
+        draft_s: the drafting machine's time, its prefill included, or what the first steps take of the other's for
+            this request, in node-seconds.
         drafted_s: how long that takes.
         wait_s: crossings of the link, all rounds together.
     """
@@ -69,6 +72,25 @@ class Ways:
 
 
 @dataclass(frozen=True, slots=True)
+class Beginning:
+    """What a node measured of images that another one begins; None where it has not yet.
+
+    Attributes:
+        part: of an image's steps that the other one takes.
+        step_s: time of a step of an image here.
+        above_step_s: time of a step of an image there.
+        crossing_s: round trip, and what the half-drawn image takes on the link.
+        alike: requests that each beginning was for.
+    """
+
+    part: float
+    step_s: float | None = None
+    above_step_s: float | None = None
+    crossing_s: float | None = None
+    alike: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Agreement:
     """What is known of how two models agree. The smaller model's axis comes first; one ``task`` stands for all.
 
@@ -80,6 +102,7 @@ class Agreement:
             where nothing was.
         rtt_s: between machines, as measured; nan where nothing was.
         usable: machines that take part.
+        beginnings: of images, by the machine that draws and the one that may begin.
     """
 
     deferred: Float[np.ndarray, "task artifact artifact"]
@@ -88,6 +111,7 @@ class Agreement:
     ratio: Float[np.ndarray, "node node"]
     rtt_s: Float[np.ndarray, "node node"]
     usable: Bool[np.ndarray, " node"]
+    beginnings: Mapping[tuple[int, int], Beginning] = field(default_factory=dict)
 
     @classmethod
     def expected(cls, config: Collaboration, artifacts: int, nodes: int) -> Agreement:

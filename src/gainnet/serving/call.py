@@ -153,6 +153,8 @@ class Call:
         headers = self._headers(now)
         if target.verifier is not None:
             headers += b"x-gainnet-verifier: %b\r\n" % target.verifier.encode("latin-1")
+        if target.begun_by is not None:
+            headers += b"x-gainnet-begun-by: %b\r\n" % (target.begun_by or wire.HERE).encode("latin-1")
         body = self._body(target.model) if target.sure is None else self._weighed(target.model)
         return Posted(self.path, headers, body, self.given.deadline)
 

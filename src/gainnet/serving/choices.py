@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from gainnet.orchestrator import stage_kernel as sk
 from gainnet.orchestrator.posed import Posed
 from gainnet.orchestrator.ways import Way
 from gainnet.serving.fleet import Wish
@@ -30,8 +32,9 @@ def ranked(posed: Posed, chosen: int, node: list[int], worth: list[float], first
     taken, patterns = {node[chosen]}, [chosen]
     if ways is not None and ways.way[chosen] != Way.WHOLE:
         upper = int(ways.upper[chosen])
-        taken.add(node[upper])
-        patterns.append(upper)
+        if node[upper] not in taken:  # a node that cannot have its images begun draws them itself
+            taken.add(node[upper])
+            patterns.append(upper)
     for p in sorted(range(first, last), key=worth.__getitem__, reverse=True):
         if len(patterns) == TARGETS_MAX or worth[p] == -math.inf:
             break
@@ -55,6 +58,19 @@ def why(names: list[str], expected_s: list[float], rank: int, budget_s: float, h
     further_s = expected_s[1] - mine_s
     where = f"{1e3 * further_s:.0f} ms further" if further_s >= 0.0 else f"{-1e3 * further_s:.0f} ms nearer, but dearer"
     return f"{said}; {names[1]} {where}"
+
+
+def how(posed: Posed, pattern: int, name: Callable[[int], str]) -> str:
+    """How two machines share a pattern, for people; ``name`` is that of a node."""
+    ways = posed.ways
+    if ways is None or ways.way[pattern] == Way.WHOLE:
+        return ""
+    if ways.way[pattern] == Way.SHARING:
+        return f", first {ways.length[pattern]} steps at {name(int(ways.node[pattern]))}"
+    other = name(int(posed.ints[ways.upper[pattern], sk.NODE]))
+    if ways.way[pattern] == Way.SPECULATION:
+        return f" drafts for {other}"
+    return f", or {other} where it is unsure ({100.0 * ways.deferred[pattern]:.0f} %)"
 
 
 def refusal(

@@ -208,7 +208,7 @@ def above(part: Part, found: Sequence[Part], ports: Mapping[str, int], scenario:
         "here_per_s": objective.cost_weight * part.price_per_s,
         "above_per_s": objective.cost_weight * other.price_per_s, "waiting_per_s": waiting,
     }  # fmt: skip
-    return {"url": f"http://127.0.0.1:{ports[other.name]}", "model": IMAGE_MODEL, "prices": prices}
+    return {"url": f"http://127.0.0.1:{ports[other.name]}", "model": IMAGE_MODEL, "prices": prices, "name": other.name}
 
 
 def _tokenizer(model: Path) -> bytes | None:

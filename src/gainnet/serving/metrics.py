@@ -12,7 +12,7 @@ _HELP = {
     "gainnet:requests_total": "Requests by kind, model, node and HTTP status.",
     "gainnet:tries_failed_total": "Tries at a node that failed.",
     "gainnet:deferred_total": "Answers of a small model that was not sure enough.",
-    "gainnet:ways_total": "Answers by how models gave them: whole, cascade or speculation.",
+    "gainnet:ways_total": "Answers by how models gave them: whole, cascade, speculation or sharing.",
     "gainnet:streams_lost_total": "Streams that ended in an error event.",
     "vllm:prompt_tokens_total": "Prompt tokens, as nodes counted them, else estimated.",
     "vllm:generation_tokens_total": "Generated tokens, as nodes counted them, else chunks.",

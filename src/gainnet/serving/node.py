@@ -220,6 +220,7 @@ class Node:
             "kv_use": stats.kv_use,
             "digest": self.engine.language.digest,
             "verifiers": self.drafts.state(),
+            "beginners": {} if self.images is None else self.images.beginners(),
         }
 
     # Requests.

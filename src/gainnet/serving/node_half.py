@@ -15,11 +15,14 @@ from pydantic import Field
 from gainnet.errors import InputError
 from gainnet.inference.images.pace import Handing, Prices, Work
 from gainnet.inference.images.request import Drawing, HalfDrawn
+from gainnet.orchestrator.ways import Beginning
 from gainnet.serving.node_settings import AboveSetting
 from gainnet.serving.router import Refused
-from gainnet.serving.wire import Natural, Part
+from gainnet.serving.wire import HERE, Natural, Part
 
 logger = logging.getLogger(__name__)
+HEADER = "x-gainnet-begun-by"
+"""Who begins a request's images: the name of a node above, or `HERE`."""
 REST_S = 10.0
 """For so long a node that failed to begin an image is not asked again, but where a request says so."""
 
@@ -74,6 +77,25 @@ class Above:
     def work(self, images: int, steps: int) -> Work:
         """What a drawing of so many images asks for."""
         return Work(images, steps, int(self._part * steps))
+
+    def told(self, word: str | None) -> bool | None:
+        """What a gateway's word asks for: True to begin elsewhere, False not to, None without a word.
+
+        Refused: 400 where it names a node that begins no images of this one.
+        """
+        if word in (None, HERE):
+            return None if word is None else False
+        if word != self._setting.name:
+            raise Refused(400, f"there is no node {word!r} that begins images", code="unknown_node", param=HEADER)
+        return True
+
+    def state(self) -> dict[str, Beginning]:
+        """What was measured, for those who choose; nothing where gateways don't know the node, or it failed a moment ago."""
+        if self._setting.name is None or not self._rested():
+            return {}
+        pace = self.pace
+        known = (pace.step_s or None, pace.above_step_s, pace.crossing_s, pace.alike) if pace.begun else ()
+        return {self._setting.name: Beginning(self._part, *known)}
 
     async def half(self, drawing: Drawing, steps: int, tenant: str, *, asked: bool) -> HalfDrawn | None:
         """One half-drawn image that all of a drawing's go on from; None where they are better drawn here, or it fails.

@@ -6,9 +6,9 @@ import asyncio
 import base64
 import io
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from aiohttp import web
@@ -21,11 +21,11 @@ from gainnet.inference.images.engine import ImageEngine
 from gainnet.inference.images.request import Drawing, HalfDrawn, Sharing
 from gainnet.models import diffusion
 from gainnet.serving import wire
-from gainnet.serving.node_half import Above, Half
+from gainnet.serving.node_half import HEADER, Above, Half
 from gainnet.serving.node_metrics import Figures
 from gainnet.serving.node_settings import ImagesSetting
 from gainnet.serving.router import Refused
-from gainnet.serving.wire import TOKENS_OF_IMAGE, ImageRequest, Natural
+from gainnet.serving.wire import HERE, TOKENS_OF_IMAGE, ImageRequest, Natural
 
 if TYPE_CHECKING:
     from gainnet.serving.node import Asked, Node
@@ -91,6 +91,11 @@ class Images:
         if self.above is not None:
             await self.above.close()
 
+    def beginners(self) -> dict[str, dict[str, Any]]:
+        """What was measured of nodes that may begin images, by name: see `gainnet.orchestrator.ways.Beginning`."""
+        known = {} if self.above is None else self.above.state()
+        return {name: asdict(one) for name, one in known.items()}
+
     def metrics(self) -> Figures:
         """Gauges and counters, by name and labels."""
         stats, label = self.engine.stats(), (("model_name", self.setting.ids[0]),)
@@ -152,12 +157,21 @@ class Images:
         return wide // width
 
     async def _begun(self, asked: Asked, request: NodeImage, drawing: Drawing) -> Drawing:
-        """The drawing, begun by the node above where it pays, or is asked for."""
-        if self.above is None or request.share is False:
+        """The drawing, begun by the node above where that is asked for, or pays and nothing is said."""
+        word = asked.request.headers.get(HEADER)
+        if self.above is None:
+            if word not in (None, HERE):
+                raise Refused(400, f"no node begins images of this one: {word!r}", code="unknown_node", param=HEADER)
+            return drawing
+        told = self.above.told(word)
+        if request.share is False or told is False:
             return drawing
         async with asyncio.timeout_at(asked.deadline):
             half = await self.above.half(
-                drawing, drawing.steps or self.engine.steps, request.cache_salt or "", asked=request.share is True
+                drawing,
+                drawing.steps or self.engine.steps,
+                request.cache_salt or "",
+                asked=request.share is True or told is True,
             )
         return drawing if half is None else replace(drawing, begin=half)
 

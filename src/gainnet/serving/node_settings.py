@@ -95,6 +95,7 @@ class AboveSetting(BaseModel):
         model: the id by which the node knows the image model.
         token: that the node asks for.
         prices: what seconds are worth, which decides; by default only that of who waits is.
+        name: of the node, by which gateways know it; without, none chooses it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -103,6 +104,7 @@ class AboveSetting(BaseModel):
     model: Name
     token: SecretStr | None = None
     prices: PricesSetting = PricesSetting()
+    name: Name | None = None
 
 
 def _digits_or_folder(model: str) -> str:

@@ -1,4 +1,4 @@
-"""What the router knows of models that answer together: calibrations of versions, and what nodes measured of drafts.
+"""What the router knows of machines that answer together: calibrations of versions, what nodes measured of drafts and images.
 
 A calibration is of one small model's weights, one larger model's card and one public model that was asked for, which
 names the version where versions are pinned: a new version begins without, and nothing is kept of it before it has one.
@@ -9,14 +9,14 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from gainnet.execution.telemetry import Drafting, NodeState
 from gainnet.inference.calibration import Calibrations, Plan, Stale, confidences
-from gainnet.orchestrator.ways import Agreement
+from gainnet.orchestrator.ways import Agreement, Beginning
 from gainnet.scenario.collaboration import Collaboration
 from gainnet.serving.fleet import Catalogue, Wish
 from gainnet.serving.router import Sure, Target
@@ -73,6 +73,7 @@ class Partners:
         self._served = catalogue.served()
         self._names = {place.name: node for node, place in enumerate(catalogue.places) if place is not None}
         self._drafting: dict[tuple[int, int], Drafting] = {}
+        self._beginnings: dict[tuple[int, int], Beginning] = {}
         self._expected = Agreement.expected(config, len(quality), nodes)
         self._plans: dict[str, tuple[int, Plan]] = {}
         self._judging: dict[int, tuple[Target, _Pair]] = {}
@@ -91,9 +92,14 @@ class Partners:
         for name, known in state.verifiers.items():
             if name in self._names:
                 self._drafting[node, self._names[name]] = known
+        for pair in [pair for pair in self._beginnings if pair[0] == node]:
+            del self._beginnings[pair]
+        for name, begun in state.beginners.items():
+            if name in self._names:
+                self._beginnings[node, self._names[name]] = begun
 
     def agreement(self, wishes: Sequence[Wish]) -> Agreement:
-        """What is known for these requests; one at times leaves out how drafts did, so that they are tried again."""
+        """What is known for these requests; at times it leaves out how drafts and beginnings did: they are tried again."""
         artifacts, expected = len(self.quality), self._expected
         deferred = np.ones((len(wishes), artifacts, artifacts))
         good, acceptance = np.zeros_like(deferred), np.zeros_like(deferred)
@@ -113,7 +119,10 @@ class Partners:
                 plan = self._plan(pair)
                 if plan is not None:
                     deferred[i, pair.small, pair.large], good[i, pair.small, pair.large] = plan.deferred, plan.quality
-        return Agreement(deferred, good, acceptance, ratio, rtt_s, expected.usable)
+        beginnings = (
+            {pair: replace(one, alike=None) for pair, one in self._beginnings.items()} if again else self._beginnings
+        )
+        return Agreement(deferred, good, acceptance, ratio, rtt_s, expected.usable, beginnings)
 
     def sure(self, wish: Wish, node: int, small: int, large: int) -> Sure:
         """Whether an answer of a small model at a node may be shown."""

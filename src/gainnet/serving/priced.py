@@ -280,7 +280,7 @@ class Priced(Router):
         bad = ((card >= 0) & (posed.ints[:, sk.MODEL] != card)) | (stands_in & (node >= self.catalogue.fixed))
         if posed.ways is not None:
             together = np.array([wish.ask.together for wish in wishes])[task]
-            bad |= (posed.ways.way != Way.WHOLE) & ~(together & self._real[node])
+            bad |= np.isin(posed.ways.way, (Way.CASCADE, Way.SPECULATION)) & ~(together & self._real[node])
             bad |= (posed.ways.way == Way.CASCADE) & (card >= 0)
         for i, wish in enumerate(wishes):
             if wish.only is not None:
@@ -290,10 +290,11 @@ class Priced(Router):
     def _route(self, wish: Wish, request: Request, expected_s: list[float], now_s: float) -> Route:
         """The targets of a request, and how long each of its patterns should take."""
         posed, patterns = request.posed, request.patterns
-        names = [self.catalogue.place(posed.asked(p)).name for p in patterns]
+        names = [self._name(posed.asked(p)) for p in patterns]
         budget_s = request.deadline_s - now_s
+        how = [choices.how(posed, p, self._name) for p in patterns]
         targets = tuple(
-            self._target(wish, posed, p, choices.why(names, expected_s, rank, budget_s, self._how(posed, p)))
+            self._target(wish, posed, p, choices.why(names, expected_s, rank, budget_s, how[rank]))
             for rank, p in enumerate(patterns)
         )
         if targets[0].way == "whole" and posed.ways is not None:
@@ -307,24 +308,21 @@ class Priced(Router):
     def _target(self, wish: Wish, posed: Posed, pattern: int, why: str) -> Target:
         node, model, ways = posed.asked(pattern), int(posed.ints[pattern, sk.MODEL]), posed.ways
         way = Way.WHOLE if ways is None else ways.way[pattern]
-        verifier: str | None = None
         sure: Sure | None = None
+        verifier: str | None = None
+        begun_by = "" if wish.ask.kind == "image" else None
         if ways is not None and way == Way.SPECULATION:
-            verifier, model = self.catalogue.place(int(posed.ints[pattern, sk.NODE])).name, int(ways.model[pattern])
+            verifier, model = self._name(int(posed.ints[pattern, sk.NODE])), int(ways.model[pattern])
         elif ways is not None and way == Way.CASCADE:
             sure = self.partners.sure(wish, node, model, int(posed.ints[ways.upper[pattern], sk.MODEL]))
+        elif ways is not None and way == Way.SHARING:
+            begun_by = self._name(int(ways.node[pattern]))
         place = self.catalogue.place(node)
-        return Target(place.name, place.url, self.catalogue.own_id(place, model, wish.ask), why, verifier, sure)
+        own = self.catalogue.own_id(place, model, wish.ask)
+        return Target(place.name, place.url, own, why, verifier, sure, begun_by=begun_by)
 
-    def _how(self, posed: Posed, pattern: int) -> str:
-        """How two models share a pattern, for people."""
-        ways = posed.ways
-        if ways is None or ways.way[pattern] == Way.WHOLE:
-            return ""
-        other = self.catalogue.place(int(posed.ints[ways.upper[pattern], sk.NODE])).name
-        if ways.way[pattern] == Way.SPECULATION:
-            return f" drafts for {other}"
-        return f", or {other} where it is unsure ({100.0 * ways.deferred[pattern]:.0f} %)"
+    def _name(self, node: int) -> str:
+        return self.catalogue.place(node).name
 
     def _refusal(
         self, wish: Wish, able: tuple[Bool[np.ndarray, " artifact"], Bool[np.ndarray, " artifact"]]

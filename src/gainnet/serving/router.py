@@ -86,6 +86,7 @@ class Target:
         verifier: the node whose model answers, by what this one drafts; None: this node's own model does.
         sure: whether its answer may be shown, by the log-probabilities of its tokens; None: it may.
         audit: what is asked as well, to learn from.
+        begun_by: the node that takes the first steps of images; empty: this one does; None: this one may choose.
     """
 
     node: str
@@ -95,10 +96,13 @@ class Target:
     verifier: str | None = None
     sure: Sure | None = None
     audit: Target | None = None
+    begun_by: str | None = None
 
     @property
     def way(self) -> str:
-        """How it answers: whole, cascade or speculation."""
+        """How it answers: whole, cascade, speculation or sharing."""
+        if self.begun_by:
+            return "sharing"
         return "speculation" if self.verifier is not None else "whole" if self.sure is None else "cascade"
 
 

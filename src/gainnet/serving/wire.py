@@ -89,6 +89,8 @@ _COMMAS = 1_000
 """That a body may have beside those between token numbers."""
 _SIZE = r"^([1-9][0-9]{0,4}x[1-9][0-9]{0,4}|auto)$"
 TOKENS_OF_IMAGE = 256
+HERE = "-"
+"""In the place of a node's name: the node that is asked."""
 
 
 class Part(BaseModel):

@@ -121,6 +121,11 @@ class Handing:
         return self._step.known and self._crossing.known
 
     @property
+    def begun(self) -> bool:
+        """Whether images were begun there."""
+        return self._crossing.known
+
+    @property
     def step_s(self) -> float:
         """Time of a step of an image here."""
         return self._step.value
