@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 SOURCES := $(shell find src -name '*.py')
 
-.PHONY: install demo test check style types layers bench clean
+.PHONY: install demo test check style types layers collected bench clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -32,7 +32,10 @@ demo: $(VENV)/installed  ## the main job: compare matchers on one network, and a
 	$(BIN)/gainnet compare vehicular --matchers nearest,cloud,greedy,price --seeds 3 --set duration_s=20 --out runs/demo
 
 test: $(VENV)/compiled  ## the tests, with a floor under their coverage
-	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term --cov-fail-under=95
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=95
+
+collected: $(VENV)/installed-dev  ## tests, and the package with its checks, are compiled before each worker does it under the tracer
+	$(BIN)/python -m pytest --collect-only -qq > /dev/null
 
 check: style types layers  ## what needs no test
 

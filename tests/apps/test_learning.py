@@ -28,6 +28,7 @@ def run(*arguments: str) -> int:
     return end.value.code
 
 
+@pytest.mark.slow
 def test_a_run_that_learns_writes_what_it_learnt_and_goes_on(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("run", "tiny.yaml", "--out", "learnt") == 0
     assert "satisfaction" in capsys.readouterr().out
@@ -44,6 +45,7 @@ def test_a_run_that_learns_writes_what_it_learnt_and_goes_on(folder: Path, capsy
     assert again == versions
 
 
+@pytest.mark.slow
 def test_arms_are_compared(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     chosen = ("compare", "tiny.yaml", "--arms", "local,flat", "--seeds", "1", "--workers", "1", "--out", "arms")
     assert run(*chosen) == 0

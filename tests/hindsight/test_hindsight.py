@@ -49,6 +49,7 @@ def _reached(scenario: Scenario, kind: str) -> tuple[float, float, int]:
     ids=["campus", "starved", "starved again", "faulty", "faulty again"],
 )
 @pytest.mark.untraced
+@pytest.mark.slow
 def test_no_matcher_exceeds_it(scenario: Scenario, seed: int) -> None:
     scenario = change(scenario, seed=seed)
     found = hindsight(scenario)

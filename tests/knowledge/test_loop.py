@@ -59,6 +59,7 @@ def test_rounds_are_tasks_and_what_arrives_is_learnt(whole: tuple[dict[str, Any]
     assert all(edges[name]["own"] < knowledge["start"]["cloud"]["all"] for name in edges)
 
 
+@pytest.mark.slow
 def test_another_seed_learns_something_else(whole: tuple[dict[str, Any], Path]) -> None:
     other = report(learning_scenario(seed=1))
     assert other["knowledge"]["final"] != whole[0]["knowledge"]["final"]

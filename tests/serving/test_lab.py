@@ -48,6 +48,7 @@ async def shaped(client: aiohttp.ClientSession, links: str, **change: Any) -> tu
         return response.status, await response.json()
 
 
+@pytest.mark.slow
 def test_a_lab_answers_lives_through_a_death_and_leaves_nothing(tmp_path: Path) -> None:
     said: list[str] = []
 

@@ -152,6 +152,7 @@ def test_shapes_come_from_presets_and_folders(tmp_path: Path) -> None:
         architecture(str(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_real_node_is_profiled() -> None:
     async def main() -> None:
         async with served() as node:

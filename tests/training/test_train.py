@@ -140,6 +140,7 @@ def _run(folder: Path, kind: str, steps: int, stop: int | None = None) -> bytes:
 
 
 @pytest.mark.parametrize("kind", train.TRAININGS)
+@pytest.mark.slow
 def test_an_interrupted_training_ends_with_the_same_file(kind: str, tmp_path: Path) -> None:
     """The same seed gives the same file, too: what is done before the interruption and after it repeats the whole."""
     whole = _run(tmp_path / "whole", kind, 4)
