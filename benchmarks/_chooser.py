@@ -7,22 +7,24 @@ as by nodes and audits: calibrated confidences, acceptance, the time of drafts o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gainnet.execution.telemetry import Drafting, NodeState
 from gainnet.inference.calibration import Plan, confidences
+from gainnet.orchestrator.ways import Beginning
 from gainnet.scenario.models import MODELS
 from gainnet.scenario.scenario import Scenario
 from gainnet.serving.fleet import Fleet
 from gainnet.serving.priced import Priced
 from gainnet.serving.router import Ask, Ended, Place, Refused, Sure, Target
 
-SMALL, LARGE = "small", "large"
+SMALL, LARGE, PAINTER = "small", "large", "painter"
 END, CLOUD = "end-0", "cloud"
-DEADLINE_S, VALUE = 10.0, 0.02
-"""Of every request; the value in dollars, of which a part is lost by each second: `waiting`."""
+DEADLINE_S, VALUE = 20.0, 0.02
+"""Of every request; the value in dollars, of which a part is lost by each second, as who waits says."""
+_NOTHING = {"kind": "poisson", "rate_per_end_per_s": 0.0}
 FRAME_S = 0.1
 
 
@@ -34,11 +36,6 @@ class Judged:
     good: bool
 
 
-def waiting(per_s: float) -> float:
-    """The part of its value that a request loses until its deadline, where a second costs so many dollars."""
-    return per_s * DEADLINE_S / VALUE
-
-
 def scenario(services: Sequence[str], machines: tuple[str, str], cards: tuple[str, str], **more: Any) -> Scenario:
     """Two machines, an end's and the cloud's, with a model each of these cards.
 
@@ -48,31 +45,79 @@ def scenario(services: Sequence[str], machines: tuple[str, str], cards: tuple[st
         cards: the models that theirs stand in for.
         more: ``small`` and ``quality_min``, qualities; ``rtt_s``; ``waiting_per_s``, dollars; ``collaboration``.
     """
-    nothing = {"kind": "poisson", "rate_per_end_per_s": 0.0}
     size = {"kind": "constant", "value": 16.0}
     least = {"kind": "constant", "value": more["quality_min"]}
     text = {
-        "kind": "text", "arrivals": nothing, "models": [SMALL, LARGE], "deadline_s": DEADLINE_S, "value": VALUE,
+        "kind": "text", "arrivals": _NOTHING, "models": [SMALL, LARGE], "deadline_s": DEADLINE_S, "value": VALUE,
         "quality_min": least, "prompt_token": size, "output_token": size,
     }  # fmt: skip
     qualities = zip((SMALL, LARGE), cards, (more["small"], 1.0), strict=True)
+    models = {own: MODELS[known].model_copy(update={"quality": good}) for own, known, good in qualities}
+    return _two(
+        dict.fromkeys(services, text),
+        models,
+        machines,
+        (SMALL, LARGE),
+        more["rtt_s"],
+        more["waiting_per_s"],
+        more["collaboration"],
+    )
+
+
+def pictures(machines: tuple[str, str], card: str, rtt_s: float, waiting_per_s: float) -> Scenario:
+    """Two machines that draw with a model of that card, of which nothing but steps takes time."""
+    free = {"text_flop": 0.0, "decode_flop": 0.0, "overhead_s": 0.0, "image_bit": 1e4}
+    image = {
+        "kind": "image", "arrivals": _NOTHING, "models": [PAINTER], "deadline_s": DEADLINE_S, "value": VALUE,
+        "quality_min": {"kind": "constant", "value": 0.0}, "steps": {"kind": "constant", "value": 10.0},
+    }  # fmt: skip
+    models = {PAINTER: MODELS[card].model_copy(update=free)}
+    return _two({PAINTER: image}, models, machines, (PAINTER, PAINTER), rtt_s, waiting_per_s, {"sharing": True})
+
+
+def _two(
+    services: dict[str, Any],
+    models: dict[str, Any],
+    machines: tuple[str, str],
+    resident: tuple[str, str],
+    rtt_s: float,
+    waiting_per_s: float,
+    collaboration: dict[str, Any],
+) -> Scenario:
+    weight = waiting_per_s * DEADLINE_S / VALUE
     return Scenario.model_validate({
         "name": "two", "duration_s": 1e6, "frame_s": FRAME_S,
-        "models": {own: MODELS[known].model_copy(update={"quality": good}).model_dump() for own, known, good in qualities},
+        "models": {name: card.model_dump() for name, card in models.items()},
         "network": {
             "topology": {"kind": "hexagonal", "sites": 1, "inter_site_m": 150.0},
             "mobility": {"kind": "waypoint", "speed_min_m_per_s": 0.01, "speed_max_m_per_s": 0.02, "pause_max_s": 10.0},
             "ends": 1,
             "radio": {"carrier_hz": 3.5e9, "bandwidth_hz": 100e6, "path_loss": "umi", "base_station": "micro"},
-            "end": {"hardware": machines[0], "resident": [SMALL]},
+            "end": {"hardware": machines[0], "resident": [resident[0]]},
             "edge": {"hardware": "edge-accelerator", "resident": []},
-            "cloud": {"hardware": machines[1], "resident": [LARGE]},
-            "backhaul": {"cloud_latency_s": more["rtt_s"] / 2.0},
+            "cloud": {"hardware": machines[1], "resident": [resident[1]]},
+            "backhaul": {"cloud_latency_s": rtt_s / 2.0},
         },
-        "demand": {"services": dict.fromkeys(services, text)},
-        "orchestrator": {"objective": {"latency_weight": waiting(more["waiting_per_s"])}, "foresight": 0.0},
-        "collaboration": more["collaboration"],
+        "demand": {"services": services},
+        "orchestrator": {"objective": {"latency_weight": weight}, "foresight": 0.0},
+        "collaboration": collaboration,
     })  # fmt: skip
+
+
+def drawn(made: Scenario, beginners: Mapping[str, Beginning], steps: int) -> Target:
+    """Where the router sends an end's request for an image, where the end's node said this of who may begin it."""
+    models = {PAINTER: PAINTER}
+    fleet = Fleet(
+        cloud=Place(CLOUD, "http://cloud", "cloud", models), ends={0: Place(END, "http://end", "end", models, 0)}
+    )
+    router = Priced(made, fleet, clock=lambda: 0.0)
+    router.telemetry(CLOUD, NodeState("cloud", (PAINTER,), (PAINTER,)))
+    router.telemetry(END, NodeState("end", (PAINTER,), (PAINTER,), beginners=beginners))
+    ask = Ask("image", PAINTER, 0, 8, 0, DEADLINE_S, None, "", None, step=steps, image=1)
+    [route] = router.decide([ask])
+    if isinstance(route, Refused):
+        raise route
+    return route.targets[0]
 
 
 class Chooser:

@@ -3,7 +3,8 @@
 Every end is a node of this project with the image model that comes with it, and so is the one above; steps take as long as
 those of a larger model would on their machines. In the arm ``sharing`` ends ask the node above for the first steps, which
 it takes once for all that come with a like prompt; half-drawn images come down the link, and each end goes on with noise
-of its own. ``alike`` ends ask for the same prompt at once, or one of them is ``alone``.
+of its own. ``alike`` ends ask for the same prompt at once, or one of them is ``alone``. What is chosen is what the gateway's
+own router says (`_chooser`), by what the ends' nodes measured; in turns that are left to it, nodes do as it says.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import asyncio
 import base64
 import io
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,13 +22,16 @@ import aiohttp
 import numpy as np
 from PIL import Image
 
+from _chooser import CLOUD, drawn
 from _reader import WORDS, flat
 from gainnet.inference.images.engine import ImageCounters
-from gainnet.inference.images.pace import Handing, Prices, whole
+from gainnet.inference.images.pace import Handing
 from gainnet.models.hub import Language
+from gainnet.orchestrator.ways import Beginning
 from gainnet.rng import stream
+from gainnet.scenario.scenario import Scenario
 from gainnet.serving.node import Node
-from gainnet.serving.node_half import Above
+from gainnet.serving.node_half import HEADER, Above
 from gainnet.serving.node_settings import NodeSettings
 
 ARMS = ("drawn_end", "drawn_cloud", "sharing")
@@ -38,9 +42,9 @@ LEAST_READ = 0.85
 """Share of images that must be read right for an arm to be as good as the others."""
 MODEL = "pictures"
 LEFT = "pays"
-"""For whom ends choose where it is left to them."""
+"""For whom the router chooses where it is left to it."""
 WARM, FREE = 1, 3
-"""Turns before those that count, and turns that are left to what the nodes find better."""
+"""Turns before those that count, and turns that are left to the router."""
 
 
 def meaning(rtts: Sequence[int], leanings: Sequence[str]) -> dict[str, str]:
@@ -62,7 +66,7 @@ def meaning(rtts: Sequence[int], leanings: Sequence[str]) -> dict[str, str]:
         for case, number in CASES.items():
             asked = f"{number} end{'s' if number > 1 else ''} at once, {at}"
             found[f"{rtt}.{case}.left_shared"] = (
-                f"requests left to the ends, for who {LEFT}, that were begun above, {asked}"
+                f"requests left to the router, for who {LEFT}, that were begun above, {asked}"
             )
             for lean in leanings:
                 found[f"{rtt}.{case}.chosen.{lean}"] = f"arm that is chosen {numbers} for who {lean}, {asked}"
@@ -82,10 +86,6 @@ class Rates:
     end_per_s: float
     cloud_per_s: float
     steps: int = STEPS
-
-    def prices(self, waiting_per_s: float) -> Prices:
-        """For ends, with what a second costs who waits."""
-        return Prices(self.end_per_s, self.cloud_per_s, waiting_per_s)
 
 
 @dataclass(slots=True)
@@ -113,18 +113,23 @@ class Arm:
         }  # fmt: skip
 
 
+Arms = dict[str, Arm]
+Known = dict[str, Beginning]
+"""What an end's node measured, by the name of the node that may begin its images."""
+Making = Callable[[float, float], Scenario]
+
+
 def above_tree(rates: Rates) -> dict[str, Any]:
     """Settings of the images of the node above."""
     return {"ids": [MODEL], "width": 1, "steps": rates.steps, "share": {}, "step_s": rates.cloud_step_s}
 
 
 @asynccontextmanager
-async def ends(small: Language, above: str, rates: Rates, waiting_per_s: float) -> AsyncIterator[list[Node]]:
-    """Ends whose images may be begun by the node at an address, where that is worth it at a price of waiting."""
-    prices = {"here_per_s": rates.end_per_s, "above_per_s": rates.cloud_per_s, "waiting_per_s": waiting_per_s}
+async def ends(small: Language, above: str, rates: Rates) -> AsyncIterator[list[Node]]:
+    """Ends whose images may be begun by the node at an address."""
     images: Any = {
         "ids": [MODEL], "width": 1, "steps": rates.steps, "share": {}, "step_s": rates.end_step_s,
-        "above": {"url": above, "model": MODEL, "prices": prices},
+        "above": {"url": above, "model": MODEL, "name": CLOUD},
     }  # fmt: skip
     made = [Node(NodeSettings(tier="end", listen={"port": 0}, threads=1, images=images), small) for _ in range(ENDS)]
     started = []
@@ -141,17 +146,21 @@ async def ends(small: Language, above: str, rates: Rates, waiting_per_s: float) 
 class Sharing:
     """Ends, the node above them and who reads what they draw."""
 
-    def __init__(self, nodes: Sequence[Node], above: Node, url: str, rates: Rates, reader: Any) -> None:
+    def __init__(
+        self, nodes: Sequence[Node], above: Node, url: str, rates: Rates, reader: Any, made: Making, left_per_s: float
+    ) -> None:
+        """``made`` makes the router's scenario of a round trip and a price of waiting, ``left_per_s`` is that of free turns."""
         self._ends, self._above, self._url, self._rates, self._reader = nodes, above, url, rates, reader
         self._rng, self._seed = stream(0, "collaboration.sharing"), 0
-        self._seen: list[tuple[int, str, dict[str, Arm], Handing]] = []
+        self._made, self._left_per_s = made, left_per_s
+        self._seen: list[tuple[int, str, Arms, Known]] = []
 
     async def at(self, http: aiohttp.ClientSession, rtt: int, turns: int) -> dict[str, float]:
         """What was measured at a round trip."""
         found: dict[str, float] = {}
         for case in CASES:
-            arms, free, pace = await self._measured(http, case, turns)
-            self._seen.append((rtt, case, arms, pace))
+            arms, free, known = await self._measured(http, rtt, case, turns)
+            self._seen.append((rtt, case, arms, known))
             for name, arm in arms.items() if case == "alike" else ():
                 found |= {f"{rtt}.{name}.{of}": value for of, value in arm.figures().items()}
             found[f"{rtt}.{case}.left_shared"] = float(np.mean(free.begun))
@@ -165,11 +174,10 @@ class Sharing:
         good = {name: float(np.mean([one for *_, arms, _ in self._seen for one in arms[name].read])) for name in ARMS}
         found: dict[str, float] = {}
         right = []
-        for rtt, case, arms, pace in self._seen:
+        for rtt, case, arms, known in self._seen:
             for lean, price in leanings.items():
                 proved = {name: arm.loss(price) if good[name] >= LEAST_READ else np.inf for name, arm in arms.items()}
-                expected = self._expected(pace, case, price)
-                chosen, best = min(expected, key=expected.__getitem__), min(proved, key=proved.__getitem__)
+                chosen, best = self._chosen(rtt, known, price), min(proved, key=proved.__getitem__)
                 found[f"{rtt}.{case}.chosen.{lean}"] = float(ARMS.index(chosen))
                 found[f"{rtt}.{case}.best.{lean}"] = float(ARMS.index(best))
                 right.append(proved[chosen] <= proved[best] * (1.0 + near))
@@ -180,10 +188,8 @@ class Sharing:
         counters = [_counters(node) for node in (*self._ends, self._above)]
         return sum(one.behind_s for one in counters) / sum(one.busy_s for one in counters)
 
-    async def _measured(
-        self, http: aiohttp.ClientSession, case: str, turns: int
-    ) -> tuple[dict[str, Arm], Arm, Handing]:
-        """The arms, what became of requests that were left to the nodes, and what the first end knows."""
+    async def _measured(self, http: aiohttp.ClientSession, rtt: int, case: str, turns: int) -> tuple[Arms, Arm, Known]:
+        """The arms, what became of requests that were left to the router, and what the first end knows."""
         asking = self._ends[: CASES[case]]
         arms, free = {name: Arm() for name in ARMS}, Arm()
         for turn in range(turns + WARM):
@@ -193,34 +199,34 @@ class Sharing:
             label = int(self._rng.integers(10))
             for name in ARMS:
                 await self._turn(http, asking, arms[name] if turn >= WARM else Arm(), name, label)
+        known = _above(asking[0]).state()
         for _ in range(min(turns, FREE)):
-            await self._turn(http, asking, free, "free", int(self._rng.integers(10)))
-        return arms, free, _above(asking[0]).pace
+            name = self._chosen(rtt, known, self._left_per_s)
+            await self._turn(http, asking, free, name, int(self._rng.integers(10)))
+        return arms, free, known
 
-    def _expected(self, pace: Handing, case: str, waiting_per_s: float) -> dict[str, float]:
-        """What an image of each arm should lose in cost and waiting, by what an end measured."""
-        prices = self._rates.prices(waiting_per_s)
-        work = _above(self._ends[0]).work(1, self._rates.steps)
-        over = whole(work, pace.above_step_s, prices.above_per_s, pace.crossing_s, float(CASES[case]))
-        found = {"drawn_end": pace.here(work, prices), "drawn_cloud": over, "sharing": pace.shared(work, prices)}
-        return {name: taken.loss(waiting_per_s) for name, taken in found.items()}
+    def _chosen(self, rtt: int, known: Known, waiting_per_s: float) -> str:
+        """The arm that the router chooses, by what an end measured."""
+        target = drawn(self._made(rtt / 1e3, waiting_per_s), known, self._rates.steps)
+        return "sharing" if target.begun_by else "drawn_cloud" if target.node == CLOUD else "drawn_end"
 
     async def _turn(self, http: aiohttp.ClientSession, asking: Sequence[Node], arm: Arm, name: str, label: int) -> None:
         """All of them ask for one digit."""
         before = self._busy_s()
-        share = {"sharing": True, "free": None}.get(name, False)
         urls = [self._url if name == "drawn_cloud" else node.url for node in asking]
-        await asyncio.gather(*(self._ask(http, url, arm, label, share) for url in urls))
+        await asyncio.gather(*(self._ask(http, url, arm, label, name == "sharing") for url in urls))
         end_s, cloud_s = (after - was for after, was in zip(self._busy_s(), before, strict=True))
         arm.end_s += end_s
         arm.cloud_s += cloud_s
         arm.cost += end_s * self._rates.end_per_s + cloud_s * self._rates.cloud_per_s
 
-    async def _ask(self, http: aiohttp.ClientSession, url: str, arm: Arm, label: int, share: bool | None) -> None:
+    async def _ask(self, http: aiohttp.ClientSession, url: str, arm: Arm, label: int, share: bool) -> None:
         self._seed += 1
-        body = {"model": MODEL, "prompt": WORDS[label], "steps": self._rates.steps, "seed": self._seed, "share": share}
+        body = {"model": MODEL, "prompt": WORDS[label], "steps": self._rates.steps, "seed": self._seed}
+        body |= {} if share else {"share": False}
+        headers = {HEADER: CLOUD} if share else {}
         began_s = time.monotonic()
-        async with http.post(f"{url}/v1/images/generations", json=body) as response:
+        async with http.post(f"{url}/v1/images/generations", json=body, headers=headers) as response:
             tree = await response.json()
         arm.latency_s.append(time.monotonic() - began_s)
         pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(tree["data"][0]["b64_json"]))))

@@ -30,7 +30,7 @@ import torch
 import uvloop
 
 import _sharing
-from _chooser import Judged
+from _chooser import Judged, pictures
 from _questions import KINDS, Question, learned, mixed
 from _reader import reader
 from _rig import Rig
@@ -38,6 +38,7 @@ from _ways import ARMS, CLOUD_MACHINE, END_MACHINE, LEANINGS, NEAR, SWITCHES, WA
 from gainnet.inference.engine import Engine
 from gainnet.models.hub import Language
 from gainnet.rng import stream
+from gainnet.scenario.scenario import Scenario
 from gainnet.serving import links
 from gainnet.serving.node import Node
 from gainnet.serving.node_settings import MachineSetting, NodeSettings
@@ -118,9 +119,10 @@ async def _measured(questions: list[Question], small: Language, large: Language,
     async with _linked(large, cloud, rates) as (node, link), aiohttp.ClientSession(timeout=_TIMEOUT) as http:
         url = f"http://127.0.0.1:{link.port}"
         with Engine(small, threads=1, machine=end.machine) as engine:
-            async with _sharing.ends(small, url, rates, LEANINGS[_sharing.LEFT]) as ends:
+            async with _sharing.ends(small, url, rates) as ends:
                 bench = Bench(engine, node, http, url)
-                images = _sharing.Sharing(ends, node, url, rates, reader(digits(0)[0]))
+                reads, left = reader(digits(0)[0]), LEANINGS[_sharing.LEFT]
+                images = _sharing.Sharing(ends, node, url, rates, reads, _pictures, left)
                 for rtt in RTT_MS:
                     link.shape = links.Shape(latency_s=rtt / 2_000.0)
                     for mix, easy in MIXES.items():
@@ -140,6 +142,10 @@ async def _measured(questions: list[Question], small: Language, large: Language,
                 found, drawn_right = images.compared(LEANINGS, NEAR)
                 made |= found | {"sharing.right": float(np.mean(drawn_right)), "sharing.behind": images.behind()}
     return made | {"chooser.right": float(np.mean(right)), "lossless": float(np.mean(lossless))}
+
+
+def _pictures(rtt_s: float, waiting_per_s: float) -> Scenario:
+    return pictures((END_MACHINE[0], CLOUD_MACHINE[0]), IMAGES, rtt_s, waiting_per_s)
 
 
 _TIMEOUT = aiohttp.ClientTimeout(total=TIMEOUT_S)

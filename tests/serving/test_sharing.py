@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -59,7 +58,6 @@ def picture(made: World, **more: Any) -> Target:
 def test_sharing_is_chosen_where_it_pays() -> None:
     target = picture(world())
     assert (target.node, target.begun_by, target.way, target.model) == ("edge-0", "cloud", "sharing", f"own/{PAINTER}")
-    assert re.search(r"^edge-0, first \d+ steps at cloud: ", target.why)
     dear = Beginning(0.4, 0.1, 1.0, 0.02, 1.0)  # slow up there, and nobody asks for the same
     whole = picture(world(beginners={"cloud": dear}))
     assert (whole.node, whole.begun_by, whole.way) == ("edge-0", "", "whole")
@@ -67,6 +65,7 @@ def test_sharing_is_chosen_where_it_pays() -> None:
     assert far.way == "whole"
     assert picture(world(beginners={"nobody": KNOWN})).way == "whole"
     assert picture(world(), step=2).way == "whole"  # of which none is shared
+    assert ", first 8 steps at cloud: " in target.why  # of the 20 that the node will draw, not of fewer
 
 
 def test_sharing_has_a_switch() -> None:
@@ -82,8 +81,11 @@ def test_what_nobody_measured_is_tried() -> None:
     assert picture(world(beginners={"cloud": Beginning(0.4)})).way == "sharing"
     few = replace(KNOWN, above_step_s=0.05, alike=1.0)
     made = world("collaboration.audit_every=2", "orchestrator.objective.latency_weight=0", beginners={"cloud": few})
-    ways = [picture(made).way for _ in range(16)]
-    assert 0 < ways.count("sharing") <= 2 + 1  # one of eight, to see whether more are alike by now
+    ways = []
+    for _ in range(16):
+        ways.append(picture(made).way)
+        made.quiet(10)
+    assert ways.count("sharing") == 2  # one of eight, to see whether more are alike by now
 
 
 def test_a_sharing_takes_what_the_steps_take() -> None:

@@ -28,7 +28,7 @@ from gainnet.measurement.record import Record, Recorder
 from gainnet.network.state import NetworkState
 from gainnet.orchestrator import stage_kernel as sk
 from gainnet.orchestrator.matchers.local import at_once
-from gainnet.orchestrator.pattern_kernel import ASAP_S
+from gainnet.orchestrator.pattern_kernel import ASAP_S, STEP
 from gainnet.orchestrator.plan import Plan
 from gainnet.orchestrator.posed import Posed
 from gainnet.orchestrator.ways import Way
@@ -271,13 +271,15 @@ class Priced(Router):
         return posed
 
     def _keep_to(self, posed: Posed, wishes: list[Wish]) -> None:
-        """Strike out patterns with another model than was asked for, or on the end that only stands in."""
-        if all(wish.card < 0 and wish.ask.end is not None for wish in wishes) and posed.ways is None:
+        """Strike out patterns with another model or fewer steps than nodes will take, or on the end that only stands in."""
+        plain = all(wish.card < 0 and wish.ask.end is not None and wish.ask.kind != "image" for wish in wishes)
+        if plain and posed.ways is None:
             return
         task, node = posed.ints[:, sk.TASK], posed.asked_of()
         card = np.array([wish.card for wish in wishes])[task]
         stands_in = np.array([wish.ask.end is None for wish in wishes])[task]
         bad = ((card >= 0) & (posed.ints[:, sk.MODEL] != card)) | (stands_in & (node >= self.catalogue.fixed))
+        bad |= posed.floats[:, STEP] < posed.columns.step[task]
         if posed.ways is not None:
             together = np.array([wish.ask.together for wish in wishes])[task]
             bad |= np.isin(posed.ways.way, (Way.CASCADE, Way.SPECULATION)) & ~(together & self._real[node])
