@@ -34,7 +34,7 @@ demo: $(VENV)/installed  ## the main job: compare matchers on one network, and a
 test: $(VENV)/compiled  ## the tests, with a floor under their coverage
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=95
 
-collected: $(VENV)/installed-dev  ## tests, and the package with its checks, are compiled before each worker does it under the tracer
+collected: $(VENV)/installed-dev  ## tests are compiled once, with what they check, before each worker does it under the tracer
 	$(BIN)/python -m pytest --collect-only -qq > /dev/null
 
 check: style types layers  ## what needs no test

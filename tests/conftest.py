@@ -1,7 +1,7 @@
 """Puts tests/ on the path, starts Ray for tests that ask for it, keeps models that tests train out of the user's cache.
 
 The shapes and types of all that is not compiled are checked at run time. Where coverage is measured, tests that are marked
-``untraced`` run without its tracer, which makes Python half as fast: other tests run the same lines.
+``untraced`` run without its tracer, which makes Python half as fast: other tests run nearly all of the same lines.
 
 Left alone are compiled modules, since the compiler reads their plain functions, the command line, whose annotations
 typer reads, and the scenario, whose annotations pydantic holds it to.

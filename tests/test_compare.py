@@ -37,6 +37,7 @@ def test_runs_without_a_figure_are_left_out() -> None:
     assert (found.difference(0, "a", "cost").mean, found.difference(0, "a", "cost").number) == (2.0, 1)
 
 
+@pytest.mark.untraced
 def test_compare_runs_every_arm_on_the_same_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[tuple[str, int, int]] = []
 

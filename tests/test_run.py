@@ -119,6 +119,7 @@ def test_what_is_observed_is_not_what_is_true() -> None:
 
 
 @pytest.mark.parametrize("foresight", [0.0, 0.3])
+@pytest.mark.untraced
 def test_with_and_without_foresight(foresight: float) -> None:
     found = _report(simulate(load("campus", [f"orchestrator.foresight={foresight}"], duration_s=2.0)))
     assert found["tasks"]["served"] > 0

@@ -47,6 +47,7 @@ def test_differences_are_paired_by_seed(longrun: tuple[ModuleType, list[str]]) -
     assert figures["faults.price.return_ci95"] > 0.0
 
 
+@pytest.mark.untraced
 def test_what_is_kept_is_not_measured_again(longrun: tuple[ModuleType, list[str]], tmp_path: Path) -> None:
     module, measured = longrun
     figures = module.figures(resume=tmp_path)

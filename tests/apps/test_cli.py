@@ -48,6 +48,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
     return run
 
 
+@pytest.mark.untraced
 def test_the_command_line_is_frozen(call: Call) -> None:
     commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
     face = {name: " ".join(max(p.opts, key=len) for p in command.params) for name, command in commands.items()}

@@ -19,6 +19,7 @@ def same(left: list[Tasks], right: list[Tasks]) -> bool:
     return all(np.array_equal(joined(left, field.name), joined(right, field.name)) for field in fields(Tasks))
 
 
+@pytest.mark.untraced
 def test_frames_hold_their_arrivals_in_order_with_serial_ids() -> None:
     frames = collect(demand(MIXED), 60.0)
     assert len(frames[0]) == 0
@@ -52,6 +53,7 @@ def test_asking_again_gives_nothing_new() -> None:
     assert len(source.arrive(state(5.0))) == 0
 
 
+@pytest.mark.untraced
 def test_rates_add_up() -> None:
     frames = collect(
         demand({"a": text(poisson(1.0)), "b": text(poisson(3.0))}, ends=5, frame_s=2.0), 500.0, frame_s=2.0
@@ -98,6 +100,7 @@ def test_many_short_blocks_lose_nothing() -> None:
     assert (np.diff(joined(frames, "arrival_s")) >= 0.0).all()
 
 
+@pytest.mark.untraced
 def test_a_trace_gives_times_and_sizes_and_a_surge_repeats_its_rows(tmp_path: Path) -> None:
     services = {"chat": text({"kind": "trace", "path": written(tmp_path, CHAT)})}
     frames = collect(demand(services, duration_s=20.0), 20.0)

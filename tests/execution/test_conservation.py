@@ -42,6 +42,7 @@ def _count(name: str, overrides: Sequence[str], duration_s: float) -> dict[str, 
 
 
 @pytest.mark.parametrize(("name", "duration_s"), [("campus", 3.0), ("vehicular", 1.0), ("vehicular-dense", 0.3)])
+@pytest.mark.untraced
 def test_every_task_of_a_builtin_is_counted_once(name: str, duration_s: float) -> None:
     found = _count(name, [], duration_s)
     arrived = found.pop("arrived")
@@ -159,6 +160,7 @@ def _metered(monkeypatch: pytest.MonkeyPatch, overrides: Sequence[str]) -> tuple
     [[], ["orchestrator.pools=siloed"], ["orchestrator.frame=serial"], ["orchestrator.matcher=cloud"]],
     ids=["universal", "siloed", "serial", "all to the cloud"],
 )
+@pytest.mark.untraced
 def test_no_resource_and_no_part_of_one_gives_more_than_it_has(
     monkeypatch: pytest.MonkeyPatch, overrides: Sequence[str]
 ) -> None:
@@ -171,6 +173,7 @@ def test_no_resource_and_no_part_of_one_gives_more_than_it_has(
     assert (sent <= run.orchestrator.pool.power_block_s * (1.0 + 1e-9)).all()
 
 
+@pytest.mark.untraced
 def test_no_memory_holds_more_than_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     run, _ = _metered(monkeypatch, ["network.edge.resident=[llama-3.2-3b]", "network.end.resident=[]"])
     load_, tables = run.execution.load, run.orchestrator.tables

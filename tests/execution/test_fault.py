@@ -144,6 +144,7 @@ def test_an_edge_that_is_down_computes_nothing_and_gets_nothing_to_do() -> None:
     assert not (ran & (outcomes.start_s > 0.45) & (outcomes.start_s < 0.95)).any()
 
 
+@pytest.mark.untraced
 def test_nothing_crosses_a_link_without_rate() -> None:
     given = tiny.scenario(execution=_during("link_degradation", 1.0, 2.0, factor=0.0))
     arriving = tiny.tasks(25, arrival_s=np.arange(25) * 0.1, deadline_s=9.0, prompt_token=2000.0, uplink_bit=1e6)
@@ -170,6 +171,7 @@ def test_half_a_link_takes_twice_as_long() -> None:
     assert crossing_s(0.5) - crossing_s(1.0) == pytest.approx(0.4, rel=0.02)
 
 
+@pytest.mark.untraced
 def test_without_sensing_perception_is_refused_and_what_was_known_goes_stale() -> None:
     moving = {"mobility": {"kind": "waypoint", "speed_min_m_per_s": 5.0, "speed_max_m_per_s": 10.0, "pause_max_s": 0.0}}
     given = tiny.scenario(ends=8, network=moving, execution=_during("sensing_outage", 1.0, 2.0))
@@ -188,6 +190,7 @@ def test_without_sensing_perception_is_refused_and_what_was_known_goes_stale() -
     assert min(error_db[22:30]) < 0.6 * error_db[20]
 
 
+@pytest.mark.untraced
 def test_a_surge_multiplies_what_arrives_during_its_span() -> None:
     def arrived(faults: str) -> np.ndarray:
         run = Run(load("campus", ["network.ends=100", f"execution.faults={faults}"], duration_s=3.0))

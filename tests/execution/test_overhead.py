@@ -33,6 +33,7 @@ def _end_s(**overheads: float) -> float:
     return float(outcomes.end_s[0])
 
 
+@pytest.mark.untraced
 def test_a_request_is_delayed_and_every_step_takes_longer() -> None:
     plain = _end_s()
     assert _end_s(request_overhead_s=0.3) - plain == pytest.approx(0.3, abs=1e-6)

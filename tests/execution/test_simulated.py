@@ -55,6 +55,7 @@ def _driving(folder: Path, way: list[tuple[float, float, float]]) -> dict[str, A
     return {"mobility": tiny.tracks(folder, [way])}
 
 
+@pytest.mark.untraced
 def test_a_task_follows_its_end_to_the_next_cell(tmp_path: Path) -> None:
     network = _driving(tmp_path, [(0.0, 10.0, 5.0), (0.5, 10.0, 5.0), (2.5, 390.0, 5.0), (6.0, 390.0, 5.0)])
     given = tiny.scenario(cells=((0.0, 0.0), (400.0, 0.0)), ends=1, network=network, duration_s=6.0)
@@ -82,6 +83,7 @@ def test_a_hand_over_interrupts(tmp_path: Path) -> None:
     assert end_s(1.0) - end_s(0.0) > 0.5
 
 
+@pytest.mark.untraced
 def test_a_task_whose_link_broke_is_given_up_abandon_s_after_its_deadline(tmp_path: Path) -> None:
     network = _driving(tmp_path, [(0.0, 10.0, 0.0), (0.5, 10.0, 0.0), (1.0, 20000.0, 0.0), (6.0, 20000.0, 0.0)])
     given = tiny.scenario(ends=1, network=network, execution={"abandon_s": 1.0}, duration_s=6.0)
@@ -131,6 +133,7 @@ def test_without_retries_a_task_that_lost_its_machine_has_failed() -> None:
     assert outcomes.end_s[0] == pytest.approx(0.5)
 
 
+@pytest.mark.untraced
 def test_a_task_that_is_done_with_its_machine_outlives_it() -> None:
     """Only the transfer of the answer is left when the machine fails."""
     network = {"backhaul": {"cloud_latency_s": 0.0, "ring_bit_per_s": 1e6, "ring_latency_s": 0.0}}
@@ -143,6 +146,7 @@ def test_a_task_that_is_done_with_its_machine_outlives_it() -> None:
     assert outcomes.end_s[0] > 0.9
 
 
+@pytest.mark.untraced
 def test_a_machine_comes_back_with_an_empty_memory() -> None:
     driven = Driven(tiny.scenario(execution={"faults": [DOWN]}), tiny.tasks(1, arrival_s=1.2, deadline_s=9.0))
     driven.until(0.5)
@@ -177,6 +181,7 @@ def test_loading_a_model_delays_the_first_task_and_not_the_second() -> None:
     assert [frame.usage.loads for frame in driven.frames if frame.usage.loads] == [1]
 
 
+@pytest.mark.untraced
 def test_tasks_that_come_while_a_model_loads_wait_for_the_same_load() -> None:
     network = {"edge": {"hardware": "edge-accelerator", "resident": []}}
     driven = Driven(tiny.scenario(network=network), tiny.tasks(3, arrival_s=[0.0, 0.1, 0.2], user=[0, 1, 2]))
@@ -257,6 +262,7 @@ def test_a_radar_that_misses_looks_again_until_its_retries_are_used_up() -> None
     assert (driven.used("looks"), driven.used("detections"), outcomes.retry[0]) == (4, 0, 3)
 
 
+@pytest.mark.untraced
 def test_looks_find_their_target_as_often_as_their_accuracy_says() -> None:
     number = 400
     given = tiny.scenario(execution={"retries": 0})
@@ -273,6 +279,7 @@ def test_looks_find_their_target_as_often_as_their_accuracy_says() -> None:
     assert np.count_nonzero(result == tiny.Result.FAILED) == looks - found
 
 
+@pytest.mark.untraced
 def test_an_answer_that_is_not_good_enough_has_failed_nobody_is_told_it_was_served() -> None:
     driven = Driven(tiny.scenario(), tiny.tasks(2, quality_min=[0.6, 0.7]))
     outcomes = driven.until(2.0)

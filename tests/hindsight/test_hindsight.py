@@ -50,6 +50,7 @@ def _reached(scenario: Scenario, kind: str) -> tuple[float, float, int]:
 )
 @pytest.mark.untraced
 @pytest.mark.slow
+@pytest.mark.untraced
 def test_no_matcher_exceeds_it(scenario: Scenario, seed: int) -> None:
     scenario = change(scenario, seed=seed)
     found = hindsight(scenario)
@@ -62,6 +63,7 @@ def test_no_matcher_exceeds_it(scenario: Scenario, seed: int) -> None:
         assert value_return <= found.value_return + 1e-9
 
 
+@pytest.mark.untraced
 def test_where_nothing_is_scarce_it_is_the_share_that_can_be_served() -> None:
     assert hindsight(CAMPUS).satisfaction == 1.0
     faulty = hindsight(FAULTY)
@@ -76,6 +78,7 @@ def test_where_something_is_scarce_it_says_so() -> None:
     assert found.satisfaction < found.possible / found.tasks <= 1.0
 
 
+@pytest.mark.untraced
 def test_the_scenarios_matcher_does_not_matter() -> None:
     assert hindsight(change(CAMPUS, ["orchestrator.matcher=end"])) == hindsight(CAMPUS)
 
@@ -177,6 +180,7 @@ def test_the_largest_of_a_window() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.untraced
 def test_no_link_of_a_run_is_better_than_its_bound(seed: int) -> None:
     scenario = change(CAMPUS, seed=seed)
     run, fading = Run(scenario), Fading(scenario.network, seed=seed, frame_s=scenario.frame_s)

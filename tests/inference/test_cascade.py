@@ -75,6 +75,7 @@ def test_the_ends_of_plans() -> None:
 
 @given(st.integers(1, 60), st.integers(0, 1000), st.floats(0.0, 1.0))
 @settings(deadline=None, max_examples=40)
+@pytest.mark.untraced
 def test_plans_hold_on_what_they_were_learned_from(count: int, seed: int, quality: float) -> None:
     sure, good = drawn(count, seed)
     made = Calibration(sure, good)

@@ -24,6 +24,7 @@ def engine() -> Iterator[Engine]:
 
 
 @pytest.mark.parametrize("prefill", [1, 7, 256])
+@pytest.mark.untraced
 def test_greedy_answers_are_those_of_generate_in_ragged_batches(prefill: int) -> None:
     asked = prompts(7)
     with Engine(language(), slots=3, prefill=prefill, threads=1) as engine:
@@ -37,6 +38,7 @@ def test_greedy_answers_are_those_of_generate_in_ragged_batches(prefill: int) ->
     assert counters.inter_tokens == counters.generated_tokens - 7
 
 
+@pytest.mark.untraced
 def test_the_same_seed_gives_the_same_answer_whatever_else_runs(engine: Engine) -> None:
     how = Sampling(max_tokens=15, temperature=1.2, top_p=0.9, top_k=40, seed=11, ignore_eos=True)
     asked = prompts(1)[0]
@@ -114,6 +116,7 @@ def test_an_answer_ends_where_the_context_does(engine: Engine) -> None:
     assert pieces[-1].finish == "length"
 
 
+@pytest.mark.untraced
 def test_pieces_are_read_as_they_come_by_many_readers_of_one_loop(engine: Engine) -> None:
     asked = prompts(6, seed=9)
 
@@ -250,6 +253,7 @@ def _broken() -> None:
     raise RuntimeError("out of memory")
 
 
+@pytest.mark.untraced
 def test_many_threads_ask_and_give_up_at_once_and_nothing_is_left() -> None:
     wrong: list[object] = []
     asked = prompts(4, longest=20, seed=2)

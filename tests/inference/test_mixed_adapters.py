@@ -14,6 +14,7 @@ from gainnet.models import adapter as storing
 from gainnet.models.low_rank import Factors, LowRank
 
 
+@pytest.mark.untraced
 def test_four_mixed_adapters_and_none_answer_as_each_alone_and_as_merged_weights() -> None:
     made = language()
     given = [adapter(made, 1), adapter(made, 2, rank=2), adapter(made, 3, only="q_proj"), adapter(made, 4, only="mlp")]
@@ -108,6 +109,7 @@ def test_adapters_that_do_not_fit_are_refused() -> None:
         assert engine.stats().resident == ()
 
 
+@pytest.mark.untraced
 def test_every_answer_under_swaps_is_of_the_version_that_it_began_with() -> None:
     made = language()
     versions = [adapter(made, seed) for seed in range(3)]

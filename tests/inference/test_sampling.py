@@ -40,6 +40,7 @@ def _expected(sampling: Sampling) -> np.ndarray:
         Sampling(temperature=2.0, top_k=4, top_p=0.8),
     ],
 )
+@pytest.mark.untraced
 def test_tokens_follow_the_cut_distribution(sampling: Sampling) -> None:
     expected = _expected(sampling)
     torch.testing.assert_close(torch.softmax(cut(LOGITS[None], [sampling]), -1)[0], torch.from_numpy(expected))
@@ -71,6 +72,7 @@ def test_a_row_draws_the_same_whatever_other_rows_want() -> None:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
+@pytest.mark.untraced
 def test_judged_drafts_leave_the_distribution_as_it_is(temperature: float) -> None:
     sampling = Sampling(temperature=temperature, logprobs=1)
     expected = _expected(sampling)

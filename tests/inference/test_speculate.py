@@ -228,6 +228,7 @@ def test_lines_never_fall_nor_begin_below_nothing(points: list[tuple[int, float]
 
 
 @pytest.mark.parametrize("amount", [0.0, 0.02, 1.0])
+@pytest.mark.untraced
 def test_pieces_are_those_of_the_verifying_model(amount: float) -> None:
     async def work(small: Engine, large: Engine) -> None:
         verifier = EngineVerifier(large)
@@ -270,6 +271,7 @@ def test_the_token_that_ends_a_text_ends_it_alike(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("rtt_s", [1e-3, 0.3])
+@pytest.mark.untraced
 def test_drafts_where_they_pay_else_the_rest_is_asked_for_at_once_and_tried_again_at_times(
     clock: Clock, rtt_s: float
 ) -> None:

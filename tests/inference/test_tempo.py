@@ -21,6 +21,7 @@ def machine(flop_per_s: float, byte_per_s: float, count: float = 1.0) -> Machine
 
 
 @pytest.mark.parametrize("rates", [(1e12, 1e10), (1e13, 1e9)])
+@pytest.mark.untraced
 def test_steps_are_those_of_the_simulators_machines(rates: tuple[float, float]) -> None:
     made = machine(*rates)
     assert made.step_s([(200, 0)]) == pytest.approx(prefill_s(200.0, *CARD, *rates))

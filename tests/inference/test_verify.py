@@ -30,6 +30,7 @@ def _spoken(engine: Engine, session: str, truth: list[int], seed: int) -> list[i
 
 
 @pytest.mark.parametrize("how", [greedy(30, ignore_eos=True), Sampling(max_tokens=30, seed=5, ignore_eos=True)])
+@pytest.mark.untraced
 def test_texts_by_drafts_are_those_without(how: Sampling) -> None:
     made = language()
     with Engine(made, slots=2, sessions=2, prefill=24, threads=1) as engine:

@@ -111,6 +111,7 @@ def test_a_fresh_adapter_stays_one_that_can_be_trained() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from([4, 8, 16]), st.floats(0.1, 9.0)), min_size=1, max_size=5), st.randoms())
 @settings(max_examples=20, deadline=None)
+@pytest.mark.untraced
 def test_order_and_scale_of_weights_do_not_matter(drawn: list[tuple[int, float]], random: st.DataObject) -> None:
     start = aggregate.truncate(adapter(16, 99), 12)
     changes = [

@@ -64,6 +64,7 @@ def test_errors_are_within_a_level_and_sizes_are_those_of_the_bytes(bits: int) -
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.untraced
 def test_rounding_is_unbiased(bits: int) -> None:
     before = replace(adapter(0), layers={n: Factors(f.a * 0, f.b * 0) for n, f in adapter(0).layers.items()})
     after, rng = adapter(1), np.random.default_rng(5)

@@ -40,6 +40,7 @@ def test_exact_values_are_the_mean_over_all_orders(count: int, seed: int) -> Non
     assert found.evaluated == (2**count if count else 0)
 
 
+@pytest.mark.untraced
 def test_axioms() -> None:
     for found in (exact(range(4), saturating), shapley(range(4), saturating, 2000, 0.0, np.random.default_rng(0))):
         assert sum(found.value) == pytest.approx(saturating(frozenset(range(4))))
@@ -50,6 +51,7 @@ def test_axioms() -> None:
 
 @given(st.integers(1, 5), st.integers(0, 99))
 @settings(max_examples=8, deadline=None)
+@pytest.mark.untraced
 def test_sampled_values_are_near_and_sum_to_the_whole(count: int, seed: int) -> None:
     value = game(count, seed)
     found = shapley(range(count), value, 300, 0.0, np.random.default_rng(seed))
@@ -110,6 +112,7 @@ def test_payments_keep_the_budget_and_leave_nobody_worse_off(share: list[float],
 
 @given(shares, st.floats(0.1, 10.0), st.floats(0.0, 3.0), st.integers(0, 6), st.floats(0.0, 3.0))
 @settings(max_examples=100, deadline=None)
+@pytest.mark.untraced
 def test_a_larger_share_is_never_paid_less(
     share: list[float], budget: float, cost: float, who: int, more: float
 ) -> None:

@@ -56,6 +56,7 @@ def keys(found: Corpus) -> list[str]:
     return [example.key for part in parts for example in part]
 
 
+@pytest.mark.untraced
 def test_mts_dialog_as_published() -> None:
     if not DATA.is_dir():
         pytest.skip("../shared/data is missing")
@@ -71,6 +72,7 @@ def test_mts_dialog_as_published() -> None:
     assert {s for d in found.domains for s in d.sections} == {s for sections in MTS_DIALOG.values() for s in sections}
 
 
+@pytest.mark.untraced
 def test_medquad_is_public_text() -> None:
     if not DATA.is_dir():
         pytest.skip("../shared/data is missing")
@@ -190,6 +192,7 @@ def test_broken_rows_of_json_are_refused_one_by_one(tmp_path: Path) -> None:
     assert min(int(key.split("/")[1]) for key in keys(found)) == 9
 
 
+@pytest.mark.untraced
 def test_a_cut_archive_gives_what_it_has(tmp_path: Path) -> None:
     path = tmp_path / "x.csv.gz"
     path.write_bytes(gzip.compress(as_csv(body(5000)).encode())[:-1000])
@@ -281,6 +284,7 @@ def test_sections_are_dealt_by_size() -> None:
 
 
 @given(st.dictionaries(st.text(min_size=1), st.integers(0, 99), min_size=1), st.data())
+@pytest.mark.untraced
 def test_every_section_is_dealt_once(counts: dict[str, int], data: st.DataObject) -> None:
     edges = data.draw(st.integers(1, len(counts)))
     groups = grouped(counts, edges, {})
@@ -368,6 +372,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(TEXT, TEXT), min_size=3, max_size=8), st.booleans())
+@pytest.mark.untraced
 def test_what_is_written_is_read(tmp_path: Path, pairs: list[tuple[str, str]], as_json: bool) -> None:
     table = [("0", "A", note, dialogue) for note, dialogue in pairs]
     path = tmp_path / ("x.jsonl" if as_json else "x.csv")

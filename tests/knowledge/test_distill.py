@@ -98,6 +98,7 @@ def _teach(world: World, teachers: list[LowRank], seed: int = 3, **given: object
     return distill.teach(world.tuner, world.start, teachers, SECTIONS, CONFIG, rng, **given)  # type: ignore[arg-type]
 
 
+@pytest.mark.untraced
 def test_the_student_moves_towards_its_teacher(world: World) -> None:
     teacher = world.teachers["HPI"]
     digests = (world.start.digest(), teacher.digest())
@@ -122,6 +123,7 @@ def _divergence(world: World, student: LowRank, teacher: LowRank) -> float:
     return nat / counted
 
 
+@pytest.mark.untraced
 def test_each_section_is_taught_by_who_knows_it(world: World) -> None:
     teachers = [world.teachers["HPI"], world.teachers["MEDS"], _worse(world.teachers["HPI"])]
     taught = _teach(world, teachers, proof=world.texts)
@@ -153,6 +155,7 @@ def test_the_best_of_each_text_counts_and_no_number_is_never_best() -> None:
     assert distill._best(nat, [()] * 5).tolist() == [-1] * 5
 
 
+@pytest.mark.untraced
 def test_the_same_generator_gives_the_same_bytes(world: World) -> None:
     teachers = list(world.teachers.values())
     one, two, other = (_teach(world, teachers, seed=seed).adapter.digest() for seed in (3, 3, 4))
@@ -190,6 +193,7 @@ def test_nothing_asked_for_is_nothing_done(world: World, teachers: int) -> None:
 
 
 @pytest.mark.parametrize("own", [0, 6])
+@pytest.mark.untraced
 def test_a_small_model_learns_round_by_round(world: World, own: int) -> None:
     """Without data, and with texts of an end's own; measured on all the texts."""
     teacher, student, losses = world.teachers["MEDS"], None, [world.loss(None, "MEDS", world.pupil)]

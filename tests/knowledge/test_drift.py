@@ -34,11 +34,13 @@ def test_run_lengths_are_those_of_theory(excess: float, height: float) -> None:
 
 
 @given(st.floats(0.05, 1.0), st.floats(20.0, 1e6))
+@pytest.mark.untraced
 def test_the_threshold_is_that_of_the_false_alarms(allowance: float, every: float) -> None:
     assert run_length(-allowance, threshold(allowance, every)) == pytest.approx(every, rel=1e-6)
 
 
 @pytest.mark.parametrize("skewed", [False, True])
+@pytest.mark.untraced
 def test_false_alarms_are_rare_and_a_rise_is_found_in_tens_of_examples(skewed: bool) -> None:
     rng = np.random.default_rng(2)
 

@@ -56,6 +56,7 @@ def test_the_same_seed_makes_the_same_texts_and_nothing_is_made_of_nothing() -> 
     assert extracts.texts(Draw(stream(0, "test")), ["One sentence only."], 0.5) == []
 
 
+@pytest.mark.untraced
 def test_conversations_say_what_their_notes_have_and_more() -> None:
     made = [text for text in _made(0.8) if _spoken(text)]
     assert 0.3 < len(made) / len(_made(0.8)) < 0.55

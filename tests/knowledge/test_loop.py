@@ -42,6 +42,7 @@ def weights(folder: Path) -> dict[str, np.ndarray]:
     return load_file(last)
 
 
+@pytest.mark.untraced
 def test_rounds_are_tasks_and_what_arrives_is_learnt(whole: tuple[dict[str, Any], Path]) -> None:
     found = whole[0]
     knowledge = found["knowledge"]
@@ -60,6 +61,7 @@ def test_rounds_are_tasks_and_what_arrives_is_learnt(whole: tuple[dict[str, Any]
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 def test_another_seed_learns_something_else(whole: tuple[dict[str, Any], Path]) -> None:
     other = report(learning_scenario(seed=1))
     assert other["knowledge"]["final"] != whole[0]["knowledge"]["final"]
@@ -89,6 +91,7 @@ def _run_until(folder: Path, marker: str, count: int) -> None:
     [("round 0: learning", 3), ("round 1: joining", 1), ("writing notes", 1)],
     ids=["in the first round", "while the second is joined", "while notes are scored"],
 )
+@pytest.mark.untraced
 def test_a_killed_run_goes_on_to_the_same_weights_bit_for_bit(
     whole: tuple[dict[str, Any], Path], tmp_path: Path, marker: str, count: int
 ) -> None:
@@ -119,6 +122,7 @@ def test_the_other_arms_run_learn_and_are_reported(arm: str, tmp_path: Path) -> 
     assert (found["uplink_bit"] > 0.0) == (arm != "local")
 
 
+@pytest.mark.untraced
 def test_a_loop_that_is_open_learns_nothing(whole: tuple[dict[str, Any], Path]) -> None:
     found = report(learning_scenario(closed=False))
     assert found["knowledge"]["rounds"] == []
@@ -157,6 +161,7 @@ def test_a_candidate_beyond_its_limits_is_kept_and_marked_and_the_champion_stays
     assert all("memory" in version["reasons"][0] for version in kept["versions"])
 
 
+@pytest.mark.untraced
 def test_a_poisoned_edge_is_named_and_left_out() -> None:
     found = report(learning_scenario(poison={"edge": 1, "scale": 5.0}))["knowledge"]
     last = found["rounds"][-1]["figures"]

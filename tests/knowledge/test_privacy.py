@@ -71,6 +71,7 @@ def opacus_rdp() -> Any:
 @pytest.mark.parametrize("rate", [0.01, 0.1, 0.5, 1.0])
 @pytest.mark.parametrize("noise", [0.6, 1.0, 4.0])
 @pytest.mark.parametrize("steps", [1, 20, 500])
+@pytest.mark.untraced
 def test_what_is_spent_is_what_opacus_says(noise: float, rate: float, steps: int) -> None:
     rdp = opacus_rdp()
     orders = [1 + x / 10.0 for x in range(1, 100)] + list(range(12, 64))

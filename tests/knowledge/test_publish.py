@@ -46,6 +46,7 @@ def _client(uri: str) -> Any:
     return client
 
 
+@pytest.mark.untraced
 def test_versions_arrive_with_their_facts_files_and_aliases(registry: Registry, tmp_path: Path) -> None:
     uri = str(tmp_path / "mlflow")
     assert publish(registry, uri) == 3

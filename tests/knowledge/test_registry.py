@@ -115,6 +115,7 @@ def _rounds(folder: Path) -> None:
 
 @pytest.mark.parametrize("call", range(18))
 @pytest.mark.parametrize("done", [False, True])
+@pytest.mark.untraced
 def test_a_killed_run_does_again_what_it_began(
     tmp_path: Path, call: int, done: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

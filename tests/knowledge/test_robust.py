@@ -69,6 +69,7 @@ def turned(adapter: LowRank, rng: np.random.Generator) -> LowRank:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("alike", [0.1, 0.3, 0.5])
 @pytest.mark.parametrize("hostile", [0, 3])
+@pytest.mark.untraced
 def test_one_of_four_flipped_and_scaled_is_survived_and_named(kind: Kind, alike: float, hostile: int) -> None:
     for seed in range(4):
         good = honest(5, alike, seed)
@@ -88,6 +89,7 @@ def test_one_of_four_flipped_and_scaled_is_survived_and_named(kind: Kind, alike:
 
 @given(st.sampled_from(KINDS), st.integers(1, 6), st.floats(0.0, 0.6), st.integers(0, 999))
 @settings(max_examples=40, deadline=None)
+@pytest.mark.untraced
 def test_nobody_honest_is_named(kind: Kind, count: int, alike: float, seed: int) -> None:
     edges = honest(count + 1, alike, seed)
     found = join(kind, edges[:-1], [1.0 + at for at in range(count)], 1, edges[-1])

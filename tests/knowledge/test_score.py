@@ -14,6 +14,7 @@ DATA = Path(__file__).parents[3] / "shared" / "data" / "mts_dialog"
 
 
 @pytest.mark.parametrize(("name", "published"), [("validation", (20.92, 6.76, 15.17)), ("test1", (21.78, 7.60, 16.15))])
+@pytest.mark.untraced
 def test_copying_the_dialogue_scores_as_published(name: str, published: tuple[float, float, float]) -> None:
     if not DATA.is_dir():
         pytest.skip("../shared/data/mts_dialog is missing")
@@ -56,6 +57,7 @@ def test_distinct_keeps_the_first_and_nothing_seen() -> None:
 
 
 @given(st.lists(st.sampled_from("abcde")), st.data())
+@pytest.mark.untraced
 def test_distinct_has_each_unseen_text_once(references: list[str], data: st.DataObject) -> None:
     train = data.draw(st.sets(st.sampled_from("abcde")))
     kept = distinct(references, [reference in train for reference in references])

@@ -23,6 +23,7 @@ def rounded(vector: Float[np.ndarray, " number"], fixed: FixedPoint) -> Float[np
 
 @given(st.integers(1, 7), st.integers(0, 40), st.sampled_from([(16, 8), (32, 20), (64, 40)]), st.data())
 @settings(max_examples=25, deadline=None)
+@pytest.mark.untraced
 def test_the_sum_is_exact_whoever_is_lost(
     count: int, length: int, format_: tuple[int, int], data: st.DataObject
 ) -> None:

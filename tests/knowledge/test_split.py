@@ -57,6 +57,7 @@ def furthest(one, other):
 
 
 @pytest.mark.parametrize("factors", ["ab", "b"])
+@pytest.mark.untraced
 def test_at_32_bits_it_makes_what_local_training_makes_at_every_cut(tuner, start, factors):
     local = tuner.tune(start, texts(), rng=np.random.default_rng(5), factors=factors, **HOW)
     assert furthest(local.adapter, start) > 1e-3
@@ -82,6 +83,7 @@ def test_the_same_generator_state_gives_the_same_bytes(tuner, start):
     assert (one.uplink_bit, one.downlink_bit) == (two.uplink_bit, two.downlink_bit)
 
 
+@pytest.mark.untraced
 def test_coarser_numbers_move_the_result_little_and_the_more_the_coarser(tuner, start):
     local = tuner.tune(start, texts(), rng=np.random.default_rng(5), **HOW)
     moved = np.sqrt(sum(np.square(local.adapter.layers[n].b - f.b).sum() for n, f in start.layers.items()))
@@ -96,6 +98,7 @@ def test_coarser_numbers_move_the_result_little_and_the_more_the_coarser(tuner, 
 
 
 @pytest.mark.parametrize("bits", [4, 8, 16, 32])
+@pytest.mark.untraced
 def test_bits_are_those_of_the_rows_and_headers_and_known_beforehand(tuner, start, bits):
     made = tune(tuner, start, compression=Compression(activation_bits=bits))
     lengths = [len(text.token) for text in texts() if text.counted]
@@ -119,6 +122,7 @@ def test_rows_that_did_not_move_are_sent_once(tuner, start):
     assert thrice.downlink_bit == pytest.approx((1 + 3) * token * 16 * 32, rel=0.1)
 
 
+@pytest.mark.untraced
 def test_a_small_threshold_saves_bits_and_hardly_changes_what_is_learnt(tuner, start):
     local = tuner.tune(start, texts(), rng=np.random.default_rng(5), **{**HOW, "epochs": 4})
     whole = tune(tuner, start, epochs=4)
@@ -127,6 +131,7 @@ def test_a_small_threshold_saves_bits_and_hardly_changes_what_is_learnt(tuner, s
     assert fewer.tuned.loss == pytest.approx(local.loss, rel=0.02)
 
 
+@pytest.mark.untraced
 def test_flop_of_both_sides_are_those_of_the_whole(tuner, start):
     found = [tune(tuner, start, cut) for cut in CUTS]
     assert len({round(made.end_flop + made.edge_flop) for made in found}) == 1
@@ -222,6 +227,7 @@ meant = st.builds(Means, st.floats(1e4, 1e9), rates, rates, rates, rates)
 
 
 @given(meant, factors)
+@pytest.mark.untraced
 def test_more_memory_never_loses_a_way_nor_time(means, factor):
     before, after = (
         choose(SHAPE, LOAD, means),
@@ -234,6 +240,7 @@ def test_more_memory_never_loses_a_way_nor_time(means, factor):
 
 
 @given(meant, factors, st.sampled_from(["uplink_bit_per_s", "downlink_bit_per_s", "edge_flop_per_s"]))
+@pytest.mark.untraced
 def test_a_slower_link_or_edge_never_turns_local_into_split(means, factor, field):
     before = choose(SHAPE, LOAD, means)
     after = choose(SHAPE, LOAD, replace(means, **{field: getattr(means, field) / factor}))
@@ -243,6 +250,7 @@ def test_a_slower_link_or_edge_never_turns_local_into_split(means, factor, field
 
 
 @given(meant)
+@pytest.mark.untraced
 def test_what_is_chosen_is_the_fastest_that_fits(means):
     found = choose(SHAPE, LOAD, means)
     local, always = choose(SHAPE, LOAD, means, "never"), choose(SHAPE, LOAD, means, "always")

@@ -52,6 +52,7 @@ def test_sizes() -> None:
     assert [(sum(map(len, d.shards)), len(d.validation), len(d.test)) for d in least.domains] == [(1, 1, 1)] * 4
 
 
+@pytest.mark.untraced
 def test_notes_and_public_texts_are_there_once() -> None:
     corpus = made()
     everything = [*trained(corpus), *held(corpus)]
@@ -125,6 +126,7 @@ def test_values_of_the_note_were_said() -> None:
             assert re.search(rf"(?<!\d){value}(?!\d)", said), (value, example)
 
 
+@pytest.mark.untraced
 def test_corrections_count_and_others_drugs_do_not() -> None:
     found = Counter[str]()
     for example in trained(made(7, train=800, public=1)):

@@ -76,6 +76,7 @@ def test_a_section_that_takes_the_context_is_refused() -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(texts=st.lists(words, max_size=4), context=st.integers(8, 40))
+@pytest.mark.untraced
 def test_every_token_of_public_text_but_the_first_counts_once(texts: list[str], context: int) -> None:
     encoded = text.public(TOK, texts, context)
     assert all(e.answer == 1 and 2 <= len(e.token) <= context for e in encoded)

@@ -37,6 +37,7 @@ def loss_of(tuner, texts):
     return torch.nn.functional.cross_entropy(logits, batch.target)
 
 
+@pytest.mark.untraced
 def test_flop_are_those_that_torch_counts(tuner, texts):
     tuner.adapters.put(tuner.adapters.fresh(RANK, np.random.default_rng(0)))
     with FlopCounterMode(display=False) as counter:

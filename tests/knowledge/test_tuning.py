@@ -81,6 +81,7 @@ def direct(start: LowRank, epochs: int, batch: int, rate: float, seed: int) -> d
     return {name: weight.detach().numpy() for name, weight in weights.items()}
 
 
+@pytest.mark.untraced
 def test_it_is_the_training_written_in_peft_and_transformers(tuner: Tuner, start: LowRank) -> None:
     tuned = tune(tuner, start)
     for name, weight in direct(start, 2, 4, 5e-3, 5).items():
@@ -90,6 +91,7 @@ def test_it_is_the_training_written_in_peft_and_transformers(tuner: Tuner, start
 
 
 @pytest.mark.parametrize("changed", [{}, {"factors": "b"}, {"private": Noise(1.0)}])
+@pytest.mark.untraced
 def test_the_same_generator_gives_the_same_bytes_whatever_was_between(tuner: Tuner, start: LowRank, changed) -> None:
     digest = start.digest()
     first = tune(tuner, start, **changed)
@@ -101,6 +103,7 @@ def test_the_same_generator_gives_the_same_bytes_whatever_was_between(tuner: Tun
     assert tuner.language.digest == language().digest
 
 
+@pytest.mark.untraced
 def test_it_learns(tuner: Tuner, start: LowRank) -> None:
     tuned = tune(tuner, start, epochs=12, learning_rate=2e-2)
     before, counted = tuner.losses(None, TEXTS)
@@ -162,6 +165,7 @@ def test_no_example_moves_the_sum_by_more_than_the_clip(tuner: Tuner, start: Low
     assert seen == [pytest.approx(0.01, rel=1e-3)]
 
 
+@pytest.mark.untraced
 def test_opacus_leaves_nothing_behind(tuner: Tuner, start: LowRank) -> None:
     tune(tuner, start, private=Noise(1.0))
     modules = list(tuner.adapters.model.modules())
@@ -218,6 +222,7 @@ def test_losses_are_the_models_own_in_the_order_given(tuner: Tuner, start: LowRa
     assert (len(empty), len(none)) == (0, 0)
 
 
+@pytest.mark.untraced
 def test_answers_side_by_side_are_those_alone_and_those_of_the_likeliest_token(tuner: Tuner, start: LowRank) -> None:
     adapter = tune(tuner, start, epochs=10, learning_rate=2e-2).adapter
     prompts = [text.token[: text.answer] for text in TEXTS]
@@ -279,6 +284,7 @@ def test_top_is_what_the_model_expects_at_each_position(tuner: Tuner) -> None:
         assert (top.token == token.numpy()).mean() > 0.99
 
 
+@pytest.mark.untraced
 def test_soft_targets_of_itself_teach_nothing_and_those_of_another_are_learnt(tuner: Tuner, start: LowRank) -> None:
     own: list[Top] = tuner.top(None, TEXTS, 300)
     assert tune(tuner, start, soft=own, learning_rate=1e-9).loss == pytest.approx(0.0, abs=1e-5)

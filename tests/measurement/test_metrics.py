@@ -53,6 +53,7 @@ def test_the_return_weighs_tasks_by_value_and_charges_the_whole_cost() -> None:
     assert metrics.value_return(record.tasks, 2.0, 0.1) is None
 
 
+@pytest.mark.untraced
 def test_the_return_follows_the_weight_of_cost() -> None:
     found = [report(fabricated.run(load("campus", [f"orchestrator.objective.cost_weight={w}"])).record) for w in (0, 3)]  # type: ignore[arg-type]
     record = fabricated.run(CAMPUS).record

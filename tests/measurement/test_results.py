@@ -99,6 +99,7 @@ def test_the_report_is_one_whole_page_without_outside_assets(folder: Path) -> No
     assert len(text) < 300_000
 
 
+@pytest.mark.untraced
 def test_an_interrupted_run_before_its_first_sample_has_a_report(tmp_path: Path) -> None:
     for frames in (0, 1, 3):
         short = fabricated.run(load("campus"), frames=frames).record

@@ -160,6 +160,7 @@ def test_kept_positions_have_the_logits_of_the_whole():
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.untraced
 def test_prefill_and_decode_over_cuts_equal_the_whole(kind):
     model = drawn(kind, lora=kind == "llama").eval()
     token, mask = texts(padding="left")

@@ -41,6 +41,7 @@ def test_it_has_the_shape_that_was_asked_for_and_ties_its_embeddings() -> None:
 
 @settings(deadline=None, max_examples=50)
 @given(st.text())
+@pytest.mark.untraced
 def test_the_tokenizer_takes_any_text_and_gives_it_back(text: str) -> None:
     token = TOKENIZER(text, split_special_tokens=True)["input_ids"]
     assert TOKENIZER.decode(token) == text

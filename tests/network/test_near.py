@@ -157,6 +157,7 @@ def test_mean_gain_is_that_of_the_field():
 
 
 @LAYOUTS
+@pytest.mark.untraced
 def test_tracked_cells_are_those_of_the_tile_and_keep_their_field(layout):
     net = sixty(layout)
     state = net.advance(busy(net, 0))
@@ -181,6 +182,7 @@ def test_tracked_cells_are_those_of_the_tile_and_keep_their_field(layout):
     assert 0 < came < 0.5 * kept
 
 
+@pytest.mark.untraced
 def test_links_that_come_near_are_drawn_from_the_stationary_field():
     net = sixty("hexagonal", frame_s=0.5)
     state = net.advance(busy(net, 0))
@@ -202,6 +204,7 @@ def test_links_that_come_near_are_drawn_from_the_stationary_field():
 
 
 @LAYOUTS
+@pytest.mark.untraced
 def test_the_seed_decides_a_large_network(layout):
     def run(seed):
         net = sixty(layout, seed)

@@ -203,6 +203,7 @@ def test_a_sounding_is_right_but_for_its_stated_error():
         assert np.sqrt(np.mean((error / state.observed_error_db) ** 2)) == pytest.approx(1.0, abs=0.12)
 
 
+@pytest.mark.untraced
 def test_the_stated_error_grows_with_the_way_and_sounding_ends_it():
     net = network(config(2_000))
     stated, found = [], []
@@ -290,6 +291,7 @@ def test_a_cell_that_is_no_longer_near_loses_its_user():
         assert ties[0].tolist() == [1, NONE, 0]
 
 
+@pytest.mark.untraced
 def test_more_hysteresis_means_fewer_handovers():
     def count(hysteresis_db):
         given_config = streets(100, radio=Radio(handover_hysteresis_db=hysteresis_db))

@@ -82,6 +82,7 @@ def test_prices_and_bids_are_those_of_exactly_so_long_ago(staleness_s: float, fr
 
 
 @pytest.mark.parametrize("staleness_s", [0.0, 0.3])
+@pytest.mark.untraced
 def test_the_problem_is_answered_at_what_was_told(staleness_s: float) -> None:
     matcher = f"orchestrator.matcher={{kind: local, staleness_s: {staleness_s}}}"
     run = Run(load("campus", [*CROWD, matcher], duration_s=2.0))
@@ -94,6 +95,7 @@ def test_the_problem_is_answered_at_what_was_told(staleness_s: float) -> None:
         run.commit(plan)
 
 
+@pytest.mark.untraced
 def test_staleness_changes_a_run_and_a_seed_repeats_it() -> None:
     def tasks(staleness_s: float) -> object:
         matcher = f"orchestrator.matcher={{kind: local, staleness_s: {staleness_s}}}"

@@ -133,6 +133,7 @@ def test_the_command_prints_its_figures(folder: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize("name", ["cattrysse1994/gap1-1", "chu1997/c05100", "chu1997/d20100"])
+@pytest.mark.untraced
 def test_real_instances(gap: ModuleType, name: str) -> None:
     if not DATA.is_dir():
         pytest.skip("../shared/data/gap is missing")

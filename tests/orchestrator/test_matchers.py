@@ -38,6 +38,7 @@ def drawn(index: int) -> tuple[Problem, Plan]:
 
 @pytest.mark.parametrize("index", range(5))
 @pytest.mark.parametrize("kind", MATCHER_KINDS)
+@pytest.mark.untraced
 def test_contract(kind: str, index: int) -> None:
     problem, best = drawn(index)
     assert best.status is Status.OPTIMAL
@@ -164,6 +165,7 @@ def test_price_is_optimal_where_nothing_is_scarce() -> None:
     assert plan.value == pytest.approx(best.value)
 
 
+@pytest.mark.untraced
 def test_price_is_near_the_optimum_and_warm_prices_help() -> None:
     gaps, saved = [], []
     for seed in range(6):

@@ -47,6 +47,7 @@ LENGTHS = st.lists(st.floats(1e-3, 10.0), min_size=1, max_size=6)
 
 @settings(max_examples=100, deadline=None)
 @given(LENGTHS, st.floats(0.0, 2.0), st.floats(0.1, 5.0), st.floats(0.3, 1.0))
+@pytest.mark.untraced
 def test_windows_share_the_slack_by_the_square_root_law(
     lengths: list[float], wait: float, ratio: float, pace: float
 ) -> None:

@@ -90,6 +90,7 @@ def problems(draw: st.DrawFn) -> tuple[nx.DiGraph, nx.Graph]:
 
 @settings(max_examples=150, deadline=None)
 @given(problems(), st.integers(0, 3))
+@pytest.mark.untraced
 def test_every_schedule_is_feasible_and_above_its_bound(problem: tuple[nx.DiGraph, nx.Graph], seed: int) -> None:
     stages, resources = problem
     found, seeds = (schedule(stages, resources, evaluations=n, seed=seed) for n in (400, 0))

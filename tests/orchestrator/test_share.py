@@ -14,6 +14,7 @@ from gainnet.orchestrator.share_kernel import square_root_with_floors
 positive = st.floats(1e-3, 1e3)
 
 
+@pytest.mark.untraced
 def test_rates_agree_with_a_convex_method() -> None:
     rng = np.random.default_rng(1)
     for _ in range(5):
@@ -33,6 +34,7 @@ def test_rates_agree_with_a_convex_method() -> None:
 
 
 @given(st.lists(st.tuples(positive, st.floats(0.0, 10.0)), min_size=1, max_size=12), positive)
+@pytest.mark.untraced
 def test_rates_satisfy_kkt(items: list[tuple[float, float]], extra: float) -> None:
     load, floor = np.array([item[0] for item in items]), np.array([item[1] for item in items])
     capacity = float(floor.sum()) + extra
@@ -120,6 +122,7 @@ def test_clock_is_stationary_or_clipped() -> None:
 
 
 @given(st.lists(st.tuples(positive, positive), min_size=1, max_size=8), positive)
+@pytest.mark.untraced
 def test_chain_windows_satisfy_kkt(stages: list[tuple[float, float]], budget: float) -> None:
     work, price = np.array([stage[0] for stage in stages]), np.array([stage[1] for stage in stages])
     window, cost = share.chain_windows_s(work, price, budget)

@@ -60,6 +60,7 @@ def test_builtins_are_there() -> None:
 
 
 @pytest.mark.parametrize("name", names())
+@pytest.mark.untraced
 def test_dump_loads_to_an_equal_scenario(name: str, tmp_path: Path) -> None:
     scenario = load(name, ["execution.faults.0={kind: edge_down, edge: 1, begin_s: 1, end_s: 2}"], seed=7)
     assert load(_file(tmp_path, dump(scenario))) == scenario
@@ -257,6 +258,7 @@ VALUES = st.one_of(
 
 @settings(max_examples=120, deadline=None)
 @given(PATHS, VALUES)
+@pytest.mark.untraced
 def test_an_override_gives_a_scenario_or_a_scenario_error(path: str, value: str) -> None:
     try:
         assert isinstance(load("campus", [f"{path}={value}"]), Scenario)

@@ -205,6 +205,7 @@ def test_masked_patterns_never_fit_and_others_always_do(monkeypatch: pytest.Monk
 
 
 @pytest.mark.compiles
+@pytest.mark.untraced
 def test_what_the_mask_forbids_counts_as_a_refusal() -> None:
     env, other = _made("pattern", patterns_max=200), _made("pattern", patterns_max=200)
     _, info = env.reset(seed=4)

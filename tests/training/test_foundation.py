@@ -124,6 +124,7 @@ def test_the_command_writes_what_plain_transformers_loads(
     assert ended.value.code == 0
 
 
+@pytest.mark.untraced
 def test_it_learns_what_words_follow(text: Path) -> None:
     texts, held = pretrain.read(text)
     config = pretrain.model_of([*SHAPE, "steps=60", "batch=4", "learning_rate=0.02"])

@@ -23,11 +23,13 @@ def _made() -> IsccParallelEnv:
     return parallel_env(episode_s=SHORT_S, overrides=["network.ends=60"])
 
 
+@pytest.mark.untraced
 def test_it_conforms(capsys: pytest.CaptureFixture[str]) -> None:
     parallel_api_test(_made(), num_cycles=20)
     assert "Passed" in capsys.readouterr().out
 
 
+@pytest.mark.untraced
 def test_seeds_are_honoured() -> None:
     parallel_seed_test(_made, num_cycles=20)
 

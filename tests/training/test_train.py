@@ -55,6 +55,7 @@ def posed() -> Sequence[tuple[Columns, int]]:
     return found
 
 
+@pytest.mark.untraced
 def test_the_kernel_computes_what_was_trained(posed: Sequence[tuple[Columns, int]]) -> None:
     net = neural.Unrolled()
     weights = {name: w.astype(np.float64) for name, w in net.weights().items()}
@@ -151,6 +152,7 @@ def test_an_interrupted_training_ends_with_the_same_file(kind: str, tmp_path: Pa
     assert curves[0] == curves[1]
 
 
+@pytest.mark.untraced
 def test_the_command_trains_a_checkpoint_that_a_run_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     settings = [argument for override in OVERRIDES for argument in ("--set", override)]
