@@ -19,6 +19,7 @@ PATIENCE_S = 300.0
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 def test_the_openai_client_does_all_that_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(labs, "READY_S", PATIENCE_S)
     module = bench._module(bench.FOLDER / "_openai_client.py")

@@ -78,6 +78,7 @@ def test_seeds_choices_and_logprobs() -> None:
     run(main())
 
 
+@pytest.mark.untraced
 def test_completions_of_text_lists_and_tokens() -> None:
     async def main() -> None:
         async with served() as at:
@@ -317,6 +318,7 @@ def node_greedy() -> Any:
     return Sampling(max_tokens=8, temperature=0.0, ignore_eos=True)
 
 
+@pytest.mark.untraced
 def test_pages_and_drain() -> None:
     async def main() -> None:
         async with served(tier="cloud") as at:

@@ -202,6 +202,7 @@ def test_settings_of_images(folder: Path) -> None:
             NodeSettings(ids=("m",), images=images)  # type: ignore[arg-type]
 
 
+@pytest.mark.untraced
 def test_images_through_a_gateway(folder: Path) -> None:
     async def main() -> None:
         async with drawing(folder) as at:

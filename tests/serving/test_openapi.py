@@ -46,6 +46,7 @@ def api() -> Iterator[schemathesis.schemas.BaseSchema]:
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
+@pytest.mark.untraced
 def test_nothing_is_found_against_the_page(mode: GenerationMode, api: schemathesis.schemas.BaseSchema) -> None:
     number = itertools.count()
     for found in api.get_all_operations():

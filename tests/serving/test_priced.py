@@ -39,6 +39,7 @@ def refusal(world: World, request: Ask) -> Refused:
     return refused
 
 
+@pytest.mark.untraced
 def test_overload_moves_requests_up_the_tiers() -> None:
     light, heavy = World(), World()
     for frame in range(15):
@@ -65,6 +66,7 @@ def test_a_model_of_ends_only_needs_to_know_which_end_asks() -> None:
     assert world.one(ask(model=SMALL)).node == "end-0"
 
 
+@pytest.mark.untraced
 def test_a_dear_cloud_is_used_only_when_it_pays() -> None:
     cheap, dear = World(), World(["orchestrator.objective.cost_weight=20"])
     for frame in range(15):
@@ -132,6 +134,7 @@ def test_what_fails_everywhere_has_failed() -> None:
     assert [int(r) for outcomes in ended for r in outcomes.result] == [Result.FAILED]
 
 
+@pytest.mark.untraced
 def test_the_same_inputs_give_the_same_decisions() -> None:
     def routes() -> list[str]:
         world, said = World(), []
@@ -259,6 +262,7 @@ def test_why_is_a_phrase_for_people() -> None:
     assert alone.why.endswith("no other node would do")
 
 
+@pytest.mark.untraced
 def test_output_that_is_mostly_shorter_than_asked_is_expected_shorter() -> None:
     world = World()
     for frame in range(20):

@@ -58,6 +58,7 @@ def measured(subject: Roofline, **protocol: Any) -> Profile:
     return asyncio.run(profile.measure(subject, Protocol(**protocol), lambda: subject.now_s))
 
 
+@pytest.mark.untraced
 def test_a_machine_that_is_what_the_simulator_thinks_is_found() -> None:
     steps: list[tuple[str, int, int]] = []
     subject = Roofline()
@@ -74,6 +75,7 @@ def test_a_machine_that_is_what_the_simulator_thinks_is_found() -> None:
     assert steps[-1][1] == steps[-1][2]
 
 
+@pytest.mark.untraced
 def test_what_software_takes_is_told_from_what_the_machine_does() -> None:
     found = fit(measured(Roofline(besides=(4e-3, 5e-4)), repeats=1).points, MODEL)
     assert found.residual < 0.01
@@ -91,6 +93,7 @@ def test_texts_that_decode_together_differ_in_length() -> None:
     assert min(profile.spread(1, 8)) == 1
 
 
+@pytest.mark.untraced
 def test_noise_costs_accuracy_and_no_more() -> None:
     made = measured(Roofline(noise=0.05), repeats=9, adapter="ink", drafts=(1, 4))
     found = fit(made.points, MODEL)

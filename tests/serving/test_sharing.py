@@ -55,6 +55,7 @@ def picture(made: World, **more: Any) -> Target:
     return made.one(ask(**(given | more)))
 
 
+@pytest.mark.untraced
 def test_sharing_is_chosen_where_it_pays() -> None:
     target = picture(world())
     assert (target.node, target.begun_by, target.way, target.model) == ("edge-0", "cloud", "sharing", f"own/{PAINTER}")

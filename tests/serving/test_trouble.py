@@ -73,6 +73,7 @@ class Listening(Nearest):
         ("busy", CHAT, False, False), ("held", CHAT, False, False), ("endless", STREAM, False, False),
     ],
 )  # fmt: skip
+@pytest.mark.untraced
 def test_routers_hear_who_is_at_fault(how: str, body: dict[str, Any], ok: bool, at_fault: bool) -> None:
     async def main() -> None:
         made: list[Listening] = []

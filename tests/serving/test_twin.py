@@ -44,12 +44,14 @@ def stream(twin: ModuleType, sent_s: list[float], prompt: int = 100, output: int
 
 
 @pytest.mark.parametrize(("tier", "link_s"), [("cloud", 0.04), ("edge", 0.0), ("end", 0.0)])
+@pytest.mark.untraced
 def test_a_request_alone_takes_what_its_card_says(twin: ModuleType, tier: str, link_s: float) -> None:
     latency_s = twin.simulated(twin.scenario(tier, card(twin, tier)), stream(twin, [0.0, 1.0]))
     alone_s = BESIDES_S + prefill_s(100.0, *GIVEN) + 39.0 * decode_step_s(1.0, 119.5, *GIVEN)
     np.testing.assert_allclose(latency_s, alone_s + link_s, atol=0.006)
 
 
+@pytest.mark.untraced
 def test_a_node_that_is_asked_too_much_answers_at_its_capacity_in_order(twin: ModuleType) -> None:
     most = twin.capacity(FITTED, SLOTS)
     number = 40
@@ -82,6 +84,7 @@ def test_percentiles_are_compared(twin: ModuleType) -> None:
         twin.compared(np.full(3, np.nan), predicted)
 
 
+@pytest.mark.untraced
 def test_a_node_is_profiled_and_asked(twin: ModuleType) -> None:
     async def main() -> None:
         async with served(slots=2) as node:
