@@ -32,6 +32,8 @@ HEADER = struct.Struct("<4sB8sI")
 """Mark, bits, the beginning of the digest of what the change starts from, number of factors."""
 LARGEST = {16: 65504.0}
 """Number that may be sent, by bits where the format allows no more than 1e15; beyond is an explosion."""
+TINY = 2.0**-100
+"""Scale of a block below which its numbers are lifted while they are quantised, since their factor would overflow."""
 CHECK = struct.Struct("<I")
 """CRC-32 of all before it."""
 
@@ -102,8 +104,7 @@ class Encoder:
         if not largest <= LARGEST.get(self.bits, 1e15):
             raise InputError(f"update: a change is {largest:g}, which cannot be sent at {self.bits} bits")
         sizes = _sizes(before)
-        parts = zip(np.split(change, np.cumsum(sizes)[:-1]), _parts(before), strict=True)
-        sent = np.array([_moved(part, start, self.threshold) for part, start in parts])
+        sent = _moved(change, before, self.threshold)
         numbers = _flat(after) if self.bits == 32 else change
         if not sent.all():
             numbers = numbers[np.repeat(sent, sizes)]
@@ -146,17 +147,18 @@ def _added(
     """An adapter with what was sent added to it, or in its place where it is whole; what was not sent stays."""
     if not mask.all():
         sent = np.repeat(mask, _sizes(before))
-        held = _flat(before)
-        held[sent] = numbers if whole else held[sent] + numbers
+        held = _flat(before) if whole else np.zeros(before.numbers, np.float32)
+        held[sent] = numbers
         numbers = held
-    elif not whole:
-        numbers += _flat(before)
     found, at = {}, 0
     for name in sorted(before.layers):
-        factors = before.layers[name]
-        a, at = numbers[at : at + factors.a.size].reshape(factors.a.shape), at + factors.a.size
-        b, at = numbers[at : at + factors.b.size].reshape(factors.b.shape[::-1]).T, at + factors.b.size
-        found[name] = Factors(a, b)
+        factors, pair = before.layers[name], []
+        for part in (factors.a, factors.b.T):
+            place, at = numbers[at : at + part.size].reshape(part.shape), at + part.size
+            if not whole:
+                place += part
+            pair.append(place)
+        found[name] = Factors(pair[0], pair[1].T)
     return replace(before, layers={name: found[name] for name in before.layers})
 
 
@@ -193,11 +195,15 @@ def _flat(adapter: LowRank, less: LowRank | None = None) -> Float[np.ndarray, " 
     return found
 
 
-def _moved(change: Float[np.ndarray, " number"], start: Float[np.ndarray, "row column"], threshold: float) -> bool:
+def _moved(change: Float[np.ndarray, " number"], before: LowRank, threshold: float) -> Bool[np.ndarray, " factor"]:
+    """Which factors changed by more than that part of their norm."""
+    parts = _parts(before)
+    ends = np.cumsum([part.size for part in parts])
     if threshold == 0.0:
-        return bool(change.any())
-    size = float(np.linalg.norm(change))
-    return size > threshold * float(np.linalg.norm(start)) and size > 0.0
+        return np.logical_or.reduceat(change != 0.0, [0, *ends[:-1]])
+    size = np.array([np.linalg.norm(part) for part in np.split(change, ends[:-1])])
+    start = np.array([np.linalg.norm(part) for part in parts])
+    return (size > threshold * start) & (size > 0.0)
 
 
 def _pack(numbers: Float[np.ndarray, " number"], bits: int, rng: np.random.Generator) -> bytes:
@@ -211,7 +217,10 @@ def _pack(numbers: Float[np.ndarray, " number"], bits: int, rng: np.random.Gener
     kernel.largest(numbers, top, BLOCK)
     short = _rounded_up(top)
     scale = _widened(short)
-    factor = np.divide(0.5 * (2**bits - 1), scale, out=np.zeros_like(scale), where=scale > 0.0)
+    lift = np.where(scale < TINY, np.float32(2.0**64), np.float32(1.0))
+    if (lift > 1.0).any():
+        numbers = numbers * np.repeat(lift, BLOCK)[: len(numbers)]
+    factor = np.divide(0.5 * (2**bits - 1), scale * lift, out=np.zeros_like(scale), where=scale > 0.0)
     dice = rng.integers(0, 2**64 - 1, whole * BLOCK // 4, dtype=np.uint64, endpoint=True).view(np.uint16)
     packed = np.empty(whole * BLOCK * bits // 8, np.uint8)
     kernel.quantise(numbers, factor, dice, bits, packed)

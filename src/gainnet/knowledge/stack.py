@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from gainnet.errors import InputError
 from gainnet.knowledge import stack_kernel as kernel
@@ -41,22 +41,33 @@ Core = tuple[
 ]
 
 
-@dataclass(slots=True)
-class _Group:
-    """Layers of one shape, and what their sums have in common.
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Layers of one shape.
 
     Attributes:
         names: of the layers.
-        column: of the whole stack, which of its columns these layers have.
         a, b: the stacks, ``b`` transposed.
-        along, across: their Gram matrices.
-        fine: whether these were summed in float64.
     """
 
     names: list[str]
-    column: Int[np.ndarray, " stack"]
     a: Float[np.ndarray, "layer stack input"]
     b: Float[np.ndarray, "layer stack output"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Layers of the same ranks, and what their sums have in common.
+
+    Attributes:
+        parts: the layers, those of one shape together.
+        column: of the whole stack, which of its columns these layers have.
+        along, across: Gram matrices of their stacks, part by part.
+        fine: whether these were summed in float64.
+    """
+
+    parts: list[_Part]
+    column: Int[np.ndarray, " stack"]
     along: Float[np.ndarray, "layer stack stack"]
     across: Float[np.ndarray, "layer stack stack"]
     fine: bool
@@ -83,13 +94,17 @@ class Stack:
         self._place = [(0, 0)] * len(adapters)
         width = 0
         ranked = sorted(((adapter.rank, index) for index, adapter in enumerate(adapters)), key=lambda pair: -pair[0])
+        known: dict[int, int] = {}
         for rank, index in ranked:
-            at = next((at for at, held in enumerate(self._blocks) if _begins(held, adapters[index], rank)), None)
+            at = known.get(id(adapters[index]))
+            if at is None:
+                at = next((at for at, held in enumerate(self._blocks) if _begins(held, adapters[index], rank)), None)
             if at is None:
                 at = len(self._blocks)
                 self._blocks.append(adapters[index])
                 self._begin.append(width)
                 width += rank
+            known[id(adapters[index])] = at
             self._place[index] = (self._begin[at], rank)
         self._width = width
         self._groups = self._grouped()
@@ -111,40 +126,48 @@ class Stack:
         return replace(first, layers={name: found[name] for name in first.layers})
 
     def _grouped(self) -> list[_Group]:
-        names = defaultdict(list)
+        shapes: dict[tuple[int, ...], dict[tuple[int, int], list[str]]] = defaultdict(lambda: defaultdict(list))
         for name, factors in self._adapters[0].layers.items():
             ranks = tuple(block.layers[name].rank for block in self._blocks)
-            names[len(factors.b), factors.a.shape[1], ranks].append(name)
-        return [self._stacked(found, *key) for key, found in names.items()]
+            shapes[ranks][len(factors.b), factors.a.shape[1]].append(name)
+        return [self._group(list(found.values()), ranks) for ranks, found in shapes.items()]
 
-    def _stacked(self, names: list[str], outward: int, inward: int, ranks: tuple[int, ...]) -> _Group:
+    def _group(self, layers: list[list[str]], ranks: tuple[int, ...]) -> _Group:
+        parts = [self._stacked(names, ranks) for names in layers]
+        fine = sum(ranks) <= WIDE
+        along, across = (
+            np.concatenate([_gram(part, fine=fine) for part in stacks])
+            for stacks in ([part.a for part in parts], [part.b for part in parts])
+        )
+        broken = ~np.isfinite(along.trace(axis1=1, axis2=2) + across.trace(axis1=1, axis2=2))
+        if broken.any():
+            name = [name for names in layers for name in names][int(broken.argmax())]
+            raise InputError(f"adapter: layer {name} holds NaN or infinity")
+        column = np.concatenate([np.arange(begin, begin + r) for begin, r in zip(self._begin, ranks, strict=True)])
+        return _Group(parts, column, along, across, fine)
+
+    def _stacked(self, names: list[str], ranks: tuple[int, ...]) -> _Part:
         """Layers of one shape, side by side."""
-        width = sum(ranks)
-        a, b = (np.empty((len(names), width, size), np.float32) for size in (inward, outward))
+        first = self._adapters[0].layers[names[0]]
+        a, b = (np.empty((len(names), sum(ranks), size), np.float32) for size in (first.a.shape[1], len(first.b)))
         ends = np.cumsum(ranks).tolist()
         for number, name in enumerate(names):
             for block, rank, end in zip(self._blocks, ranks, ends, strict=True):
                 factors = block.layers[name]
                 a[number, end - rank : end], b[number, end - rank : end] = factors.a, factors.b.T
-        fine = width <= WIDE
-        summed = [part.astype(np.float64) if fine else part for part in (a, b)]
-        along, across = (np.matmul(part, part.transpose(0, 2, 1)).astype(np.float64) for part in summed)
-        broken = ~np.isfinite(along.trace(axis1=1, axis2=2) + across.trace(axis1=1, axis2=2))
-        if broken.any():
-            raise InputError(f"adapter: layer {names[int(broken.argmax())]} holds NaN or infinity")
-        column = np.concatenate([np.arange(begin, begin + r) for begin, r in zip(self._begin, ranks, strict=True)])
-        return _Group(names, column, a, b, along, across, fine)
+        return _Part(names, a, b)
 
     def _cut(self, group: _Group, weight: Float[np.ndarray, " stack"], rank: int) -> dict[str, Factors]:
         """The layers of a group, summed and cut."""
-        first = self._adapters[0]
         used = np.flatnonzero(np.abs(weight) > NOTHING)
-        rank = min(rank, group.a.shape[2], group.b.shape[2])
+        rank = min(rank, max(min(part.a.shape[2], part.b.shape[2]) for part in group.parts))
         if not len(used):
             used = np.arange(min(rank, len(weight)))
-        a, b, along, across, weight = group.a, group.b, group.along, group.across, weight[used]
-        if len(used) < a.shape[1]:
-            a, b = a[:, used], b[:, used]
+        along, across, weight = group.along, group.across, weight[used]
+        part_of: slice | Int[np.ndarray, " used"] = used
+        if used[-1] - used[0] == len(used) - 1:  # a slice copies nothing
+            part_of = slice(int(used[0]), int(used[-1]) + 1)
+        if len(used) < along.shape[1]:
             along, across = along[:, used[:, None], used], across[:, used[:, None], used]
         rank = min(rank, len(used))
         if len(used) > WIDE:
@@ -153,14 +176,32 @@ class Stack:
             sigma, right, left = _singular(along, across, weight, rank, group.fine)
         good = sigma > NEGLIGIBLE * sigma.max(axis=1, keepdims=True)
         root = np.sqrt(np.where(good, sigma, 1.0))[:, None]
-        right = np.where(good[:, None], right * root, 0.0).astype(np.float32)
-        left = np.where(good[:, None], left / root, 0.0).astype(np.float32)
-        down, up = right.transpose(0, 2, 1) @ a, left.transpose(0, 2, 1) @ b
+        right = np.where(good[:, None], right * root, 0.0).astype(np.float32).transpose(0, 2, 1)
+        left = np.where(good[:, None], left / root, 0.0).astype(np.float32).transpose(0, 2, 1)
+        found: dict[str, Factors] = {}
+        at = 0
+        for part in group.parts:
+            here, at = slice(at, at + len(part.names)), at + len(part.names)
+            most = min(rank, part.a.shape[2], part.b.shape[2])
+            down, up = right[here, :most] @ part.a[:, part_of], left[here, :most] @ part.b[:, part_of]
+            self._revived(part.names, down, good[here, :most])
+            found |= {name: Factors(down[number], up[number].T) for number, name in enumerate(part.names)}
+        return found
+
+    def _revived(
+        self, names: list[str], down: Float[np.ndarray, "layer rank input"], good: Bool[np.ndarray, "layer rank"]
+    ) -> None:
+        """Where a product is zero, put the first rows of the first adapter's a."""
         for number in np.flatnonzero(~good.all(axis=1)).tolist():
-            spare = first.layers[group.names[number]].a[:rank]
+            spare = self._adapters[0].layers[names[number]].a[: good.shape[1]]
             dead = np.flatnonzero(~good[number, : len(spare)])
             down[number, dead] = spare[dead]
-        return {name: Factors(down[at], up[at].T) for at, name in enumerate(group.names)}
+
+
+def _gram(stacks: Float[np.ndarray, "layer stack side"], *, fine: bool) -> Float[np.ndarray, "layer stack stack"]:
+    """Inner products of a stack's rows, float64, summed so only where it is ``fine``."""
+    summed = stacks.astype(np.float64) if fine else stacks
+    return np.asarray(np.matmul(summed, summed.transpose(0, 2, 1)), np.float64)
 
 
 def _begins(longer: LowRank, shorter: LowRank, rank: int) -> bool:
@@ -216,20 +257,20 @@ def _iterated(
     )
     over = np.empty((len(along), width, width))
     energy = np.zeros(len(along))
-    for _ in range(SWEEPS):
+    for sweep in range(SWEEPS):
         image = along @ taken
         kernel.whiten(taken.transpose(0, 2, 1) @ image, over)
-        taken, image = taken @ over, image @ over
+        image = image @ over
         back = across @ image
         gram = image.transpose(0, 2, 1) @ back
         captured = gram.trace(axis1=1, axis2=2)
-        if (captured - energy <= SETTLED * captured).all():
+        if sweep == SWEEPS - 1 or (captured - energy <= SETTLED * captured).all():
             break
         energy, taken = captured, back
     square, turn = np.linalg.eigh(gram)
     turn = turn[:, :, : -rank - 1 : -1]
     sigma = np.sqrt(np.maximum(square[:, : -rank - 1 : -1], 0.0))
-    return sigma, taken @ turn, weight[:, None] * (image @ turn)
+    return sigma, taken @ (over @ turn), weight[:, None] * (image @ turn)
 
 
 def alike(adapters: Sequence[LowRank]) -> Iterator[tuple[list[str], list[Layers]]]:
