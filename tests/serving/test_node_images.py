@@ -190,6 +190,18 @@ def test_a_node_above_that_fails_is_left_alone(folder: Path) -> None:
     run(main())
 
 
+def test_a_node_that_draws_no_more_says_so(folder: Path) -> None:
+    async def main() -> None:
+        async with drawing(folder) as at:
+            assert at.node.images is not None
+            assert (await at.get("/ready"))[0] == 200
+            at.node.images.engine._passed = None  # type: ignore[assignment, method-assign]
+            assert (await at.post("/v1/images/generations", ASK))[0] == 503
+            assert (await at.get("/ready"))[0] == (await at.get("/health"))[0] == 503
+
+    run(main())
+
+
 def test_settings_of_images(folder: Path) -> None:
     for images, said in (
         ({"model": "nowhere"}, "must be digits"),

@@ -290,6 +290,8 @@ class Node:
     def _health(self) -> web.Response:
         if (failure := self.engine.failure) is not None:
             raise Refused(503, f"the engine failed: {failure}", code="not_ready")
+        if self.images is not None and (failure := self.images.engine.failure) is not None:
+            raise Refused(503, f"the image engine failed: {failure}", code="not_ready")
         return web.Response()
 
     def _models(self) -> web.Response:
