@@ -111,7 +111,9 @@ def test_a_journal_of_another_run_is_refused(whole: tuple[dict[str, Any], Path])
         learn(learning_scenario(seed=5), folder=whole[1], resume=True)
 
 
-@pytest.mark.parametrize("arm", ["flat", "local", "central"])
+@pytest.mark.parametrize(
+    "arm", [*(pytest.param(arm, marks=pytest.mark.untraced) for arm in ("flat", "local")), "central"]
+)
 def test_the_other_arms_run_learn_and_are_reported(arm: str, tmp_path: Path) -> None:
     record = learn(learning_scenario(arm=arm)).record
     assert record is not None

@@ -1,4 +1,7 @@
-"""A small lab from end to end, and what cannot be a lab."""
+"""A small lab from end to end, the openai package against one as `gainnet bench live` has it do, and what cannot be a lab.
+
+All labs of a process are forked from one server, which takes seconds to import what they need.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import aiohttp
 import pytest
 import uvloop
 
+from gainnet.apps import bench
 from gainnet.errors import InputError
 from gainnet.scenario.load import load
 from gainnet.serving import lab as labs
@@ -94,6 +98,25 @@ def test_a_lab_answers_lives_through_a_death_and_leaves_nothing(tmp_path: Path) 
     assert len(pids) == 4
     assert all(map(gone, pids))
     assert not (tmp_path / FILE).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.untraced
+def test_the_openai_client_does_all_that_it_can(tmp_path: Path) -> None:
+    module = bench._module(bench.FOLDER / "_openai_client.py")
+
+    async def main() -> dict[str, str]:
+        lab = Lab(load("lab"), tmp_path, nodes="cloud=1,edge=1,end=0", router="nearest")
+        try:
+            await lab.start()
+            found: dict[str, str] = await module.checked(json.loads((tmp_path / FILE).read_text()), tmp_path)
+            return found
+        finally:
+            await lab.close()
+
+    found = uvloop.run(asyncio.wait_for(main(), PATIENCE_S))
+    checks = ("models", "chat", "stream", "completion", "embedding", "image", "errors", "adapters")
+    assert found == dict.fromkeys(checks, "")
 
 
 def test_a_lab_that_cannot_start_says_why_and_leaves_nothing(tmp_path: Path) -> None:
