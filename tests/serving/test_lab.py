@@ -106,7 +106,7 @@ def test_the_openai_client_does_all_that_it_can(tmp_path: Path) -> None:
     module = bench._module(bench.FOLDER / "_openai_client.py")
 
     async def main() -> dict[str, str]:
-        lab = Lab(load("lab"), tmp_path, nodes="cloud=1,edge=1,end=0", router="nearest")
+        lab = Lab(load("lab"), tmp_path, nodes="cloud=1,edge=1,end=0", router="priced")
         try:
             await lab.start()
             found: dict[str, str] = await module.checked(json.loads((tmp_path / FILE).read_text()), tmp_path)

@@ -43,6 +43,7 @@ def test_models_that_are_not_good_enough_are_not_asked() -> None:
 def test_an_adapter_is_one_of_the_card_beside_it() -> None:
     cloud, edge = "llama-3.1-70b-int8", "llama-3.2-3b"
     models = [{cloud: "c", "assistant": "c", "domain@v1": "domain@v1"}, {edge: "e", "assistant": "e", "both": "both"}]
+    models = [own | {"digits": "digits", "pictures": "digits"} for own in models]
     places = [Place("cloud", "", "cloud", models[0] | {"both": "both"}), Place("edge-0", "", "edge", models[1])]
     catalogue = Catalogue(load("lab"), Fleet.of(places))
     wish = catalogue.wish(Ask("chat", "domain@v1", None, 10, 10, None, None, "", None))
@@ -50,3 +51,6 @@ def test_an_adapter_is_one_of_the_card_beside_it() -> None:
     assert catalogue.own_id(places[0], wish.card, wish.ask) == "domain@v1"
     with pytest.raises(Refused, match="both"):
         catalogue.wish(Ask("chat", "both", None, 10, 10, None, None, "", None))
+    with pytest.raises(Refused, match="domain"):
+        catalogue.wish(Ask("image", "domain@v1", None, 10, 10, None, None, "", None))
+    assert catalogue.wish(Ask("image", "pictures", None, 10, 10, None, None, "", None)).only is None

@@ -110,7 +110,9 @@ class Catalogue:
         self.fixed = len(fixed)
         self._artifacts, self._roots = scenario.artifacts, fleet.roots
         self._services = scenario.demand.services
-        self._names = list(scenario.demand.services)
+        self._text_cards = {
+            name for service in self._services.values() if service.kind == "text" for name in service.models
+        }
         self.sizes = [_sizes(service) for service in scenario.demand.services.values()]
         self._wishes: dict[tuple[str, str], tuple[int, int, frozenset[int] | None]] = {}
         self._fitting = [
@@ -191,9 +193,11 @@ class Catalogue:
         return self._artifacts.index(name) if name in self._artifacts else -1
 
     def _adapted(self, public: str) -> str:
-        """The card that all nodes with a model serve besides, of which it is an adapter; empty where there are several."""
+        """The text model that all nodes with an adapter serve besides; empty where there are several, or it is none."""
+        if public in self._services:
+            return ""
         having = [place.models for place in self.places if place is not None and public in place.models]
-        cards = {name for models in having for name in models if name in self._artifacts}
+        cards = {name for models in having for name in models if name in self._text_cards}
         return cards.pop() if len(cards) == 1 else ""
 
 
