@@ -125,15 +125,16 @@ class _Parts:
         self._folder = folder / f"parts-{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]}"
 
     def get(self, name: str, measure: Callable[[], Sample]) -> Sample:
-        """A part as it was kept, or measured now."""
+        """A part as it was kept, or measured now; one in which a client's check failed is not kept."""
         file = self._folder / f"{name}.json"
         if file.is_file():
             kept: Sample = json.loads(file.read_text("utf-8"))
             return kept
         sys.stderr.write(f"live: {name}\n")
         made = measure()
-        self._folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(made, indent=1) + "\n", "utf-8")
+        if not made.get("client.failed"):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(made, indent=1) + "\n", "utf-8")
         return made
 
 
