@@ -3,7 +3,9 @@
 Three processes: a fake upstream that answers after a fixed delay, the gateway alone on one core, and this one, which
 makes the load beside the upstream on the other cores. What is added is the median over many requests through the
 gateway less that of the same calls made to the upstream itself; clients are spread over the delay, so that they do not
-come in step. The rate is that of 32 clients who ask again at once, with an upstream that answers at once.
+come in step. The upstream keeps its delay by a timer of the kernel: an event loop's go by whole milliseconds, which
+rounds what is added to whole milliseconds too, and answers all that are due within one at once. The rate is that of 32
+clients who ask again at once, with an upstream that answers at once.
 
 The peer is LiteLLM's proxy, whose pins clash with ours: give a virtual environment that has ``litellm[proxy]`` in
 ``GAINNET_BENCH_LITELLM``. It gets the same load on the same core, with one worker, its logs and telemetry off.
@@ -12,6 +14,7 @@ The peer is LiteLLM's proxy, whose pins clash with ours: give a virtual environm
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import os
 import statistics
@@ -20,6 +23,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -34,6 +38,7 @@ PEER = "GAINNET_BENCH_LITELLM"
 CLIENTS = (1, 8, 32, 200)
 BUSY_CLIENTS = 32
 DELAY_S = 0.2
+LEAST_ASKED = 40
 MEANING: dict[str, str] = {
     **{
         f"added_s_p50_{clients}": f"median added to a request by the gateway, {clients} at once, s"
@@ -79,7 +84,8 @@ def figures(quick: bool = False) -> dict[str, float]:
         slow, fast = (stack.enter_context(_upstream(delay_s, mine)) for delay_s in (DELAY_S, 0.0))
         with _gateway(slow, cores[-1:]) as (port, _):
             for clients in CLIENTS:
-                direct, through = (uvloop.run(_load(at, clients, max(seconds, 4 * DELAY_S))) for at in (slow, port))
+                long_s = max(seconds, (4 if quick else LEAST_ASKED) * DELAY_S / (1 if quick else clients))
+                direct, through = (uvloop.run(_load(at, clients, long_s)) for at in (slow, port))
                 made[f"added_s_p50_{clients}"] = statistics.median(through.seconds) - statistics.median(direct.seconds)
         made["added_s_p50"] = max(made.values())
         with _gateway(fast, cores[-1:]) as (port, process):
@@ -188,11 +194,43 @@ async def _load(port: int, clients: int, seconds: float, stream: bool = False) -
     return load
 
 
-class _Upstream(asyncio.Protocol):
-    """Answers every request alike after the delay."""
+class _Later:
+    """Writes what is given to it a fixed time later, to some tens of microseconds; see the module."""
 
     def __init__(self, delay_s: float) -> None:
-        self._delay_s = delay_s
+        self._delay_ns = round(delay_s * 1e9)
+        self._libc = ctypes.CDLL(None, use_errno=True)  # Python has no timerfd before 3.13
+        self._timer = self._libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
+        if self._timer < 0:
+            raise OSError(ctypes.get_errno(), "timerfd_create")
+        self._waiting: deque[tuple[int, Any, bytes]] = deque()
+        asyncio.get_running_loop().add_reader(self._timer, self._due)
+
+    def write(self, transport: Any, data: bytes) -> None:
+        """Write to the transport when the time is over."""
+        self._waiting.append((time.monotonic_ns() + self._delay_ns, transport, data))
+        if len(self._waiting) == 1:
+            self._set()
+
+    def _due(self) -> None:
+        os.read(self._timer, 8)
+        while self._waiting and self._waiting[0][0] <= time.monotonic_ns():
+            _, transport, data = self._waiting.popleft()
+            transport.write(data)
+        if self._waiting:
+            self._set()
+
+    def _set(self) -> None:
+        at = (ctypes.c_long * 4)(0, 0, *divmod(self._waiting[0][0], 1_000_000_000))  # no interval; seconds, then ns
+        if self._libc.timerfd_settime(self._timer, 1, at, None):  # 1: on the clock, not from now
+            raise OSError(ctypes.get_errno(), "timerfd_settime")
+
+
+class _Upstream(asyncio.Protocol):
+    """Answers every request alike: at once, or later."""
+
+    def __init__(self, later: _Later | None) -> None:
+        self._later = later
         self._got = b""
         answer = json.dumps(ANSWERED).encode()
         head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
@@ -216,27 +254,27 @@ class _Upstream(asyncio.Protocol):
         streamed = b'"stream": true' in self._got or b'"stream":true' in self._got
         answer = self._stream if streamed else self._answer
         self._got = b""
-        if self._delay_s:
-            asyncio.get_running_loop().call_later(self._delay_s, self._transport.write, answer)
+        if self._later is not None:
+            self._later.write(self._transport, answer)
         else:
             self._transport.write(answer)
 
 
 async def _serve_upstream(delay_s: float) -> None:
-    server = await asyncio.get_running_loop().create_server(lambda: _Upstream(delay_s), "127.0.0.1", 0)
+    later = _Later(delay_s) if delay_s else None
+    server = await asyncio.get_running_loop().create_server(lambda: _Upstream(later), "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201
     await server.serve_forever()
 
 
 async def _serve_gateway(upstream: str) -> None:
     from gainnet.serving.gateway import Gateway
+    from gainnet.serving.listener import serve
     from gainnet.serving.settings import GatewaySettings
 
     node = {"name": "node", "tier": "edge", "url": f"http://127.0.0.1:{upstream}", "models": ["m"]}
     gateway = Gateway(GatewaySettings(listen={"port": 0}, admin={"port": 0}, nodes=[node]))  # type: ignore[arg-type]
-    await gateway.start()
-    print(gateway.url.rsplit(":", 1)[1], flush=True)  # noqa: T201
-    await asyncio.Event().wait()
+    await serve(gateway, started=lambda: print(gateway.url.rsplit(":", 1)[1], flush=True))  # noqa: T201
 
 
 @contextmanager

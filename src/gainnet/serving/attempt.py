@@ -138,8 +138,7 @@ class Attempt:
         """Take the end of a stream's body, so that the connection can be kept; not for long."""
         assert self._connection is not None
         try:
-            async with asyncio.timeout(1.0):
-                await self._connection.chunk()
+            await self._connection.chunk(self._loop.time() + 1.0)
         except (Lost, Malformed, TimeoutError):  # the answer was whole; the connection is merely not kept
             self._connection.close()
 

@@ -48,6 +48,8 @@ class Connection(asyncio.Protocol):
         self._loop = loop
         self._transport: Any = None
         self._waiter: asyncio.Future[None] | None = None
+        self._until = 0.0
+        self._timer: asyncio.TimerHandle | None = None
         self._error: Exception | None = None
         self._parser = httptools.HttpResponseParser(self)
         self.used = 0
@@ -68,11 +70,6 @@ class Connection(asyncio.Protocol):
         """Whether it can carry another request."""
         return self._error is None and self._transport is not None and not self._transport.is_closing()
 
-    @property
-    def ready(self) -> bool:
-        """Whether `chunk` has something to give at once."""
-        return bool(self._chunks) or self._done
-
     def send(self, head: bytes, body: bytes) -> None:
         """Write a request; the answer is had by `answer`, then `chunk` until it is empty."""
         assert self._transport is not None
@@ -82,19 +79,24 @@ class Connection(asyncio.Protocol):
         if len(body) >= 65_536:
             self._transport.write(body)
 
-    async def answer(self) -> None:
-        """Wait for status and headers. Lost or Malformed where they do not come."""
+    async def answer(self, until: float) -> None:
+        """Wait for status and headers, until then on the loop's clock.
+
+        Raises:
+            Lost, Malformed: they do not come.
+            TimeoutError: they did not come in time.
+        """
         while not self._head_done:
             self._raise()
-            await self._wait()
+            await self._wait(until)
 
-    async def chunk(self) -> bytes:
-        """What has come of the body since, at least one byte; empty at its end. Lost or Malformed where it is cut."""
+    async def chunk(self, until: float) -> bytes:
+        """What has come of the body since, at least one byte; empty at its end. Raises as `answer` where it is cut."""
         while not self._chunks:
             if self._done:
                 return b""
             self._raise()
-            await self._wait()
+            await self._wait(until)
         joined = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks.clear()
         self._buffered = 0
@@ -118,12 +120,30 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    async def _wait(self) -> None:
+    async def _wait(self, until: float) -> None:
+        self._until = until
+        if self._timer is None or self._timer.when() > until:
+            self._set(until)
         self._waiter = self._loop.create_future()
         try:
             await self._waiter
         finally:
             self._waiter = None
+
+    def _set(self, until: float) -> None:
+        """Look then. One timer lasts for many requests: it is moved on when it is due, not for each of them."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(until, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._waiter is None or self._waiter.done():
+            return
+        if self._until > self._loop.time():
+            self._set(self._until)
+        else:
+            self._waiter.set_exception(TimeoutError())
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -154,6 +174,9 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         until_close = self._head_done and not {"content-length", "transfer-encoding"} & self.headers.keys()
         if exc is None and until_close and not self._done:
             self._done = True

@@ -16,8 +16,9 @@ from gainnet.serving.attempt import Attempt, Busy
 from gainnet.serving.book import Done
 from gainnet.serving.call import Call
 from gainnet.serving.collaborate import Deferred, kept, shown
-from gainnet.serving.idempotency import Kept
-from gainnet.serving.listener import JSON, body
+from gainnet.serving.idempotency import Keeping, Kept
+from gainnet.serving.listener import JSON, body, go
+from gainnet.serving.ready import Ready
 from gainnet.serving.router import Kind, Refused, Target
 from gainnet.serving.state import State
 from gainnet.serving.tracing import Span, parent
@@ -46,7 +47,7 @@ class Exchange:
         self._headers: dict[str, str] = {"x-request-id": self._id}
         self._node = ""
         self._first_byte_s: float | None = None
-        self._response: web.StreamResponse | None = None
+        self._response: web.StreamResponse | Ready | None = None
         self._lost = False
         self._why = ""
         self._trouble: str | None = None
@@ -56,7 +57,7 @@ class Exchange:
             begun = {"gen_ai__operation__name": kind, "url__path": path, "gainnet__request_id": self._id}
             self._span = state.tracing.begin(f"POST {path}", parent(request.headers), **begun)
 
-    async def answer(self) -> web.StreamResponse:
+    async def answer(self) -> web.StreamResponse | Ready:
         """The answer, errors included."""
         try:
             return await self._answered()
@@ -74,7 +75,7 @@ class Exchange:
         finally:
             self._count()
 
-    async def _answered(self) -> web.StreamResponse:
+    async def _answered(self) -> web.StreamResponse | Ready:
         call = self._call = await self._read()
         call.span = self._span
         key = call.given.idempotency_key
@@ -83,7 +84,7 @@ class Exchange:
         held = await self._of.idempotency.begin(call.tenant.name, key, call.digest())
         if isinstance(held, Kept):
             return self._replayed(held)
-        keeping = _Keeping(self._of.idempotency.byte_max)
+        keeping = Keeping(self._of.idempotency.byte_max)
         try:
             return await self._admitted(call, keeping)
         except Refused as refused:
@@ -109,7 +110,7 @@ class Exchange:
             raise Refused(408, "the deadline passed while the request came", code="deadline_exceeded")
         return call
 
-    async def _admitted(self, call: Call, keeping: _Keeping | None) -> web.StreamResponse:
+    async def _admitted(self, call: Call, keeping: Keeping | None) -> web.StreamResponse | Ready:
         of, tenant = self._of, call.tenant
         permit = of.admission.enter(call.ask.prompt_token)
         try:
@@ -133,7 +134,7 @@ class Exchange:
         assert self._response is not None
         return self._response
 
-    async def _tried(self, call: Call, targets: Sequence[Target], permit: Permit, keeping: _Keeping | None) -> int:
+    async def _tried(self, call: Call, targets: Sequence[Target], permit: Permit, keeping: Keeping | None) -> int:
         """Try targets until one begins to answer, and pass its answer on; the tokens used."""
         last: Failed | None = None
         for target in targets:
@@ -178,7 +179,7 @@ class Exchange:
         self._of.metrics.add("vllm:generation_tokens_total", labels, float(attempt.output_token))
         return prompt + attempt.output_token
 
-    async def _passed(self, attempt: Attempt, permit: Permit, keeping: _Keeping | None) -> None:
+    async def _passed(self, attempt: Attempt, permit: Permit, keeping: Keeping | None) -> None:
         """Pass a whole answer on."""
         whole = await attempt.whole()
         said, form = whole.body, JSON
@@ -190,9 +191,10 @@ class Exchange:
         self._from(attempt)
         if keeping is not None:
             keeping.whole(whole.status, {"content-type": form} | self._provenance(attempt), said)
-        self._response = self._whole(whole.status, said, form)
+        self._response = ready = self._whole(whole.status, said, form)
+        go(self._request, ready)
 
-    async def _streamed(self, attempt: Attempt, permit: Permit, keeping: _Keeping | None) -> None:
+    async def _streamed(self, attempt: Attempt, permit: Permit, keeping: Keeping | None) -> None:
         """Pass a stream on; once its first byte has gone out, whatever happens is said in an event."""
         data = await attempt.first()
         permit.began()
@@ -288,20 +290,18 @@ class Exchange:
             trace = self._span.as_parent()
         return {} if trace is None else {"trace_id": trace.trace, "span_id": trace.span}
 
-    def _whole(self, status: int, body: bytes, form: str = JSON) -> web.Response:
+    def _whole(self, status: int, body: bytes, form: str = JSON, *, last: bool = False) -> Ready:
         self.status = status
-        response = web.Response(body=body, status=status, headers=self._headers, content_type=form)
-        if self._of.draining:
-            response.force_close()
-        return response
+        self._headers["content-type"] = form
+        return Ready(status, self._headers, body, last=last or self._of.draining)
 
-    def _replayed(self, kept: Kept) -> web.Response:
+    def _replayed(self, kept: Kept) -> Ready:
         self.status = kept.status
         self._why = "asked before: the answer that was kept"
         headers = {"content-type": JSON} | self._headers | kept.headers | {"x-gainnet-replayed": "true"}
-        return web.Response(body=kept.body, status=kept.status, headers=headers)
+        return Ready(kept.status, headers, kept.body, last=self._of.draining)
 
-    def _refused(self, refused: Refused) -> web.Response:
+    def _refused(self, refused: Refused) -> Ready:
         """The error object, with when to come back."""
         self._trouble = refused.message
         if refused.retry_after_s is not None:
@@ -311,10 +311,8 @@ class Exchange:
             self._headers["x-should-retry"] = "false"
         if refused.status == 401:
             self._headers["www-authenticate"] = "Bearer"
-        response = self._whole(refused.status, error_body(refused))
-        if not self._request.content.at_eof() and refused.status in (401, 408, 413, 415):
-            response.force_close()  # the rest of its body is not read
-        return response
+        unread = not self._request.content.at_eof() and refused.status in (401, 408, 413, 415)
+        return self._whole(refused.status, error_body(refused), last=unread)  # the rest of its body is not read
 
     def _count(self) -> None:
         """Put the request into the metrics, and into the log where that is wanted."""
@@ -361,37 +359,6 @@ class Exchange:
 
 class _TooSlow(Exception):
     """The client takes nothing."""
-
-
-class _Keeping:
-    """Gathers an answer for repeated requests.
-
-    Attributes:
-        kept: the whole answer, None where there is none worth keeping.
-    """
-
-    def __init__(self, byte_max: int) -> None:
-        self._byte_max = byte_max
-        self._parts: list[bytes] | None = []
-        self._byte = 0
-        self.kept: Kept | None = None
-
-    def whole(self, status: int, headers: dict[str, str], body: bytes) -> None:
-        """An answer that is not streamed."""
-        self.kept = Kept(status, headers, body)
-
-    def more(self, data: bytes) -> None:
-        """A part of a stream."""
-        self._byte += len(data)
-        if self._byte > self._byte_max:
-            self._parts = None
-        if self._parts is not None:
-            self._parts.append(data)
-
-    def finish(self, status: int, headers: dict[str, str]) -> None:
-        """The stream has come to its end."""
-        if self._parts is not None:
-            self.kept = Kept(status, headers, b"".join(self._parts))
 
 
 def _nobody(model: str, last: Failed | None) -> Refused:

@@ -22,6 +22,7 @@ from gainnet.serving.exchange import Exchange
 from gainnet.serving.following import Following
 from gainnet.serving.listener import Listener
 from gainnet.serving.probes import Probes
+from gainnet.serving.ready import Ready
 from gainnet.serving.router import FIXED, Kind, Place, Refused, Router
 from gainnet.serving.settings import GatewaySettings
 from gainnet.serving.state import State
@@ -123,7 +124,7 @@ class Gateway:
             await asyncio.to_thread(self._state.tracing.close)
         self._listeners.clear()
 
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse | Ready:
         path = request.raw_path.partition("?")[0]
         kind = PATHS.get(path)
         assert self._state is not None

@@ -21,6 +21,37 @@ class Kept:
     body: bytes
 
 
+class Keeping:
+    """Gathers an answer for repeated requests.
+
+    Attributes:
+        kept: the whole answer, None where there is none worth keeping.
+    """
+
+    def __init__(self, byte_max: int) -> None:
+        self._byte_max = byte_max
+        self._parts: list[bytes] | None = []
+        self._byte = 0
+        self.kept: Kept | None = None
+
+    def whole(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        """An answer that is not streamed."""
+        self.kept = Kept(status, headers, body)
+
+    def more(self, data: bytes) -> None:
+        """A part of a stream."""
+        self._byte += len(data)
+        if self._byte > self._byte_max:
+            self._parts = None
+        if self._parts is not None:
+            self._parts.append(data)
+
+    def finish(self, status: int, headers: dict[str, str]) -> None:
+        """The stream has come to its end."""
+        if self._parts is not None:
+            self.kept = Kept(status, headers, b"".join(self._parts))
+
+
 class Entry:
     """A request under a key.
 

@@ -6,26 +6,29 @@ A gateway has two listeners, a node one; `serve` is how either lives and ends.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import HttpVersion11
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
 from gainnet.errors import InputError
 from gainnet.serving.answers import error_body
+from gainnet.serving.ready import Patience, Ready
 from gainnet.serving.router import Refused
 from gainnet.serving.settings import AdminListen, Limits, Listen, Timeouts
 
 logger = logging.getLogger(__name__)
 JSON = "application/json"
-Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse | Ready]]
 
 
 @runtime_checkable
@@ -61,6 +64,8 @@ async def serve(
             loop.add_signal_handler(number, stop.set)
     try:
         if await _started(served, stop):
+            gc.collect()
+            gc.freeze()  # what there is stays: collections need not look at it again
             started()
             await stop.wait()
             await served.drain()
@@ -161,7 +166,8 @@ class _Server(web.Server):
             )
 
         super().__init__(
-            answer, request_factory=request, handler_cancellation=True, access_log=None,
+            cast("Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]", answer),  # `_Handler` takes `Ready` too
+            request_factory=request, handler_cancellation=True, access_log=None,
             keepalive_timeout=timeouts.idle_s, lingering_time=1.0,
         )  # fmt: skip
         self._most, self._timeouts = limits.connections, timeouts
@@ -211,28 +217,43 @@ class _Handler(RequestHandler):
             self.force_close()
 
     async def finish_response(
-        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+        self, request: web.BaseRequest, resp: web.StreamResponse | Ready, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """See aiohttp; a client that takes nothing of its answer for a while is left."""
-        transport, wait_s = self.transport, self._patience.client_s
-        timer: asyncio.TimerHandle | None = None
+        if not isinstance(resp, Ready):
+            with self._patient():
+                return await super().finish_response(request, resp, start_time)
+        if not resp.prepared:
+            self.write_now(request, resp)
+        if not resp.prepared:
+            return await self.finish_response(request, resp.general(), start_time)
+        return resp, await self._left()  # type: ignore[return-value]  # `start` only asks it for `keep_alive`
 
-        def look(left: int) -> None:
-            nonlocal timer
-            if transport is None:
-                return
-            now = transport.get_write_buffer_size()
-            if now >= left:
-                transport.abort()
-            else:
-                timer = self._loop.call_later(wait_s, look, now)
+    def write_now(self, request: web.BaseRequest, ready: Ready) -> None:
+        """Write an answer, without waiting for its client; not where aiohttp knows better how."""
+        transport = self.transport
+        if transport is None or self._upgraded or request.version != HttpVersion11 or request.method == "HEAD":
+            return
+        if ready.keep_alive is None:
+            ready.keep_alive = request.keep_alive
+        for part in ready.parts("" if ready.keep_alive else "connection: close\r\n"):
+            transport.write(part)
+            request.writer.output_size += len(part)  # whatever fails now, aiohttp writes no second answer
+        ready.prepared = True
 
-        timer = self._loop.call_later(wait_s, look, 1 << 62)
+    async def _left(self) -> bool:
+        """Wait while the client has much to take yet; whether it has left."""
+        if self.transport is not None and not self.transport.get_write_buffer_size():
+            return False
         try:
-            return await super().finish_response(request, resp, start_time)
-        finally:
-            if timer is not None:
-                timer.cancel()
+            with self._patient():
+                await self._drain_helper()
+        except ConnectionError:
+            return True
+        return False
+
+    def _patient(self) -> Patience:
+        return Patience(self._loop, self.transport, self._patience.client_s)
 
 
 class _Full(RequestHandler):
@@ -246,6 +267,12 @@ class _Full(RequestHandler):
         """See asyncio.Protocol."""
 
 
+def go(request: web.BaseRequest, ready: Ready) -> None:
+    """Write an answer now, before what else is to be done for its request; what can't be is written after that."""
+    if isinstance(request.protocol, _Handler):
+        request.protocol.write_now(request, ready)
+
+
 async def body(request: web.BaseRequest, limits: Limits, until: float) -> bytes:
     """The body of a request that is to be JSON, not looked into.
 
@@ -257,25 +284,39 @@ async def body(request: web.BaseRequest, limits: Limits, until: float) -> bytes:
     Raises:
         Refused: 400, 408, 413 or 415.
     """
-    if request.content_type != JSON:
+    headers, content = request.headers, request.content
+    if headers.get("content-type") != JSON and request.content_type != JSON:
         raise Refused(415, f"the body must be {JSON}", code="unsupported_media_type")
-    too_large = Refused(413, f"the body is longer than {limits.body_byte} byte", code="body_too_large")
-    if request.content_length is not None and request.content_length > limits.body_byte:
-        raise too_large
-    if request.headers.get("expect", "").lower() == "100-continue":
+    if (request.content_length or 0) > limits.body_byte:
+        raise _too_large(limits)
+    if "expect" in headers and headers["expect"].lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0
+    if content.is_eof() and content.total_bytes and content.exception() is None:
+        return _lying(content, limits)
     try:
-        if request.content.is_eof():  # all of it is here
-            return await request.read()
         async with asyncio.timeout_at(until):
             return await request.read()
     except web.HTTPRequestEntityTooLarge:
-        raise too_large from None
+        raise _too_large(limits) from None
     except TimeoutError:
         raise Refused(408, "the body came too slowly", code="body_timeout") from None
     except web.RequestPayloadError:
         raise Refused(400, "the body is not what its headers say", code="invalid_body") from None
+
+
+def _lying(content: StreamReader, limits: Limits) -> bytes:
+    """A body all of which is here, as it lies: aiohttp's own way asks its parser for more with each part."""
+    parts = content._buffer
+    raw = parts[0] if len(parts) == 1 else b"".join(parts)
+    parts.clear()
+    if len(raw) > limits.body_byte:
+        raise _too_large(limits)
+    return raw
+
+
+def _too_large(limits: Limits) -> Refused:
+    return Refused(413, f"the body is longer than {limits.body_byte} byte", code="body_too_large")
 
 
 def tls(field: str, listen: Listen | AdminListen) -> ssl.SSLContext | None:

@@ -176,8 +176,7 @@ class Upstream:
             used = connection.used
             try:
                 connection.send(head, body)
-                async with asyncio.timeout_at(self._until(self._timeouts.first_byte_s, deadline)):
-                    await connection.answer()
+                await connection.answer(self._until(self._timeouts.first_byte_s, deadline))
                 return connection
             except Lost as error:
                 connection.close()
@@ -201,12 +200,9 @@ class Upstream:
             Failed: it was cut, or stalled.
             Expired: the deadline passed.
         """
-        if connection.ready:
-            return await connection.chunk()
         wait_s = self._timeouts.first_byte_s if first else self._timeouts.between_chunks_s
         try:
-            async with asyncio.timeout_at(self._until(wait_s, deadline)):
-                return await connection.chunk()
+            return await connection.chunk(self._until(wait_s, deadline))
         except TimeoutError:
             raise self._late(deadline, "the answer stalled") from None
         except (Lost, Malformed) as error:
