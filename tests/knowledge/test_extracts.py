@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from gainnet.knowledge import extracts, spoken
+from gainnet.knowledge import extracts, interviews, spoken
 from gainnet.knowledge.draw import Draw
 from gainnet.rng import stream
 
@@ -20,6 +20,19 @@ PUBLIC = [
 
 def _made(share: float, seed: int = 0) -> list[str]:
     return extracts.texts(Draw(stream(seed, "test")), PUBLIC * 20, share)
+
+
+@pytest.fixture(autouse=True)
+def _no_interviews(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have tests of their own."""
+    monkeypatch.setattr(extracts, "INTERVIEWS", 0.0)
+
+
+def test_interviews_are_the_part_of_what_is_made_that_they_should_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extracts, "INTERVIEWS", 0.5)
+    headings = tuple(heading for several in interviews.HEADINGS.values() for heading in several)
+    asked = [text.split("\n\n## ")[1].split("\n")[0] in headings for text in _made(0.9)]
+    assert 0.4 < sum(asked) / len(asked) < 0.6
 
 
 def _spoken(text: str) -> bool:

@@ -56,13 +56,14 @@ def furthest(one, other):
     )
 
 
-@pytest.mark.parametrize("factors", ["ab", "b"])
+@pytest.mark.parametrize(("factors", "prompt_weight"), [("ab", 0.0), ("b", 0.0), ("ab", 0.3)])
 @pytest.mark.untraced
-def test_at_32_bits_it_makes_what_local_training_makes_at_every_cut(tuner, start, factors):
-    local = tuner.tune(start, texts(), rng=np.random.default_rng(5), factors=factors, **HOW)
+def test_at_32_bits_it_makes_what_local_training_makes_at_every_cut(tuner, start, factors, prompt_weight):
+    more = {"factors": factors, "prompt_weight": prompt_weight}
+    local = tuner.tune(start, texts(), rng=np.random.default_rng(5), **more, **HOW)
     assert furthest(local.adapter, start) > 1e-3
     for cut in CUTS:
-        made = tune(tuner, start, cut, factors=factors).tuned
+        made = tune(tuner, start, cut, **more).tuned
         assert furthest(made.adapter, local.adapter) < 1e-5
         assert (made.steps, made.token) == (local.steps, local.token)
         assert made.loss == pytest.approx(local.loss, abs=1e-5)

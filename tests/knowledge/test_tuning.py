@@ -52,7 +52,9 @@ def tune(tuner: Tuner, start: LowRank, seed: int = 5, **changed) -> Tuned:
     return tuner.tune(start, TEXTS, rng=np.random.default_rng(seed), **given)
 
 
-def direct(start: LowRank, epochs: int, batch: int, rate: float, seed: int) -> dict[str, np.ndarray]:
+def direct(
+    start: LowRank, epochs: int, batch: int, rate: float, seed: int, prompt_weight: float = 0.0
+) -> dict[str, np.ndarray]:
     """The same training in plain PEFT and transformers."""
     base = language()
     kinds = sorted({name.rpartition(".")[2] for name in start.layers})
@@ -74,17 +76,26 @@ def direct(start: LowRank, epochs: int, batch: int, rate: float, seed: int) -> d
             for row, text in enumerate(chosen):
                 labels[row, : text.answer] = -100
                 labels[row, len(text.token) :] = -100
-            model(side.token, attention_mask=side.mask, labels=labels).loss.backward()
+            loss = model(side.token, attention_mask=side.mask, labels=labels).loss
+            if prompt_weight:
+                prompts = side.token.clone()
+                for row, text in enumerate(chosen):
+                    prompts[row, text.answer :] = -100
+                loss = loss + prompt_weight * model(side.token, attention_mask=side.mask, labels=prompts).loss
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(weights.values(), 1.0)
             optimiser.step()
             optimiser.zero_grad()
     return {name: weight.detach().numpy() for name, weight in weights.items()}
 
 
+@pytest.mark.parametrize("prompt_weight", [0.0, 0.3])
 @pytest.mark.untraced
-def test_it_is_the_training_written_in_peft_and_transformers(tuner: Tuner, start: LowRank) -> None:
-    tuned = tune(tuner, start)
-    for name, weight in direct(start, 2, 4, 5e-3, 5).items():
+def test_it_is_the_training_written_in_peft_and_transformers(
+    tuner: Tuner, start: LowRank, prompt_weight: float
+) -> None:
+    tuned = tune(tuner, start, prompt_weight=prompt_weight)
+    for name, weight in direct(start, 2, 4, 5e-3, 5, prompt_weight).items():
         layer = tuned.adapter.layers[name.removeprefix("base_model.model.").rpartition(".lora_")[0]]
         np.testing.assert_allclose(layer.a if "lora_A" in name else layer.b, weight, rtol=0, atol=2e-4)
     assert (tuned.steps, tuned.token) == (6, 2 * sum(len(text.token) for text in TEXTS))

@@ -21,6 +21,10 @@ from gainnet.scenario.load import dump, load
         ("knowledge.aggregation=ffa", "edge_rank: ffa keeps the factors of ends"),
         ("knowledge.privacy.kind=update", "privacy.kind: .* so aggregation must be ffa"),
         ("knowledge.secure=true", "secure: masked sums are linear, so aggregation must be ffa"),
+        (
+            "knowledge.privacy={kind: example}\nknowledge.prompt_weight=0.1",
+            "prompt_weight: must be 0 where privacy.kind is example",
+        ),
         ("knowledge.deadline_s=11", "deadline_s must be at most period_s"),
         ("knowledge.ranks=[4,32]", "edge_rank must be at least the largest of ranks"),
         ("knowledge.service=notes", "knowledge.service: 'notes' is no service of kind 'learning': learning"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +135,22 @@ def test_it_learns_what_words_follow(text: Path) -> None:
     rates = [row["learning_rate"] for row in curve]
     assert rates[2] == max(rates) == pytest.approx(0.02)
     assert rates[-1] == pytest.approx(0.002)
+
+
+def test_passes_are_compiled_where_that_is_asked_for(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts, held = pretrain.read(text)
+    config = pretrain.model_of([*SHAPE, "steps=2"])
+    compiled = []
+
+    def compile_(passed: Callable[..., torch.Tensor], **given: bool) -> Callable[..., torch.Tensor]:
+        compiled.append(given)
+        return passed
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    plain = FoundationTraining(config, texts, held, 1).step(0, InProcess())
+    assert not compiled
+    assert FoundationTraining(config, texts, held, 1, compiled=True).step(0, InProcess()) == plain
+    assert compiled == [{"dynamic": False}]
 
 
 def test_an_epoch_has_every_window_once(text: Path) -> None:

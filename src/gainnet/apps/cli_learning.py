@@ -59,6 +59,9 @@ def pretrain(
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads. [default: the CPUs]")] = None,
     bf16: Annotated[bool, typer.Option("--bf16", help="Multiply in bfloat16, for processors that can.")] = False,
     device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 or mps. [default: cpu]")] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile passes first: pays in long trainings on a GPU.")
+    ] = False,
     extracts: Annotated[
         float | None,
         typer.Option(
@@ -73,15 +76,15 @@ def pretrain(
     resume: Annotated[Path | None, typer.Option("--resume", metavar="DIR", help="Go on with a training.")] = None,
 ) -> None:
     """Train a small language model on public text; transformers loads the folder. Or an image model, for diffusers."""
+    begins = (text, settings or None, threads, bf16 or None, device, compiled or None, extracts, start)
     if images is not None:
-        if any(given is not None for given in (text, settings or None, threads, bf16 or None, device, extracts, start)):
+        if any(given is not None for given in begins):
             raise InputError("--images: only --seed, --steps, --out and --resume go with it")
         _pretrain_images(images, seed, steps, out, resume)
         return
     if resume is None and text is None:
         raise InputError("--text is missing: gainnet pretrain --text FILE, or --resume DIR")
-    begins = (text, settings or None, seed, steps, threads, bf16 or None, device, extracts, start, out)
-    if resume is not None and any(given is not None for given in begins):
+    if resume is not None and any(given is not None for given in (*begins, seed, steps, out)):
         raise InputError("--resume DIR: goes on as it was begun: give nothing else")
     with extra("learn"):
         from gainnet.apps import pretrain as pretraining
@@ -101,6 +104,7 @@ def pretrain(
             threads=threads,
             bf16=bf16,
             device=device or "cpu",
+            compiled=compiled,
             share=extracts or 0.0,
             start=start,
         )

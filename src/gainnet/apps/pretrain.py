@@ -40,6 +40,7 @@ class Pretraining(Section):
         threads: that multiply; another number rounds otherwise.
         bf16: whether they multiply in bfloat16.
         device: where it learns.
+        compiled: whether passes are compiled first.
         extracts: part of what is learnt from that is passages with notes made of the text (`gainnet.knowledge.extracts`).
         start: the folder of the model that the training went on from.
         digest: of that model's weights.
@@ -54,6 +55,7 @@ class Pretraining(Section):
     threads: Count
     bf16: bool
     device: str = "cpu"
+    compiled: bool = False
     extracts: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     start: Path | None = None
     digest: str | None = None
@@ -70,6 +72,7 @@ def begin(
     threads: int | None = None,
     bf16: bool = False,
     device: str = "cpu",
+    compiled: bool = False,
     share: float = 0.0,
     start: Path | None = None,
 ) -> Folder:
@@ -93,6 +96,7 @@ def begin(
         threads=threads or torch.get_num_threads(),
         bf16=bf16,
         device=device,
+        compiled=compiled,
         extracts=share,
         start=start.resolve() if start is not None else None,
         digest=hub.load(str(start), model.context).digest if start is not None else None,
@@ -159,6 +163,7 @@ def _folder(folder: Path, chosen: Pretraining, texts: Sequence[str], held: Seque
         chosen.seed,
         bf16=chosen.bf16,
         device=chosen.device,
+        compiled=chosen.compiled,
         start=start,
         tokenizer=hub.read_tokenizer(folder / TOKENIZER, chosen.model.context) if resumed and start is None else None,
         described={DESCRIPTION: described},

@@ -34,6 +34,7 @@ class Ask:
         edge_token: the same for the edge's layers.
         uplink_bit: what goes up: its update, and the activations and gradients of a split.
         downlink_bit: what comes down first: the adapter, and the activations and gradients of a split.
+        examples: how many of its examples it goes over; 0 for all.
     """
 
     end: int
@@ -43,6 +44,7 @@ class Ask:
     edge_token: float
     uplink_bit: float
     downlink_bit: float
+    examples: int = 0
 
     def as_tree(self) -> dict[str, Any]:
         """As plain data."""
@@ -62,6 +64,7 @@ class Links:
         uplink_bit_per_s, downlink_bit_per_s: of each end, at the full band of its cell.
         end_flop_per_s, edge_flop_per_s: what the machine of each end, and its edge, reach.
         end_memory_byte: memory of each end.
+        end_token_per_s: what the machine of each end trains of the model that the network counts with.
     """
 
     uplink_bit_per_s: Float[np.ndarray, " end"]
@@ -69,6 +72,7 @@ class Links:
     end_flop_per_s: Float[np.ndarray, " end"]
     edge_flop_per_s: Float[np.ndarray, " end"]
     end_memory_byte: Float[np.ndarray, " end"]
+    end_token_per_s: Float[np.ndarray, " end"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Int
+from torch.nn import functional
 
 from gainnet.knowledge.text import Encoded
 
@@ -21,6 +22,8 @@ class Batch:
         mask: 1 where there is a token, 0 where padding.
         row, position: where each counted token is predicted: one position before its own.
         target: the counted tokens.
+        weight: of each in the loss where they differ: then tokens of prompts are counted too.
+        answers: how many of them are tokens of answers.
     """
 
     token: torch.Tensor
@@ -28,21 +31,38 @@ class Batch:
     row: torch.Tensor
     position: torch.Tensor
     target: torch.Tensor
+    weight: torch.Tensor | None
+    answers: int
+
+    def loss(self, logits: torch.Tensor) -> torch.Tensor:
+        """Mean loss (nat) of the answers' tokens, and that of the prompts' at its weight; ``logits`` as `target`."""
+        if self.weight is None:
+            return functional.cross_entropy(logits, self.target)
+        return functional.cross_entropy(logits, self.target, reduction="none") @ self.weight
 
 
-def collate(texts: Sequence[Encoded], pad: int, device: torch.device | str = "cpu") -> Batch:
-    """Put texts side by side, on a device."""
+def collate(
+    texts: Sequence[Encoded], pad: int, device: torch.device | str = "cpu", prompt_weight: float = 0.0
+) -> Batch:
+    """Put texts side by side, on a device; with a weight for prompts their tokens count in the loss too."""
     longest = max(len(text.token) for text in texts)
     token = np.full((len(texts), longest), pad, np.int64)
     mask = np.zeros((len(texts), longest), np.int64)
     for index, text in enumerate(texts):
         token[index, : len(text.token)] = text.token
         mask[index, : len(text.token)] = 1
-    counts = [text.counted for text in texts]
-    row = np.repeat(np.arange(len(texts)), counts)
-    position = np.concatenate([np.arange(t.answer - 1, t.answer - 1 + t.counted) for t in texts])
+    firsts = [1 if prompt_weight else text.answer for text in texts]
+    row = np.repeat(np.arange(len(texts)), [len(t.token) - first for t, first in zip(texts, firsts, strict=True)])
+    position = np.concatenate([np.arange(first - 1, len(t.token) - 1) for t, first in zip(texts, firsts, strict=True)])
     target = token[row, position + 1]
-    return Batch(*(torch.from_numpy(part).to(device) for part in (token, mask, row, position, target)))
+    answers = sum(text.counted for text in texts)
+    weight = None
+    if answers < len(row):
+        of_answer = position + 1 >= np.array([text.answer for text in texts])[row]
+        each = np.where(of_answer, 1.0 / max(answers, 1), prompt_weight / (len(row) - answers))
+        weight = torch.from_numpy(each.astype(np.float32)).to(device)
+    parts = [torch.from_numpy(part).to(device) for part in (token, mask, row, position, target)]
+    return Batch(parts[0], parts[1], parts[2], parts[3], parts[4], weight, answers)
 
 
 def prompts_side_by_side(

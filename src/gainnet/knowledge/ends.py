@@ -6,10 +6,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from gainnet.knowledge.arm import Links
 from gainnet.knowledge.privacy import ExamplePrivacy
 from gainnet.knowledge.setting import Setting
 from gainnet.knowledge.tuning import Tuned
 from gainnet.models.low_rank import LowRank
+
+PLANNED = 0.7
+"""Part of the time to a round's deadline that an end plans with."""
 
 
 class Ends:
@@ -34,21 +38,44 @@ class Ends:
             chosen.extend(np.sort(rng.permutation(members)[:count]).tolist())
         return sorted(chosen)
 
-    def tokens(self, end: int, number: int) -> float:
-        """Tokens that an end goes over in a round."""
-        held = self._setting.held(end, number)
-        return float(self._setting.config.local_epochs * sum(len(encoded.token) for encoded in held))
+    def fitting(self, end: int, number: int, links: Links, bit: float) -> int:
+        """How many of its examples an end can go over by the deadline of a round; 0 where that is all.
 
-    def tune(self, end: int, number: int, start: LowRank) -> Tuned:
-        """Train on what the end holds in that round, from an adapter that stays as it is."""
+        Who is slow or has much does a part, drawn anew in each round, rather than all in vain (arXiv 1812.06127). Services
+        share links and machines with it, so it plans with a part of the time. Per-example privacy counts on all.
+
+        Args:
+            end, number: who, and of which round.
+            links: as the network knows them.
+            bit: that go down, and as many up.
+        """
+        setting, config = self._setting, self._setting.config
+        held = setting.held(end, number)
+        sending = bit / links.downlink_bit_per_s[end] + bit / links.uplink_bit_per_s[end] if bit else 0.0
+        left_s = PLANNED * config.deadline_s - float(sending)
+        token = left_s * float(links.end_token_per_s[end]) / config.local_epochs
+        whole = sum(len(encoded.token) for encoded in held)
+        if token >= whole or self._private:
+            return 0
+        return max(1, int(len(held) * max(token, 0.0) / whole))
+
+    def tokens(self, end: int, number: int, examples: int = 0) -> float:
+        """Tokens that an end goes over in a round, with so many examples (see `Setting.drawn`)."""
+        setting = self._setting
+        chosen = (setting.shards[end][index] for index in setting.drawn(end, number, examples))
+        return float(setting.config.local_epochs * sum(len(encoded.token) for encoded in chosen))
+
+    def tune(self, end: int, number: int, start: LowRank, examples: int = 0) -> Tuned:
+        """Train on what the end holds in that round, or so many examples of it, from an adapter that stays as it is."""
         setting, config = self._setting, self._setting.config
         return setting.tuner.tune(
             start,
-            setting.held(end, number),
+            setting.lesson(end, number, examples),
             epochs=config.local_epochs,
             batch=config.batch,
             learning_rate=config.learning_rate,
             rng=setting.stream(f"tune.{number}.{end}"),
             factors="b" if config.aggregation == "ffa" and config.arm == "gainnet" else "ab",
             private=self._private.get(end),
+            prompt_weight=config.prompt_weight,
         )

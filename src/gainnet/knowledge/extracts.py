@@ -6,6 +6,7 @@ one or two of their own sentences: gap sentences (arXiv 1912.08777) that were le
 for others at random, the same word always for the same, so that nothing but looking back helps: what is learnt from a
 passage of nonsense carries over to summarising as well as what is learnt from a real one (arXiv 2109.04953). Of the
 others most are conversations (`gainnet.knowledge.spoken`), whose notes are some of the sentences as they were written.
+Beside passages there are interviews about terms of the text (`gainnet.knowledge.interviews`), with what a chart says of them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from gainnet.knowledge import spoken
+from gainnet.knowledge import interviews, spoken
 from gainnet.knowledge.draw import Draw
 
 SENTENCES = (2, 12)
@@ -25,6 +26,8 @@ TWO = 0.35
 """How often a note has two sentences."""
 MIXED = 0.4
 """How often a passage has sentences of two texts, a few of each in turn."""
+INTERVIEWS = 0.5
+"""Part of what is made that are interviews, which are shorter than passages."""
 NONSENSE = 0.3
 """Part of the passages whose words are changed."""
 SPOKEN = 0.6
@@ -47,11 +50,13 @@ def texts(draw: Draw, public: Sequence[str], share: float) -> list[str]:
     if not sentences or share <= 0.0:
         return []
     rarity = Counter(word.lower() for found in sentences for sentence in found for word in _WORD.findall(sentence))
-    words = sorted(rarity)
+    words, known = sorted(rarity), interviews.terms(public, rarity)
     wanted = sum(map(len, public)) * share / (1.0 - share)
     made, size = list[str](), 0
     while size < wanted:
-        if draw.chance(NONSENSE):
+        if known and draw.chance(INTERVIEWS):
+            text = interviews.interview(draw, known)
+        elif draw.chance(NONSENSE):
             text = _nonsense(draw, _task(draw, sentences, rarity), words)
         elif draw.chance(SPOKEN):
             text = _conversation(draw, sentences, rarity)

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Float
 
 from gainnet.execution.outcome import Outcomes, Result
 from gainnet.knowledge.arm import Ask, Links
+from gainnet.models import card
 from gainnet.network import compute
+from gainnet.network.compute_kernel import train_s
 from gainnet.network.state import Tier
+from gainnet.orchestrator.stage_kernel import TRAIN_BATCH_TOKEN
 from gainnet.run import Run, home_edges
 from gainnet.scenario.demand import Learning
 from gainnet.scenario.scenario import Scenario
@@ -33,6 +37,7 @@ class Network:
         service = scenario.demand.services[self._config.service]
         assert isinstance(service, Learning), "validated with the scenario"
         self._nodes = compute.build(scenario.network, clouds=run.network.topology.clouds, edges=scenario.network.edges)
+        self._end_token_per_s = _trained_per_s(scenario, service.models[0], self._nodes)
         self._edges = np.flatnonzero(self._nodes.tier == Tier.EDGE)
         self.edge_of = home_edges(scenario)
 
@@ -50,6 +55,7 @@ class Network:
             end_flop_per_s=nodes.flop_per_s[ends],
             edge_flop_per_s=nodes.flop_per_s[self._edges][self.edge_of],
             end_memory_byte=memory_byte,
+            end_token_per_s=self._end_token_per_s,
         )
 
     def ask(self, asks: Sequence[Ask], deadline_s: float) -> float:
@@ -84,3 +90,13 @@ class Network:
         """How long it takes the edges to send their parts of so many bits to the cloud, side by side."""
         share = bit / max(len(self._edges), 1)
         return max((self._run.transfer_s(int(edge), 0, share) for edge in self._edges), default=0.0)
+
+
+def _trained_per_s(scenario: Scenario, model: str, nodes: compute.Nodes) -> Float[np.ndarray, " end"]:
+    """Tokens a second that the machine of each end trains an adapter of the model on, with nothing else to do."""
+    cards = card.build(scenario.artifacts, scenario.models)
+    row = cards.names.index(model)
+    flop, byte = 2.0 * float(cards.flop_per_token[row]), float(cards.size_byte[row])  # the base is frozen
+    ends = np.flatnonzero(nodes.tier == Tier.END).tolist()
+    rates = zip(nodes.flop_per_s[ends].tolist(), nodes.byte_per_s[ends].tolist(), strict=True)
+    return np.array([1.0 / train_s(1.0, TRAIN_BATCH_TOKEN, flop, byte, *rate) for rate in rates])

@@ -11,9 +11,11 @@ from jaxtyping import Float, Int
 
 from gainnet.errors import InputError
 from gainnet.knowledge import corpus, synthetic, text
+from gainnet.knowledge.draw import Draw
 from gainnet.knowledge.example import Corpus, Example
 from gainnet.knowledge.foundation import foundation, small
 from gainnet.knowledge.registry import Registry
+from gainnet.knowledge.renaming import Renaming
 from gainnet.knowledge.text import Encoded
 from gainnet.knowledge.tuning import Tuner
 from gainnet.models.hub import Language
@@ -37,6 +39,8 @@ class Setting:
         small: trains and asks the ends' model.
         edge_of: the edge that each end belongs to.
         shards: the private examples of each end.
+        examples: the same as text.
+        renaming: changes words of examples.
         validation: held-out examples of each domain, for decisions.
         public: public text to learn from; public_held: held out.
         registry: where versions are kept, None to keep none.
@@ -51,6 +55,8 @@ class Setting:
     small: Tuner
     edge_of: Int[np.ndarray, " end"]
     shards: tuple[tuple[Encoded, ...], ...]
+    examples: tuple[tuple[Example, ...], ...]
+    renaming: Renaming
     validation: tuple[tuple[Encoded, ...], ...]
     public: tuple[Encoded, ...]
     public_held: tuple[Encoded, ...]
@@ -80,6 +86,27 @@ class Setting:
         shard, arriving = self.shards[end], self.config.arriving
         share = 1.0 - arriving * (1.0 - min(1.0, number / max(self.config.rounds - 1, 1)))
         return shard[: math.ceil(len(shard) * share)]
+
+    def drawn(self, end: int, number: int, examples: int = 0) -> list[int]:
+        """Which of its examples an end goes over in round ``number``: so many, drawn anew; 0 for all."""
+        held = len(self.held(end, number))
+        if not 0 < examples < held:
+            return list(range(held))
+        return sorted(self.stream(f"drawn.{number}.{end}").permutation(held)[:examples].tolist())
+
+    def lesson(self, end: int, number: int, examples: int = 0) -> tuple[Encoded, ...]:
+        """What an end learns from in round ``number``: the examples that are `drawn`, some with other words."""
+        drawn, share = self.drawn(end, number, examples), self.config.renamed
+        held = [self.shards[end][index] for index in drawn]
+        if not share:
+            return tuple(held)
+        draw = Draw(self.stream(f"renamed.{number}.{end}"))
+        kept = [self.examples[end][index] for index in drawn]
+        changed = [self.renaming.of(draw, example) if draw.chance(share) else example for example in kept]
+        return tuple(
+            plain if new is example else self.encode([new])[0]
+            for plain, example, new in zip(held, kept, changed, strict=True)
+        )
 
     def ends_of(self, domain: int) -> Int[np.ndarray, " member"]:
         """The ends that belong to an edge and have data."""
@@ -116,13 +143,14 @@ def build(
     language = foundation(config.foundation, found.public, PUBLIC_SEED, progress, config.device)
     end_language = small(config.end_model, language, found.public, PUBLIC_SEED, progress)
     shards: list[tuple[Encoded, ...]] = [()] * len(edge_of)
+    examples: list[tuple[Example, ...]] = [()] * len(edge_of)
 
     def encode(examples: Sequence[Example]) -> tuple[Encoded, ...]:
         return tuple(text.encode(language.tokenizer, example, language.context) for example in examples)
 
     for edge, domain in enumerate(found.domains):
         for end, shard in zip(np.flatnonzero(edge_of == edge).tolist(), domain.shards, strict=True):
-            shards[end] = encode(shard)
+            shards[end], examples[end] = encode(shard), shard
     if not any(shards):
         raise InputError("knowledge.data: no end has anything to learn from")
     public = tuple(text.public(language.tokenizer, found.public, language.context))
@@ -139,6 +167,8 @@ def build(
         small=Tuner(end_language, (config.edge_rank,)),
         edge_of=edge_of,
         shards=tuple(shards),
+        examples=tuple(examples),
+        renaming=Renaming(found.public if config.renamed else ()),
         validation=tuple(encode(domain.validation[: config.held]) for domain in found.domains),
         public=public,
         public_held=public_held[: config.public_held],

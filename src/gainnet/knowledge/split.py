@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from gainnet.errors import InputError
 from gainnet.knowledge.batch import Batch, collate
@@ -149,7 +148,8 @@ def place(
     downlink_bit_per_s: float,
 ) -> Place:
     """Where an end trains its texts, see `choose`; under per-example DP never split, since the edge would see gradients."""
-    load = load_of(texts, config.local_epochs, config.batch, rank, config.compression.activation_bits)
+    bits = config.compression.activation_bits
+    load = load_of(texts, config.local_epochs, config.batch, rank, bits, config.prompt_weight)
     means = Means(memory_byte, end_flop_per_s, edge_flop_per_s, uplink_bit_per_s, downlink_bit_per_s)
     return choose(shape, load, means, "never" if config.privacy.kind == "example" else config.split)
 
@@ -246,6 +246,7 @@ class SplitTuner:
         cut: tuple[int, int],
         compression: Compression,
         factors: Literal["ab", "b"] = "ab",
+        prompt_weight: float = 0.0,
     ) -> Split:
         """Train an adapter as `Tuner.tune` does, the layers from ``cut[0]`` to before ``cut[1]`` on the edge.
 
@@ -269,18 +270,20 @@ class SplitTuner:
                 order, total = rng.permutation(len(kept)), 0.0
                 for first in range(0, len(order), batch):
                     drawn = order[first : first + batch].tolist()
-                    together = collate([kept[index] for index in drawn], self._pad, self._tuner.language.device)
+                    together = collate(
+                        [kept[index] for index in drawn], self._pad, self._tuner.language.device, prompt_weight
+                    )
                     loss = sides.descend(together, drawn)
                     self._tuner._check(loss, steps)
                     torch.nn.utils.clip_grad_norm_(learning, GRADIENT_MAX)
                     optimiser.step()
                     optimiser.zero_grad()
                     steps += 1
-                    total += loss * len(together.target)
+                    total += loss * together.answers
             if not all(bool(torch.isfinite(weight).all()) for weight in learning):
                 raise Diverged(f"training diverged: after step {steps} its weights are no finite numbers")
             adapter = self._tuner.adapters.take(start.rank)
-        load = load_of(kept, epochs, batch, start.rank, compression.activation_bits)
+        load = load_of(kept, epochs, batch, start.rank, compression.activation_bits, prompt_weight)
         edge_flop = self.shape.flop(load, cut[1] - cut[0])
         end_flop = self.shape.flop(load, self.shape.layers) + self.shape.head_flop(load) - edge_flop
         tuned = Tuned(adapter, steps, load.token, total / sum(text.counted for text in kept))
@@ -312,7 +315,7 @@ class _Sides:
         middle = self._middle.run(self.up.activation(begin.output, there, keys), batch.mask)
         end = self._end.run(self.down.activation(middle.output, there, keys), batch.mask, keep=counts)
         logits = end.output.requires_grad_()
-        loss = functional.cross_entropy(logits, batch.target)
+        loss = batch.loss(logits)
         (gradient,) = torch.autograd.grad(loss, logits)
         begin.backward(self.down.gradient(middle.backward(self.up.gradient(end.backward(gradient), there)), there))
         self.up.bit += NORM_BIT

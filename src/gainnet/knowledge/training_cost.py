@@ -101,10 +101,17 @@ class Load:
         return float(8 * (2 * self.token * row + headers) + NORM_BIT * self.steps)
 
 
-def load_of(texts: Sequence[Encoded], epochs: int, batch: int, rank: int, activation_bits: ActivationBits) -> Load:
-    """The load of training on texts, without those that count no token."""
+def load_of(
+    texts: Sequence[Encoded],
+    epochs: int,
+    batch: int,
+    rank: int,
+    activation_bits: ActivationBits,
+    prompt_weight: float = 0.0,
+) -> Load:
+    """The load of training on texts, without those that count no token; where prompts have a weight, their tokens count."""
     length = np.array([len(text.token) for text in texts if text.counted], np.int64)
-    counted = np.array([text.counted for text in texts if text.counted], np.int64)
+    counted = length - 1 if prompt_weight else np.array([t.counted for t in texts if t.counted], np.int64)
     at_once = min(batch, len(length))
     return Load(
         texts=epochs * len(length),

@@ -39,11 +39,12 @@ class Uplink:
         self._cuts.clear()
         asks, lines = [], []
         for end in ends:
-            place = self._place(end, number, links)
+            bit = self._update_bit(self._setting.rank(end))
+            examples = self._ends.fitting(end, number, links, bit)
+            place = self._place(end, number, examples, links)
             if place.kind == "none":
                 lines.append(f"end {end}: does not take part: {place.reason}")
                 continue
-            bit = self._update_bit(self._setting.rank(end))
             asks.append(
                 Ask(
                     end=end,
@@ -53,6 +54,7 @@ class Uplink:
                     edge_token=place.edge_token,
                     uplink_bit=bit + place.uplink_bit,
                     downlink_bit=bit + place.downlink_bit,
+                    examples=examples,
                 )
             )
         return asks, lines
@@ -65,7 +67,7 @@ class Uplink:
         if ask.place == "split":
             made = self._split.tune(
                 before,
-                setting.held(end, number),
+                setting.lesson(end, number, ask.examples),
                 epochs=setting.config.local_epochs,
                 batch=setting.config.batch,
                 learning_rate=setting.config.learning_rate,
@@ -73,10 +75,11 @@ class Uplink:
                 factors="b" if self._algebra.linear else "ab",
                 cut=ask.cut,
                 compression=setting.config.compression,
+                prompt_weight=setting.config.prompt_weight,
             )
             tuned, moved_bit = made.tuned, float(made.uplink_bit)
         else:
-            tuned = self._ends.tune(end, number, before)
+            tuned = self._ends.tune(end, number, before, ask.examples)
         basis = SHARED_BASIS if self._algebra.linear else None
         rng = setting.stream(f"compress.{number}.{end}")
         sent = self._encoder[end].encode(before, tuned.adapter, rng, basis)
@@ -119,12 +122,13 @@ class Uplink:
         numbers = sum(rank * (outward + (0 if self._algebra.linear else inward)) for outward, inward in shapes)
         return float(bits * numbers + (16 * -(-numbers // BLOCK) if bits < 16 else 0))
 
-    def _place(self, end: int, number: int, links: Links) -> split.Place:
+    def _place(self, end: int, number: int, examples: int, links: Links) -> split.Place:
         """Where an end trains."""
         setting = self._setting
+        drawn = setting.drawn(end, number, examples)
         return split.place(
             self._split.shape,
-            setting.held(end, number),
+            [setting.shards[end][index] for index in drawn],
             rank=setting.rank(end),
             config=setting.config,
             end_flop_per_s=float(links.end_flop_per_s[end]),

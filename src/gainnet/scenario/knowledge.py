@@ -188,6 +188,9 @@ class Knowledge(Section):
         ranks: of the ends' adapters, dealt out in turn; ``edge_rank`` is what edges and the cloud keep.
         memory_byte: what ends give to training, dealt out in turn; none is all that their machines have.
         local_epochs: how often an end goes over its data in a round.
+        prompt_weight: of the loss of a dialogue's own tokens beside that of its note.
+        renamed: part of the examples, drawn anew in each round, of which words that dialogue and note share are changed for
+            others (`gainnet.knowledge.renaming`).
         split: whether an end leaves its middle layers to its edge: where that is what fits or is faster, never, or always.
         reach: how far an edge may go along what its ends sent, and the cloud along what edges sent, 1 being the mean;
             held-out notes choose among these, and an edge may also stay where it is.
@@ -218,6 +221,8 @@ class Knowledge(Section):
     local_epochs: Count = 1
     batch: Count = 2
     learning_rate: Positive = 5e-3
+    prompt_weight: NonNegative = 0.0
+    renamed: Fraction = 0.0
     split: Literal["auto", "never", "always"] = "auto"
     aggregation: Literal["fedit", "ffa", "flexlora", "flora"] = "flexlora"
     secure: bool = False
@@ -247,6 +252,8 @@ class Knowledge(Section):
             raise ValueError("robust.kind: trimmed joins products, which do not share the factor that ffa freezes")
         if self.privacy.kind == "update" and self.aggregation != "ffa":
             raise ValueError("privacy.kind: the noise of updates is on factors that add, so aggregation must be ffa")
+        if self.privacy.kind == "example" and self.prompt_weight:
+            raise ValueError("prompt_weight: must be 0 where privacy.kind is example, whose loss is that of notes")
         if self.aggregation in ("ffa", "fedit") and set(self.ranks) != {self.edge_rank}:
             raise ValueError(f"edge_rank: {self.aggregation} keeps the factors of ends, so it must be their rank")
         if max(self.ranks) > self.edge_rank:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +66,7 @@ class FoundationTraining(Training):
         seed: of weights and order.
         bf16: multiply in bfloat16, which is faster only where the processor can.
         device: where it learns, see `gainnet.models.hub.device`; on a GPU the last bits are not always the same.
+        compiled: passes are compiled by torch first (Inductor), which takes a minute and pays in long trainings on a GPU.
         tokenizer: trained on the texts where none is given.
         start: a model to go on from, with its own shape and tokenizer, instead of new weights.
         described: text files that tell how the training was begun.
@@ -82,6 +83,7 @@ class FoundationTraining(Training):
         *,
         bf16: bool = False,
         device: str = "cpu",
+        compiled: bool = False,
         tokenizer: PreTrainedTokenizerFast | None = None,
         start: Language | None = None,
         described: Mapping[str, str] | None = None,
@@ -97,6 +99,9 @@ class FoundationTraining(Training):
             hub.build(config, self._tokenizer, seed).model if start is None else copy.deepcopy(start.model)
         )
         self._device = hub.device(device)
+        self._passed: Callable[..., torch.Tensor] = self._mean_loss
+        if compiled:
+            self._passed = torch.compile(self._mean_loss, dynamic=False)
         self.module.to(self._device)  # type: ignore[arg-type]
         self.module.requires_grad_(True)
         matrices = [weight for weight in self.module.parameters() if weight.dim() > 1]
@@ -175,7 +180,9 @@ class FoundationTraining(Training):
 
     def _loss(self, windows: Windows) -> torch.Tensor:
         """Mean loss of the windows' tokens but their first (nat)."""
-        window = torch.from_numpy(windows).to(self._device)
+        return self._passed(torch.from_numpy(windows).to(self._device))
+
+    def _mean_loss(self, window: torch.Tensor) -> torch.Tensor:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
             logits = self.module(input_ids=window[:, :-1], use_cache=False).logits
         return functional.cross_entropy(logits.float().flatten(0, 1), window[:, 1:].flatten())

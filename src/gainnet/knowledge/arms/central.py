@@ -51,7 +51,9 @@ class Central(Arm):
     def close(self, number: int) -> Closed:
         """Go over everything that is there, as often as ends would."""
         setting, config = self.setting, self.setting.config
-        texts = [encoded for end, shard in enumerate(setting.shards) for encoded in shard[: int(self._sent[end])]]
+        texts = [
+            encoded for end, sent in enumerate(self._sent.tolist()) for encoded in setting.lesson(end, number)[:sent]
+        ]
         figures: dict[str, Any] = {"examples": len(texts)}
         if texts:
             tuned = setting.tuner.tune(
@@ -61,6 +63,7 @@ class Central(Arm):
                 batch=config.batch,
                 learning_rate=config.learning_rate,
                 rng=setting.stream(f"tune.{number}"),
+                prompt_weight=config.prompt_weight,
             )
             self._adapter.offer(tuned.adapter, appraise.mean_of_domains(self.scores(tuned.adapter)))
             figures["train_loss"] = tuned.loss

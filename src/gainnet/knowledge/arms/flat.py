@@ -37,17 +37,18 @@ class Flat(Arm):
     def ask(self, number: int, links: Links) -> tuple[Ask, ...]:
         """The ends that take part fetch the adapter and send what they made of it, at one rank: the smallest."""
         bit = float(UPDATE_BIT * self._adapter.last.numbers)
-        return tuple(
-            Ask(end, "local", (0, 0), self._ends.tokens(end, number), 0.0, bit, bit)
-            for end in self._ends.participants(number)
-        )
+        asks = []
+        for end in self._ends.participants(number):
+            examples = self._ends.fitting(end, number, links, bit)
+            asks.append(Ask(end, "local", (0, 0), self._ends.tokens(end, number, examples), 0.0, bit, bit, examples))
+        return tuple(asks)
 
     @override
     def arrived(self, number: int, ask: Ask, late_by: int) -> None:
         """An end's adapter arrived; one that is late was made of an older adapter and is left out, as FedIT does."""
         if late_by:
             return
-        tuned = self._ends.tune(ask.end, number, self._adapter.last)
+        tuned = self._ends.tune(ask.end, number, self._adapter.last, ask.examples)
         rng = self.setting.stream(f"compress.{number}.{ask.end}")
         sent = Encoder(UPDATE_BIT).encode(self._adapter.last, tuned.adapter, rng)
         received = decode(sent.data, self._adapter.last)

@@ -31,15 +31,17 @@ class Local(Arm):
     @override
     def ask(self, number: int, links: Links) -> tuple[Ask, ...]:
         """Everybody trains; nothing is sent."""
-        return tuple(
-            Ask(end, "local", (0, 0), self._ends.tokens(end, number), 0.0, 0.0, 0.0) for end in sorted(self._own)
-        )
+        asks = []
+        for end in sorted(self._own):
+            examples = self._ends.fitting(end, number, links, 0.0)
+            asks.append(Ask(end, "local", (0, 0), self._ends.tokens(end, number, examples), 0.0, 0.0, 0.0, examples))
+        return tuple(asks)
 
     @override
     def arrived(self, number: int, ask: Ask, late_by: int) -> None:
         """The end has trained."""
         own, held = self._own[ask.end], self.setting.validation[int(self.setting.edge_of[ask.end])]
-        tuned = self._ends.tune(ask.end, number, own.last)
+        tuned = self._ends.tune(ask.end, number, own.last, ask.examples)
         own.offer(tuned.adapter, appraise.mean_loss(self.setting.tuner, tuned.adapter, held))
         self._loss.append(tuned.loss)
 
