@@ -21,6 +21,9 @@ import numba
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _PACKAGE = Path(__file__).parent
+_INNER: dict[str, Any] = {
+    "cache": True, "nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "_nrt": False,
+}  # fmt: skip
 _IMPORT = re.compile(r"^\s*(?:from|import) (gainnet[\w.]*)", re.MULTILINE)
 
 
@@ -31,10 +34,16 @@ def njit(function: Function) -> Function:
 
 def inner(function: Function) -> Function:
     """Compile a function that only compiled code calls, and that allocates nothing."""
-    options: dict[str, Any] = {
-        "cache": True, "nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "_nrt": False,
-    }  # fmt: skip
-    return cast(Function, numba.njit(**options)(function))
+    return cast(Function, numba.njit(**_INNER)(function))
+
+
+def pasted(function: Function) -> Function:
+    """Compile an ``inner`` function into each of its callers.
+
+    A call puts seven words on the stack for each array of each tuple that it passes: with tuples of tens of arrays that
+    takes longer than a short function runs. For what is called often, from few places.
+    """
+    return cast(Function, numba.njit(**_INNER, forceinline=True)(function))
 
 
 def sources() -> list[Path]:

@@ -90,8 +90,8 @@ Answer: TypeAlias = Embedding | Refusal
 class Effort:
     """How long to search: greedy starts, then repairs of the best of them."""
 
-    starts: int = 150
-    rounds: int = 2400
+    starts: int = 300
+    rounds: int = 4800
 
 
 SECOND_LOOK = Effort(4, 0)

@@ -12,7 +12,7 @@ import numpy as np
 
 from gainnet.errors import InputError
 from gainnet.orchestrator.kernels.columns import Floats, Ints
-from gainnet.orchestrator.kernels.embedding import Wish
+from gainnet.orchestrator.kernels.draft import Wish
 from gainnet.orchestrator.kernels.paths import Arcs
 
 Link: TypeAlias = tuple[Hashable, Hashable]
@@ -126,7 +126,7 @@ def task_graph_of(
     head = np.array([index[head] for _, head in links], np.int64)
     each = np.arange(len(links))
     slots = _arcs(len(nodes), np.concatenate([tail, head]), np.concatenate([head, tail]), np.concatenate([each, each]))
-    leaves = tail[slots.link] == np.repeat(np.arange(len(nodes)), np.diff(slots.ptr))
+    leaves = tail[slots.link] == np.repeat(np.arange(len(nodes)), np.diff(slots.ptr).astype(np.int64))
     leaves |= not substrate.directed
     wish = Wish(
         _amounts(graph.nodes, nodes, node_demand, "task node"), bandwidth[order], slots.ptr, slots.head, slots.link,
@@ -165,9 +165,9 @@ def _amounts(view: Any, items: tuple[Any, ...], attribute: str, what: str) -> Fl
 def _arcs(nodes: int, tail: Ints, head: Ints, link: Ints) -> Arcs:
     """Arcs in order of their tail, and of their link within one."""
     order = np.lexsort((link, tail))
-    ptr = np.zeros(nodes + 1, np.int64)
-    np.cumsum(np.bincount(tail, minlength=nodes), out=ptr[1:])
-    return Arcs(ptr, head[order], link[order])
+    ptr = np.zeros(nodes + 1, np.uint64)
+    ptr[1:] = np.cumsum(np.bincount(tail, minlength=nodes))
+    return Arcs(ptr, head[order].astype(np.uint32), link[order].astype(np.uint32))
 
 
 def _allowed(

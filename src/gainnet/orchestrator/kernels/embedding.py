@@ -13,11 +13,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gainnet.compiled import inner, njit
+from gainnet.compiled import njit, pasted
 from gainnet.orchestrator.kernels.columns import Floats, Ints, Words
-from gainnet.orchestrator.kernels.paths import Ground, Maze, Trees, detour, maze_for, tree, trees_for
+from gainnet.orchestrator.kernels.draft import NOWHERE, Draft, Flags, Wish, blank, transcribe
+from gainnet.orchestrator.kernels.paths import (
+    ONE,
+    Ground,
+    Maze,
+    Number,
+    Trees,
+    detour,
+    maze_for,
+    reachable,
+    tree,
+    trees_for,
+)
 
-Flags = np.ndarray
 MISSING = 1e9
 """Charge for each unit of demand that is not placed: far above what any path costs."""
 TINY = 1e-12
@@ -34,34 +45,10 @@ HEAT = 0.15
 """Share of the least charge by which a repair may be worse at first."""
 RUINED = 6
 """Nodes taken out at most before a repair."""
+NOISE = 2048
+"""Random numbers from which a shake may begin."""
 CLOSE = 0.9
 """How often the next one is a peer of the last."""
-
-
-class Wish(NamedTuple):
-    """The task graph: node demands, link demands (largest first), and at each node its links.
-
-    Those of node i are ``ptr[i]:ptr[i + 1]``, each to ``peer`` by ``link``; ``out`` where the link leaves i, true for
-    all on an undirected substrate.
-    """
-
-    demand: Floats
-    bandwidth: Floats
-    ptr: Ints
-    peer: Ints
-    link: Ints
-    out: Flags
-
-
-class Draft(NamedTuple):
-    """An embedding in the making: what is left, the place of each node (-1: none), paths as links from one end, charge."""
-
-    link_left: Floats
-    place: Ints
-    taken: Flags
-    path: Ints
-    hops: Ints
-    charge: Floats
 
 
 class Desk(NamedTuple):
@@ -69,6 +56,7 @@ class Desk(NamedTuple):
 
     ``fee`` is the charge of each node at each place, ``least`` the least charge of each node and, last, of a unit of
     bandwidth, and ``open`` that of all that is open. ``room`` counts the useful neighbours of places, (class, place).
+    ``noise`` has random numbers in [0, 1), of which a shake takes one for each place, from a random one on.
     """
 
     trees: Trees
@@ -81,10 +69,11 @@ class Desk(NamedTuple):
     score: Floats
     known: Flags
     skipped: Flags
+    noise: Floats
     state: Words
 
 
-@inner
+@pasted
 def uniform(state: Words) -> float:
     """The next number in [0, 1) of a xorshift generator (Marsaglia 2003) whose 64 bits are ``state[0]``, never 0."""
     x = state[0]
@@ -95,26 +84,25 @@ def uniform(state: Words) -> float:
     return np.float64(x >> np.uint64(11)) / 9007199254740992.0
 
 
-@inner
-def take_out(ground: Ground, wish: Wish, draft: Draft, i: int, desk: Desk) -> None:
+@pasted
+def take_out(ground: Ground, wish: Wish, draft: Draft, i: Number, desk: Desk) -> None:
     """Free the place of node i and the paths of its links."""
     v = draft.place[i]
-    if v < 0:
+    if v == NOWHERE:
         return
-    for a in range(wish.ptr[i], wish.ptr[i + 1]):
+    for a in range(wish.ptr[i], wish.ptr[i + ONE]):
         e = wish.link[a]
-        for k in range(draft.hops[e]):
+        for k in range(np.uint64(draft.hops[e])):
             link = draft.path[e, k]
             draft.link_left[link] += wish.bandwidth[e]
             draft.charge[0] -= ground.link_price[link] * wish.bandwidth[e]
         draft.hops[e] = 0
-    draft.taken[v] = False
-    draft.place[i] = -1
+    draft.place[i] = NOWHERE
     draft.charge[0] -= desk.fee[i, v]
 
 
-@inner
-def route(ground: Ground, wish: Wish, draft: Draft, i: int, a: int, spare: float, desk: Desk) -> float:
+@pasted
+def route(ground: Ground, wish: Wish, draft: Draft, i: Number, a: int, spare: float, desk: Desk) -> float:
     """Route link ``a`` of the placed node i to its placed peer at up to ``spare`` above the kept distance.
 
     Returns what it costs above it, infinite where there is no such path.
@@ -129,34 +117,35 @@ def route(ground: Ground, wish: Wish, draft: Draft, i: int, a: int, spare: float
         v = via_node[v]
     if not whole:
         limit = usual + spare / amount if amount > 0.0 else np.inf
-        arcs = ground.ahead if way == 0 else ground.back
+        arcs, enter = (ground.ahead, ground.back) if way == 0 else (ground.back, ground.ahead)
+        if not reachable(enter, draft.link_left, end, amount):
+            return np.inf
         unit = detour(arcs, desk.maze, ground.link_price, draft.link_left, distance, (start, end), amount, limit)
         if unit == np.inf:
             return np.inf
         via_link, via_node, start, end = desk.maze.via_link, desk.maze.via_node, end, start
-    v, hops = start, 0
+    v, hops = start, np.uint64(0)
     while v != end:
         draft.path[e, hops] = via_link[v]
         draft.link_left[via_link[v]] -= amount
         v = via_node[v]
-        hops += 1
+        hops += ONE
     draft.hops[e] = hops
     draft.charge[0] += unit * amount
     return (unit - usual) * amount
 
 
-@inner
-def put(ground: Ground, wish: Wish, draft: Draft, i: int, v: int, spare: float, desk: Desk) -> float:
+@pasted
+def put(ground: Ground, wish: Wish, draft: Draft, i: Number, v: Number, spare: float, desk: Desk) -> float:
     """Place node i on v and route its links to placed peers at up to ``spare`` above their kept distances.
 
     Returns what they cost above these; infinite, and nothing changed, if one finds no such path.
     """
     draft.place[i] = v
-    draft.taken[v] = True
     draft.charge[0] += desk.fee[i, v]
     more = 0.0
-    for a in range(wish.ptr[i], wish.ptr[i + 1]):
-        if draft.place[wish.peer[a]] >= 0:
+    for a in range(wish.ptr[i], wish.ptr[i + ONE]):
+        if draft.place[wish.peer[a]] != NOWHERE:
             more += route(ground, wish, draft, i, a, spare - more, desk)
             if more == np.inf:
                 take_out(ground, wish, draft, i, desk)
@@ -164,21 +153,24 @@ def put(ground: Ground, wish: Wish, draft: Draft, i: int, v: int, spare: float, 
     return more
 
 
-@inner
-def appraise(ground: Ground, wish: Wish, draft: Draft, i: int, slack: float, shake: float, desk: Desk) -> float:
+@pasted
+def appraise(ground: Ground, wish: Wish, draft: Draft, i: Number, slack: float, shake: float, desk: Desk) -> float:
     """Score all places for node i: charges on kept distances (``bare``), what its other links may lack, a shake.
 
     None may cost more than ``slack`` above the least charges of the node and its links to placed peers, which it returns.
     """
-    bare, score, fee, places = desk.bare, desk.score, desk.fee[i], len(desk.bare)
-    own, links, amount = desk.least[i], 0, 0.0
+    bare, score, fee, places = desk.bare, desk.score, desk.fee[i], np.uint64(len(desk.bare))
+    own, links, amount = desk.least[i], 0.0, 0.0
     for v in range(places):
-        bare[v] = np.inf if draft.taken[v] else fee[v]
+        bare[v] = fee[v]
         desk.known[v] = False
-    for a in range(wish.ptr[i], wish.ptr[i + 1]):
+    for j in range(np.uint64(len(draft.place))):
+        if draft.place[j] != NOWHERE:
+            bare[draft.place[j]] = np.inf
+    for a in range(wish.ptr[i], wish.ptr[i + ONE]):
         e, peer = wish.link[a], draft.place[wish.peer[a]]
-        if peer < 0:
-            links += 1
+        if peer == NOWHERE:
+            links += 1.0
             amount += wish.bandwidth[e]
             continue
         own += desk.least[-1] * wish.bandwidth[e]
@@ -186,76 +178,82 @@ def appraise(ground: Ground, wish: Wish, draft: Draft, i: int, slack: float, sha
         row = desk.trees.distance[tree(ground, desk.trees, 0 if wish.out[a] else 1, desk.trees.rank[e], peer)]
         for v in range(places):
             bare[v] += row[v] * load
-    for v in range(places):
-        score[v] = bare[v] if bare[v] <= slack + own else np.inf
-    if links > 0:
-        rank = 0
+    most, rank, mean = slack + own, 0, 0.0
+    if links > 0.0:
+        mean = amount / links
         while rank + 1 < len(desk.room) and desk.trees.level[rank + 1] * links <= amount:
             rank += 1
-        room, mean = desk.room[rank], amount / links
-        for v in range(places):
-            score[v] += mean * max(0.0, links - USABLE * room[v])
-    if shake > 0.0:
-        for v in range(places):
-            if score[v] < np.inf:
-                score[v] *= 1.0 + shake * uniform(desk.state)
+    room, noise = desk.room[rank], desk.noise
+    shift = np.uint64(uniform(desk.state) * (len(noise) - len(bare)))
+    for v in range(places):
+        usual = (bare[v] if bare[v] <= most else np.inf) + mean * max(0.0, links - USABLE * room[v])
+        score[v] = usual * (1.0 + shake * noise[v + shift])
     return own
 
 
-@inner
-def cheapest(score: Floats) -> int:
-    """The place of the least score; -1 where all are infinite."""
-    best, arg = np.inf, -1
-    for v in range(len(score)):
-        if score[v] < best:
-            best, arg = score[v], v
-    return arg
+@pasted
+def cheapest(score: Floats) -> np.int64:
+    """The place of the least score; -1 where all are infinite. Two minima: one would wait for itself at each step."""
+    even, odd, places, v = np.inf, np.inf, np.uint64(len(score)), ONE
+    while v < places:
+        even = min(even, score[v - ONE])
+        odd = min(odd, score[v])
+        v += ONE + ONE
+    if v == places:
+        even = min(even, score[v - ONE])
+    best, v = min(even, odd), np.uint64(0)
+    if best == np.inf:
+        return np.int64(-1)
+    while score[v] != best:
+        v += ONE
+    return np.int64(v)
 
 
-@inner
-def settle(ground: Ground, wish: Wish, draft: Draft, i: int, shake: float, budget: float, desk: Desk) -> bool:
+@pasted
+def settle(ground: Ground, wish: Wish, draft: Draft, i: Number, shake: float, budget: float, desk: Desk) -> bool:
     """Place node i where it costs least, scores shaken by up to ``shake``; False if it finds no place in the budget."""
     score, slack = desk.score, budget - draft.charge[0] - desk.open[0]
     if slack < 0.0:
         return False
     own = appraise(ground, wish, draft, i, slack, shake, desk)
     for tried in range(TRIES):
-        v = cheapest(score)
-        if v < 0:
+        least = cheapest(score)
+        if least < 0:
             return False
+        v = np.uint64(least)
         more = put(ground, wish, draft, i, v, slack + own - desk.bare[v], desk)
         score[v] += 0.0 if desk.known[v] else more
         desk.known[v] = True
-        if draft.place[i] < 0:
+        if draft.place[i] == NOWHERE:
             continue
-        if tried == TRIES - 1 or cheapest(score) == v:
+        if tried == TRIES - 1 or cheapest(score) == least:
             desk.open[0] -= own
             return True
         take_out(ground, wish, draft, i, desk)
     return False
 
 
-@inner
-def foremost(wish: Wish, draft: Draft, shake: float, desk: Desk) -> int:
+@pasted
+def foremost(wish: Wish, draft: Draft, shake: float, desk: Desk) -> np.int64:
     """The unplaced node to place next: joined to placed ones by the most bandwidth; -1 when none is left."""
-    best, arg = -1.0, -1
-    for i in range(len(draft.place)):
-        if draft.place[i] >= 0 or desk.skipped[i]:
+    best, arg = -1.0, np.int64(-1)
+    for i in range(np.uint64(len(draft.place))):
+        if draft.place[i] != NOWHERE or desk.skipped[i]:
             continue
         joined, total, linked = 0.0, 0.1 * wish.demand[i], False
-        for a in range(wish.ptr[i], wish.ptr[i + 1]):
-            if draft.place[wish.peer[a]] >= 0:
+        for a in range(wish.ptr[i], wish.ptr[i + ONE]):
+            if draft.place[wish.peer[a]] != NOWHERE:
                 joined += wish.bandwidth[wish.link[a]]
                 linked = True
             else:
                 total += 0.25 * wish.bandwidth[wish.link[a]]
         rank = (joined + total) * (1.0 + shake * uniform(desk.state)) + (MISSING if linked else 0.0)
         if rank > best:
-            best, arg = rank, i
+            best, arg = rank, np.int64(i)
     return arg
 
 
-@inner
+@pasted
 def complete(ground: Ground, wish: Wish, draft: Draft, shake: Floats, budget: float, whole: bool, desk: Desk) -> float:
     """Place all nodes that have no place. Returns the charge of the draft, MISSING a unit for what found none.
 
@@ -263,65 +261,40 @@ def complete(ground: Ground, wish: Wish, draft: Draft, shake: Floats, budget: fl
     """
     missing = 0.0
     desk.open[0] = -1e-9
-    for i in range(len(draft.place)):
+    for i in range(np.uint64(len(draft.place))):
         desk.skipped[i] = False
-        if draft.place[i] < 0:
+        if draft.place[i] == NOWHERE:
             desk.open[0] += desk.least[i]
-        for a in range(wish.ptr[i], wish.ptr[i + 1]):
+        for a in range(wish.ptr[i], wish.ptr[i + ONE]):
             j = wish.peer[a]
-            if i < j and (draft.place[i] < 0 or draft.place[j] < 0):
+            if i < j and (draft.place[i] == NOWHERE or draft.place[j] == NOWHERE):
                 desk.open[0] += desk.least[-1] * wish.bandwidth[wish.link[a]]
     while True:
-        i = foremost(wish, draft, shake[1], desk)
-        if i < 0:
+        first = foremost(wish, draft, shake[1], desk)
+        if first < 0:
             return draft.charge[0] + MISSING * missing
-        if not settle(ground, wish, draft, i, shake[0], budget, desk):
+        node = np.uint64(first)
+        if not settle(ground, wish, draft, node, shake[0], budget, desk):
             if whole:
                 return np.inf
-            desk.skipped[i] = True
-            missing += 1.0 + wish.demand[i]
-            for a in range(wish.ptr[i], wish.ptr[i + 1]):
+            desk.skipped[node] = True
+            missing += 1.0 + wish.demand[node]
+            for a in range(wish.ptr[node], wish.ptr[node + ONE]):
                 missing += wish.bandwidth[wish.link[a]]
 
 
-@inner
+@pasted
 def ruin(ground: Ground, wish: Wish, draft: Draft, desk: Desk) -> None:
     """Take out a random node and a few more, mostly each a peer of the one before."""
     nodes = len(draft.place)
-    i = int(uniform(desk.state) * nodes)
+    i = np.uint64(uniform(desk.state) * nodes)
     take_out(ground, wish, draft, i, desk)
     for _ in range(int(uniform(desk.state) * min(RUINED, nodes))):
-        degree, j = wish.ptr[i + 1] - wish.ptr[i], int(uniform(desk.state) * nodes)
+        degree, j = wish.ptr[i + ONE] - wish.ptr[i], np.uint64(uniform(desk.state) * nodes)
         if degree > 0 and uniform(desk.state) < CLOSE:
-            j = wish.peer[wish.ptr[i] + int(uniform(desk.state) * degree)]
+            j = np.uint64(wish.peer[wish.ptr[i] + np.uint64(uniform(desk.state) * degree)])
         take_out(ground, wish, draft, j, desk)
         i = j
-
-
-@inner
-def transcribe(source: Draft, target: Draft) -> None:
-    """Make ``target`` equal to ``source``."""
-    target.charge[0] = source.charge[0]
-    for v in range(len(source.taken)):
-        target.taken[v] = source.taken[v]
-    for link in range(len(source.link_left)):
-        target.link_left[link] = source.link_left[link]
-    for i in range(len(source.place)):
-        target.place[i] = source.place[i]
-    for e in range(len(source.hops)):
-        target.hops[e] = source.hops[e]
-        for k in range(source.hops[e]):
-            target.path[e, k] = source.path[e, k]
-
-
-@njit
-def blank(ground: Ground, wish: Wish) -> Draft:
-    """A draft that places nothing yet."""
-    places, nodes, links = len(ground.node_left), len(wish.demand), len(wish.bandwidth)
-    return Draft(
-        ground.link_left.copy(), np.full(nodes, -1), np.zeros(places, np.bool_),
-        np.zeros((links, places), np.int64), np.zeros(links, np.int64), np.zeros(1),
-    )  # fmt: skip
 
 
 @njit
@@ -340,9 +313,12 @@ def desk_for(ground: Ground, wish: Wish, fee: Floats, seed: int) -> Desk:
             for a in range(ground.ahead.ptr[v], ground.ahead.ptr[v + 1]):
                 if ground.link_left[ground.ahead.link[a]] >= trees.level[rank]:
                     room[rank, v] += 1.0 if ground.node_left[ground.ahead.head[a]] >= usual else 0.0
+    state, noise = np.array([seed], np.uint64), np.empty(NOISE + places)
+    for k in range(len(noise)):
+        noise[k] = uniform(state)
     return Desk(
         trees, maze_for(places, arcs), fee, room, least, np.zeros(1), np.zeros(places), np.zeros(places),
-        np.zeros(places, np.bool_), np.zeros(nodes, np.bool_), np.array([seed], np.uint64),
+        np.zeros(places, np.bool_), np.zeros(nodes, np.bool_), noise, state,
     )  # fmt: skip
 
 
@@ -367,29 +343,27 @@ def search(
     """
     desk = desk_for(ground, wish, fee, seed)
     empty, draft, held, best = blank(ground, wish), blank(ground, wish), blank(ground, wish), blank(ground, wish)
-    least = np.inf
-    for start in range(starts):
-        transcribe(empty, draft)
-        whole, shake = least < MISSING, SHAKE_START if start > 0 else CALM
-        found = complete(ground, wish, draft, shake, least if whole else limit, whole, desk)
+    least, now = np.inf, np.inf
+    for step in range(starts + rounds):
+        begins, whole = step < starts, least < MISSING
+        bar = least if begins else now
+        if begins:
+            transcribe(empty, draft)
+        else:
+            ruin(ground, wish, draft, desk)
+            if whole:
+                bar += HEAT * least * (1.0 - (step - starts) / rounds) * uniform(desk.state) ** 2
+        shake = (SHAKE_START if step > 0 else CALM) if begins else SHAKE_REPAIR
+        found = complete(ground, wish, draft, shake, bar if whole else limit, whole, desk)
         if found < least:
             least = found
             transcribe(draft, best)
-    now = least
-    transcribe(best, draft)
-    transcribe(best, held)
-    for step in range(rounds):
-        ruin(ground, wish, draft, desk)
-        whole, bar = least < MISSING, now
-        if whole:
-            bar += HEAT * least * (1.0 - step / rounds) * uniform(desk.state) ** 2
-        found = complete(ground, wish, draft, SHAKE_REPAIR, bar if whole else limit, whole, desk)
-        if found <= bar:
+        if (found < now) if begins else (found <= bar):
             now = found
             transcribe(draft, held)
-            if found < least:
-                least = found
-                transcribe(draft, best)
-        else:
+        elif not begins or step == starts - 1:
             transcribe(held, draft)
-    return least, best.place, best.path, best.hops
+    place = np.empty(len(best.place), np.int64)
+    for i in range(len(place)):
+        place[i] = -1 if best.place[i] == NOWHERE else best.place[i]
+    return least, place, best.path.astype(np.int64), best.hops.astype(np.int64)

@@ -8,13 +8,19 @@ with the kept distances as its bound (Hart, Nilsson and Raphael 1968) finds the 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gainnet.compiled import inner, njit
-from gainnet.orchestrator.kernels.columns import Floats, Ints
+from gainnet.compiled import inner, njit, pasted
+from gainnet.orchestrator.kernels.columns import Floats, Ints, Words
 
+Index: TypeAlias = NDArray[np.uint32]
+"""Numbers of places, links or nodes: a signed one would be looked at, each time, for whether it counts from the end."""
+
+Number: TypeAlias = int | np.uint64
+ONE = np.uint64(1)
 CLASSES = 6
 """Demands of one class share their trees; more classes bound more tightly and need more trees."""
 KEPT = 4_000_000
@@ -24,9 +30,9 @@ KEPT = 4_000_000
 class Arcs(NamedTuple):
     """Arcs in order of the node they leave: those of v are ``ptr[v]:ptr[v + 1]``, each to ``head`` over ``link``."""
 
-    ptr: Ints
-    head: Ints
-    link: Ints
+    ptr: Words
+    head: Index
+    link: Index
 
 
 class Ground(NamedTuple):
@@ -52,22 +58,25 @@ class Trees(NamedTuple):
     owner: Ints
     made: Ints
     distance: Floats
-    via_link: Ints
-    via_node: Ints
-    queue: Ints
+    via_link: Index
+    via_node: Index
+    queue: Index
     waits: np.ndarray
 
 
 class Maze(NamedTuple):
-    """Working memory of a detour; what ``mark`` does not say is of this one (``mark[-1]``) is stale."""
+    """Working memory of a detour: ``mark`` says of each place whether it was reached (``made``) or settled (one more).
 
-    mark: Ints
-    settled: Ints
+    What has another mark is stale.
+    """
+
+    made: Words
+    mark: Words
     near: Floats
-    via_link: Ints
-    via_node: Ints
+    via_link: Index
+    via_node: Index
     key: Floats
-    item: Ints
+    item: Index
 
 
 @njit
@@ -83,8 +92,8 @@ def trees_for(bandwidth: Floats, places: int) -> Trees:
     kept = min(2 * CLASSES * places, max(2, KEPT // max(1, places)))
     return Trees(
         level, rank, np.full((2, CLASSES, places), -1), np.full((kept, 3), -1), np.zeros(1, np.int64),
-        np.empty((kept, places)), np.empty((kept, places), np.int64), np.empty((kept, places), np.int64),
-        np.zeros(places, np.int64), np.zeros(places, np.bool_),
+        np.empty((kept, places)), np.empty((kept, places), np.uint32), np.empty((kept, places), np.uint32),
+        np.zeros(places, np.uint32), np.zeros(places, np.bool_),
     )  # fmt: skip
 
 
@@ -92,45 +101,52 @@ def trees_for(bandwidth: Floats, places: int) -> Trees:
 def maze_for(places: int, arcs: int) -> Maze:
     """Working memory for detours in a substrate of so many places and arcs."""
     return Maze(
-        np.zeros(places + 1, np.int64), np.zeros(places, np.int64), np.zeros(places), np.zeros(places, np.int64),
-        np.zeros(places, np.int64), np.zeros(arcs + 2), np.zeros(arcs + 2, np.int64),
+        np.zeros(1, np.uint64), np.zeros(places, np.uint64), np.zeros(places), np.zeros(places, np.uint32),
+        np.zeros(places, np.uint32), np.zeros(arcs + 2), np.zeros(arcs + 2, np.uint32),
     )  # fmt: skip
 
 
-@inner
-def push(key: Floats, item: Ints, size: int, value: float, node: int) -> int:
+@pasted
+def push(key: Floats, item: Index, size: int, value: float, node: Number) -> int:
     """Put a node on the binary heap of ``size`` entries; returns the new size."""
-    at = size
-    while at > 0 and key[(at - 1) // 2] > value:
-        key[at], item[at] = key[(at - 1) // 2], item[(at - 1) // 2]
-        at = (at - 1) // 2
+    at = np.uint64(size)
+    while at > 0:
+        above = (at - ONE) >> ONE
+        if key[above] <= value:
+            break
+        key[at], item[at] = key[above], item[above]
+        at = above
     key[at], item[at] = value, node
     return size + 1
 
 
-@inner
-def pop(key: Floats, item: Ints, size: int) -> int:
+@pasted
+def pop(key: Floats, item: Index, size: int) -> int:
     """Take the least entry off the binary heap of ``size`` entries; returns the new size."""
-    size -= 1
-    value, node, at = key[size], item[size], 0
-    while 2 * at + 1 < size:
-        child = 2 * at + 1
-        if child + 1 < size and key[child + 1] < key[child]:
-            child += 1
+    last = np.uint64(size - 1)
+    value, node, at, child = key[last], item[last], np.uint64(0), ONE
+    while child < last:
+        right = child + ONE
+        if right < last and key[right] < key[child]:
+            child = right
         if key[child] >= value:
             break
         key[at], item[at] = key[child], item[child]
-        at = child
+        at, child = child, (child << ONE) + ONE
     key[at], item[at] = value, node
-    return size
+    return size - 1
 
 
-@inner
+@pasted
 def tree(ground: Ground, trees: Trees, way: int, rank: int, place: int) -> int:
     """The row of the tree of a place over the links with room, at the start, for the least demand of a class."""
     row = trees.row[way, rank, place]
-    if row >= 0:
-        return row
+    return row if row >= 0 else plant(ground, trees, way, rank, place)
+
+
+@inner
+def plant(ground: Ground, trees: Trees, way: int, rank: int, place: int) -> int:
+    """The row of the tree of a place over the links with room, at the start, for the least demand of a class."""
     row = trees.made[0] % len(trees.owner)
     trees.made[0] += 1
     owner = trees.owner[row]
@@ -142,33 +158,43 @@ def tree(ground: Ground, trees: Trees, way: int, rank: int, place: int) -> int:
     return row
 
 
-@inner
+@pasted
 def grow(ground: Ground, arcs: Arcs, trees: Trees, row: int, amount: float, place: int) -> None:
     """Fill a row by label correction, first in first out: prices are alike, so that hardly a node is labelled twice."""
     distance, via_link, via_node = trees.distance[row], trees.via_link[row], trees.via_node[row]
-    queue, waits, places = trees.queue, trees.waits, len(trees.queue)
-    for v in range(places):
-        distance[v] = np.inf
+    queue, waits, places = trees.queue, trees.waits, np.uint64(len(trees.queue))
+    for far_off in range(places):
+        distance[far_off] = np.inf
     distance[place] = 0.0
-    queue[0], first, size = place, 0, 1
+    queue[0], first, size = place, np.uint64(0), ONE
     while size > 0:
-        v = queue[first]
-        first = first + 1 if first + 1 < places else 0
-        size -= 1
+        v = np.uint64(queue[first])
+        first = first + ONE if first + ONE < places else np.uint64(0)
+        size -= ONE
         waits[v] = False
-        for a in range(arcs.ptr[v], arcs.ptr[v + 1]):
+        here = distance[v]
+        for a in range(arcs.ptr[v], arcs.ptr[v + ONE]):
             u, link = arcs.head[a], arcs.link[a]
-            far = distance[v] + ground.link_price[link]
+            far = here + ground.link_price[link]
             if far < distance[u] and ground.link_left[link] >= amount:
                 distance[u], via_link[u], via_node[u] = far, link, v
                 if not waits[u]:
                     waits[u] = True
                     last = first + size
                     queue[last if last < places else last - places] = u
-                    size += 1
+                    size += ONE
 
 
-@inner
+@pasted
+def reachable(arcs: Arcs, left: Floats, place: int, amount: float) -> bool:
+    """Whether any of the arcs of a place has so much left."""
+    for a in range(arcs.ptr[place], arcs.ptr[place + ONE]):  # noqa: SIM110, the compiler knows no generators
+        if left[arcs.link[a]] >= amount:
+            return True
+    return False
+
+
+@pasted
 def detour(
     arcs: Arcs,
     maze: Maze,
@@ -183,27 +209,31 @@ def detour(
 
     A*: ``bound`` is the kept distance of each place from the second of the pair. ``maze`` has the way back.
     """
-    source, target = pair
-    maze.mark[-1] += 1
-    now = maze.mark[-1]
+    source, target = np.uint64(pair[0]), np.uint64(pair[1])
+    mark, near, via_link, via_node = maze.mark, maze.near, maze.via_link, maze.via_node
+    maze.made[0] += np.uint64(2)
+    reached = maze.made[0]
+    settled = reached + ONE
     if not bound[source] <= limit:
         return np.inf
-    maze.near[source], maze.mark[source] = 0.0, now
+    near[source], mark[source] = 0.0, reached
     size = push(maze.key, maze.item, 0, bound[source], source)
     while size > 0:
-        v = maze.item[0]
+        v = np.uint64(maze.item[0])
         size = pop(maze.key, maze.item, size)
-        if maze.settled[v] == now:
+        if mark[v] == settled:
             continue
-        maze.settled[v] = now
+        mark[v] = settled
+        here = near[v]
         if v == target:
-            return maze.near[v]
-        for a in range(arcs.ptr[v], arcs.ptr[v + 1]):
+            return here
+        for a in range(arcs.ptr[v], arcs.ptr[v + ONE]):
             u, link = arcs.head[a], arcs.link[a]
-            if maze.settled[u] == now or left[link] < amount:
+            if left[link] < amount or mark[u] == settled:
                 continue
-            near = maze.near[v] + price[link]
-            if near + bound[u] <= limit and (maze.mark[u] != now or near < maze.near[u]):
-                maze.near[u], maze.mark[u], maze.via_link[u], maze.via_node[u] = near, now, link, v
-                size = push(maze.key, maze.item, size, near + bound[u], u)
+            far = here + price[link]
+            key = far + bound[u]
+            if key <= limit and (mark[u] != reached or far < near[u]):
+                near[u], mark[u], via_link[u], via_node[u] = far, reached, link, v
+                size = push(maze.key, maze.item, size, key, u)
     return np.inf
