@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import re
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -52,7 +52,7 @@ class Given:
 def request_id(headers: Mapping[str, str]) -> str:
     """The client's id of a request where it has one that can be passed on, else a new one."""
     given = headers.get("x-request-id")
-    return given if given is not None and _REQUEST_ID.fullmatch(given) else f"req-{secrets.token_hex(12)}"
+    return given if given is not None and _REQUEST_ID.fullmatch(given) else f"req-{os.urandom(12).hex()}"
 
 
 def given(headers: Mapping[str, str], name: str, now: float) -> Given:
@@ -133,10 +133,11 @@ class Call:
 
     def pinned(self, version: str, now: float) -> None:
         """It is answered by this version; the time left is that of now."""
-        deadline = self.given.deadline
+        deadline, ask = self.given.deadline, self.ask
+        if deadline is None and version == self.version:
+            return
         left_s = None if deadline is None else deadline - now
         self.version = version
-        ask = self.ask
         self.ask = Ask(
             ask.kind, version, ask.end, ask.prompt_token, ask.output_token, left_s, ask.quality_min, ask.tenant,
             ask.session, ask.together, ask.step, ask.image,

@@ -239,7 +239,8 @@ class _Fixed(Router):
         good = [place for place in able if least is None or place.quality is None or place.quality >= least]
         if not good:
             raise Refused(503, f"no node has a model of quality {least:g}", code="no_quality")
-        good.sort(key=lambda place: self._rank(place, ask))
+        if len(good) > 1:
+            good.sort(key=lambda place: self._rank(place, ask))
         return tuple(place.target(ask.model, self._why(place)) for place in good)
 
     @abstractmethod
