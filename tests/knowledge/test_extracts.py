@@ -59,7 +59,7 @@ def test_some_passages_are_nonsense_and_the_same_word_is_changed_for_the_same() 
     known = {word.lower() for text in PUBLIC for word in re.findall(r"[A-Za-z]{2,}", text)}
     made = [text for text in _made(0.8) if not _spoken(text)]
     orders = [text for text in made if not any(found in text for source in PUBLIC for found in extracts.split(source))]
-    assert 0.4 < len(orders) / len(made) < 0.65
+    assert 0.2 < len(orders) / len(made) < 0.4
     assert all({word.lower() for word in re.findall(r"[A-Za-z]{2,}", text)} <= known for text in orders)
 
 
@@ -69,11 +69,14 @@ def test_the_same_seed_makes_the_same_texts_and_nothing_is_made_of_nothing() -> 
     assert extracts.texts(Draw(stream(0, "test")), ["One sentence only."], 0.5) == []
 
 
+@pytest.mark.parametrize("lossy", [0.0, 1.0])
 @pytest.mark.untraced
-def test_conversations_say_what_their_notes_have_and_more() -> None:
+def test_conversations_say_what_their_notes_have_and_more(lossy: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extracts, "NONSENSE", 0.0)
+    monkeypatch.setattr(extracts, "LOSSY", lossy)
     made = [text for text in _made(0.8) if _spoken(text)]
-    assert 0.3 < len(made) / len(_made(0.8)) < 0.55
-    terse = 0
+    assert 0.45 < len(made) / len(_made(0.8)) < 0.75
+    short = 0
     for text in made:
         talk, asked = text.split("\n\n## ")
         heading, note = asked.split("\n", 1)
@@ -81,8 +84,17 @@ def test_conversations_say_what_their_notes_have_and_more() -> None:
         heard = set(re.findall(r"[a-z]{2,}", talk.lower()))
         assert set(re.findall(r"[a-z]{2,}", note.lower())) <= heard | set(spoken._PERSONS)
         assert set(heading.split()) <= {word.lower() for word in re.findall(r"[A-Za-z]{2,}", " ".join(PUBLIC))}
-        terse += not any(sentence in note for source in PUBLIC for sentence in extracts.split(source))
-    assert 0.2 < terse / len(made) < 0.5
+        short += not any(sentence in note for source in PUBLIC for sentence in extracts.split(source))
+    assert (0.7 < short / len(made) < 1.0) if lossy else (0.2 < short / len(made) < 0.5)
+
+
+def test_speakers_of_nonsense_are_called_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extracts, "NONSENSE", 1.0)
+    made = [text for text in _made(0.8) if _spoken(text)]
+    assert len(made) > 20
+    assert not any(found in text for text in made for source in PUBLIC for found in extracts.split(source))
+    turns = [turn for text in made for turn in text.split("\n\n## ")[0].split("\n")]
+    assert all(turn.startswith(("Doctor: ", "Patient: ")) for turn in turns)
 
 
 def test_what_is_said_differs_from_what_is_written_as_speech_does() -> None:
@@ -90,5 +102,6 @@ def test_what_is_said_differs_from_what_is_written_as_speech_does() -> None:
     found = {spoken.said(draw, "Patients of 44 lose their sight in 3 years or 2010.") for _ in range(50)}
     assert {text[-50:] for text in found} == {"I of forty four lose my sight in three years or 2010."[-50:]}
     assert len(found) > 3
+    assert "4% of" in spoken.said(draw, "It is 4% of all.")
     assert spoken.terse("The pain is in the left knee.") == "Pain in left knee."
     assert [spoken.in_words(n) for n in (0, 13, 20, 99)] == ["zero", "thirteen", "twenty", "ninety nine"]

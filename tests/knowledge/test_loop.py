@@ -142,7 +142,7 @@ def test_a_loop_that_is_open_learns_nothing(whole: tuple[dict[str, Any], Path]) 
         {"split": "always"},
         {"ranks": [1, 2, 4], "loss": 0.3, "robust": {"kind": "krum"}, "poison": {"edge": 0}},
         {"starts": "drift", "arriving": 0.5, "participation": 0.5},
-        {"renamed": 0.6, "prompt_weight": 0.3, "arriving": 0.5},
+        {"renamed": 0.6, "prompt_weight": 0.3, "arriving": 0.5, "writing": {"way": "extract", "samples": 2}},
     ],
     ids=["secure", "private updates", "private examples", "flora", "fedit", "split", "trouble", "drift", "renamed"],
 )

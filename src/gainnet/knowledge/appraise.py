@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from gainnet.knowledge import score, text
+from gainnet.knowledge import score, text, writing
 from gainnet.knowledge.example import Example
 from gainnet.knowledge.gate import Scores, perplexity
 from gainnet.knowledge.setting import Setting
@@ -21,6 +22,8 @@ PLAIN = "plain"
 """The digest of no adapter."""
 MEASURED_MAX = 512
 """Groups of texts whose losses are remembered, of whatever adapters."""
+PROMPTS_MAX = 1024
+"""Prompts that are remembered."""
 PUBLIC = -1
 """The group of held-out public text, beside those of the domains."""
 
@@ -107,9 +110,13 @@ def _mean(nat: Float[np.ndarray, " text"], texts: Sequence[Encoded]) -> float:
 def write(tuner: Tuner, adapter: LowRank | None, setting: Setting, examples: Sequence[Example]) -> list[str]:
     """The notes that a model writes from the dialogues of examples, by greedy decoding."""
     tokenizer, context = setting.language.tokenizer, tuner.language.context
-    prompts = [text.prompt(tokenizer, example, context) for example in examples]
-    answers = tuner.answer(adapter, prompts, min(NOTE_TOKEN_MAX, context // text.NOTE_SHARE))
+    prompts = [_prompt(tokenizer, example, context) for example in examples]
+    answers = tuner.answer(adapter, prompts, _note_max(tuner))
     return [text.decode(tokenizer, answer) for answer in answers]
+
+
+_prompt = lru_cache(PROMPTS_MAX)(text.prompt)
+"""The same notes are written round after round."""
 
 
 def quality(tuner: Tuner, adapters: Sequence[LowRank | None], setting: Setting, notes: int) -> float:
@@ -120,7 +127,7 @@ def quality(tuner: Tuner, adapters: Sequence[LowRank | None], setting: Setting, 
     found: list[float] = []
     for adapter, examples in groups.values():
         written = write(tuner, adapter, setting, examples)
-        found.extend(score.rouge(written, [example.note for example in examples]).one.tolist())
+        found.extend(score.rouge1(written, [example.note for example in examples]).tolist())
     return float(np.mean(found)) if found else 0.0
 
 
@@ -133,9 +140,11 @@ def final(
     """Scores on the test notes: perplexity and ROUGE, over all of them and over those whose reference stands once.
 
     ``answering`` has the adapters of each domain that answer its notes, in turn; ``limit`` is how many notes of a domain
-    are written at most, 0 for all; ``progress`` is called with the domains done and the domains in all.
+    are written at most, 0 for all; ``progress`` is called with the domains done and the domains in all. Notes are written
+    as `knowledge.writing` has it; where that is not greedily, ROUGE of greedy ones stands beside.
     """
     nat, token = 0.0, 0
+    greedy: list[str] = []
     written: list[str] = []
     examples: list[Example] = []
     for done, (domain, adapters) in enumerate(zip(setting.corpus.domains, answering, strict=True)):
@@ -146,15 +155,37 @@ def final(
             if mine:
                 lost, counted = setting.tuner.losses(adapter, setting.encode(mine))
                 nat, token = nat + float(lost.sum()), token + int(counted.sum())
-                written.extend(write(setting.tuner, adapter, setting, mine))
+                greedy.extend(write(setting.tuner, adapter, setting, mine))
+                written.extend(_chosen(setting, adapter, mine, setting.stream(f"writing.{done}.{turn}")))
                 examples.extend(mine)
-    return _scores(nat, token, written, examples)
+    return _scores(nat, token, written or greedy, greedy, examples)
 
 
-def _scores(nat: float, token: int, written: Sequence[str], examples: Sequence[Example]) -> dict[str, Any]:
+def _chosen(
+    setting: Setting, adapter: LowRank | None, examples: Sequence[Example], rng: np.random.Generator
+) -> list[str]:
+    """Notes that are chosen by drawn ones, as `knowledge.writing` has it; none where they are written greedily."""
+    config, tuner = setting.config.writing, setting.tuner
+    if config.way == "greedy":
+        return []
+    prompts = [_prompt(setting.language.tokenizer, example, tuner.language.context) for example in examples]
+    made = tuner.sample(adapter, prompts * config.samples, _note_max(tuner), config.temperature, rng)
+    notes = [text.decode(setting.language.tokenizer, token) for token in made]
+    way = writing.WAYS[config.way]
+    return [way(example.dialogue, notes[place :: len(examples)]) for place, example in enumerate(examples)]
+
+
+def _note_max(tuner: Tuner) -> int:
+    return min(NOTE_TOKEN_MAX, tuner.language.context // text.NOTE_SHARE)
+
+
+def _scores(
+    nat: float, token: int, written: Sequence[str], greedy: Sequence[str], examples: Sequence[Example]
+) -> dict[str, Any]:
     references = [example.note for example in examples]
     found = score.rouge(written, references)
     copied = score.rouge([example.dialogue for example in examples], references)
+    plain = score.rouge(greedy, references)
     once = score.distinct(references) & ~np.array([example.seen for example in examples], dtype=bool)
     tree: dict[str, Any] = {"notes": len(examples), "perplexity": perplexity(nat / max(token, 1))}
     for name, of in (("rouge1", "one"), ("rouge2", "two"), ("rougeL", "longest")):
@@ -162,5 +193,6 @@ def _scores(nat: float, token: int, written: Sequence[str], examples: Sequence[E
         tree[name] = float(column.mean())
         tree[f"{name}_distinct"] = float(column[once].mean()) if once.any() else None
         tree[f"{name}_copy"] = float(getattr(copied, of).mean())
+        tree[f"{name}_greedy"] = float(getattr(plain, of).mean())
     tree["distinct"] = int(once.sum())
     return tree

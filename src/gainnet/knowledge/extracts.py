@@ -4,8 +4,8 @@ A model that has only continued texts does not look back for the words of its pr
 text that a foundation model learns from can be passages that end as examples do (`gainnet.knowledge.text`): a heading, then
 one or two of their own sentences: gap sentences (arXiv 1912.08777) that were left in. Of some passages the words are changed
 for others at random, the same word always for the same, so that nothing but looking back helps: what is learnt from a
-passage of nonsense carries over to summarising as well as what is learnt from a real one (arXiv 2109.04953). Of the
-others most are conversations (`gainnet.knowledge.spoken`), whose notes are some of the sentences as they were written.
+passage of nonsense carries over to summarising as well as what is learnt from a real one (arXiv 2109.04953). Most are
+conversations (`gainnet.knowledge.spoken`), whose notes are some of the sentences as they were written, or some of their words.
 Beside passages there are interviews about terms of the text (`gainnet.knowledge.interviews`), with what a chart says of them.
 """
 
@@ -34,10 +34,16 @@ SPOKEN = 0.6
 """Part of the others that are conversations."""
 NOTED = 3
 """Sentences in the note of a conversation, at most."""
+LOSSY = 0.5
+"""How often a conversation's note has only some words of its sentences, most of them rare, as notes in other words have."""
+OFTEN = 300
+"""So many of the most frequent words are kept by `KEPT`'s first chance in such notes, others by its second."""
+KEPT = (0.35, 0.85)
 HEADING = 3
 """Words of a heading, at most: the rarest of what stands under it."""
 
 _END = re.compile(r"(?<=[.?!])\s+(?=[A-Z\"(])")
+_LABEL = re.compile(r"^(Question|Answer): ")
 _WORD = re.compile(r"[A-Za-z]{2,}")
 
 
@@ -51,17 +57,16 @@ def texts(draw: Draw, public: Sequence[str], share: float) -> list[str]:
         return []
     rarity = Counter(word.lower() for found in sentences for sentence in found for word in _WORD.findall(sentence))
     words, known = sorted(rarity), interviews.terms(public, rarity)
+    often = frozenset(sorted(rarity, key=lambda word: -rarity[word])[:OFTEN])
     wanted = sum(map(len, public)) * share / (1.0 - share)
     made, size = list[str](), 0
     while size < wanted:
         if known and draw.chance(INTERVIEWS):
             text = interviews.interview(draw, known)
-        elif draw.chance(NONSENSE):
-            text = _nonsense(draw, _task(draw, sentences, rarity), words)
-        elif draw.chance(SPOKEN):
-            text = _conversation(draw, sentences, rarity)
         else:
-            text = _task(draw, sentences, rarity)
+            nonsense, talk = draw.chance(NONSENSE), draw.chance(SPOKEN)
+            text = _conversation(draw, sentences, rarity, often) if talk else _task(draw, sentences, rarity)
+            text = _nonsense(draw, text, words) if nonsense else text
         made.append(text)
         size += len(text)
     return made
@@ -69,9 +74,8 @@ def texts(draw: Draw, public: Sequence[str], share: float) -> list[str]:
 
 def split(text: str) -> list[str]:
     """The sentences of a text that are neither too short nor too long."""
-    return [
-        found for part in _END.split(" ".join(text.split())) if SENTENCE[0] <= len(found := part.strip()) <= SENTENCE[1]
-    ]
+    parts = (_LABEL.sub("", part.strip()) for part in _END.split(" ".join(text.split())))
+    return [part for part in parts if SENTENCE[0] <= len(part) <= SENTENCE[1]]
 
 
 def _task(draw: Draw, sentences: Sequence[Sequence[str]], rarity: Mapping[str, int]) -> str:
@@ -83,15 +87,29 @@ def _task(draw: Draw, sentences: Sequence[Sequence[str]], rarity: Mapping[str, i
     return f"{draw.one((' ', chr(10))).join(passage)}\n\n## {heading}\n{' '.join(note)}"
 
 
-def _conversation(draw: Draw, sentences: Sequence[Sequence[str]], rarity: Mapping[str, int]) -> str:
-    """A passage that is spoken, a heading of words of its note, and some of its sentences, in order."""
+def _conversation(
+    draw: Draw, sentences: Sequence[Sequence[str]], rarity: Mapping[str, int], often: frozenset[str]
+) -> str:
+    """A passage that is spoken, a heading of words of its note, and some of its sentences or of their words, in order."""
     passage = _passage(draw, sentences)
     chosen = sorted(draw.some(range(len(passage)), draw.whole(1, NOTED)))
     note = [passage[place] for place in chosen]
     heading = _heading(draw, note, rarity)
-    if draw.chance(spoken.TERSE):
+    if draw.chance(LOSSY):
+        note = [_lossy(draw, sentence, often) for sentence in note]
+    elif draw.chance(spoken.TERSE):
         note = [spoken.terse(sentence) for sentence in note]
     return f"{spoken.conversation(draw, passage, rarity)}\n\n## {heading}\n{' '.join(note)}"
+
+
+def _lossy(draw: Draw, sentence: str, often: frozenset[str]) -> str:
+    """Some words of a sentence in their order; rare ones are kept more often than others."""
+    words = [word for word in sentence.split() if draw.chance(KEPT[_plain(word) not in often])] or [sentence.split()[0]]
+    return " ".join([words[0][0].upper() + words[0][1:], *words[1:]]).rstrip(".,;:") + "."
+
+
+def _plain(word: str) -> str:
+    return word.strip('.,;:()?!"').lower()
 
 
 def _heading(draw: Draw, note: Sequence[str], rarity: Mapping[str, int]) -> str:
@@ -123,7 +141,7 @@ def _passage(draw: Draw, sentences: Sequence[Sequence[str]]) -> list[str]:
 
 def _nonsense(draw: Draw, text: str, words: Sequence[str]) -> str:
     """The text with each of its words changed for one that is drawn, in the same case."""
-    drawn: dict[str, str] = {}
+    drawn = {name.lower(): name.lower() for name in spoken.SPEAKERS}
 
     def other(match: re.Match[str]) -> str:
         word = match.group()

@@ -28,6 +28,8 @@ PLAIN = 0.6
 SHORT = 0.6
 """How often a note is in the short form of charts; histories are in sentences."""
 FACTS_MAX, HISTORY_MAX = 4, 8
+NOTED, MOVED = 0.85, 0.25
+"""How often a fact is noted, though the first always is; and how often facts are noted in another order than they were told."""
 ONE = 0.35
 """How often an interview has one question only."""
 OPENED, IDLED, KEPT = 0.5, 0.1, 0.3
@@ -214,7 +216,12 @@ def interview(draw: Draw, known: Sequence[str]) -> str:
             turns += zip(("Doctor", "Patient"), draw.one(spoken.IDLE), strict=True)
         said, answered, long, brief = _filled(form, Filling(draw, known, sex))
         turns += [("Doctor", said), ("Patient", answered)]
-        notes.append(brief if short else long)
+        if draw.chance(NOTED) or not notes:
+            notes.append(brief if short else long)
+    if draw.chance(MOVED):
+        notes = (
+            [*notes[:1], *draw.some(notes[1:], len(notes))] if section == "history" else draw.some(notes, len(notes))
+        )
     words = "\n".join(f"{who}: {what}" for who, what in turns)
     return f"{words}\n\n## {draw.one(HEADINGS[section])}\n{' '.join(notes)}"
 

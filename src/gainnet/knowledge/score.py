@@ -12,8 +12,6 @@ from jaxtyping import Bool, Float
 from gainnet.errors import InputError
 from gainnet.knowledge.example import folded
 
-_KINDS = ("rouge1", "rouge2", "rougeL")
-
 
 @dataclass(frozen=True, slots=True)
 class Rouge:
@@ -37,14 +35,24 @@ def rouge(answers: Sequence[str], references: Sequence[str]) -> Rouge:
     Source: Lin 2004; without stemming the published figures of MTS-Dialog come out to two decimals.
     Errors: InputError where there is not one reference for each answer.
     """
+    one, two, longest = _f1(answers, references, ("rouge1", "rouge2", "rougeL"))
+    return Rouge(one, two, longest)
+
+
+def rouge1(answers: Sequence[str], references: Sequence[str]) -> Float[np.ndarray, " text"]:
+    """ROUGE-1 alone, as `rouge` has it: the longest common subsequence takes most of the time of all three."""
+    [found] = _f1(answers, references, ("rouge1",))
+    return found
+
+
+def _f1(answers: Sequence[str], references: Sequence[str], kinds: tuple[str, ...]) -> list[Float[np.ndarray, " text"]]:
     from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped]  # of the extra `learn`, and slow to import
 
     if len(answers) != len(references):
         raise InputError(f"answers: {len(answers)} for {len(references)} references; give one for each")
-    scorer = RougeScorer(_KINDS, use_stemmer=False)
+    scorer = RougeScorer(kinds, use_stemmer=False)
     scores = [scorer.score(reference, answer) for answer, reference in zip(answers, references, strict=True)]
-    one, two, longest = (np.array([score[kind].fmeasure for score in scores], dtype=np.float64) for kind in _KINDS)
-    return Rouge(one, two, longest)
+    return [np.array([score[kind].fmeasure for score in scores], dtype=np.float64) for kind in kinds]
 
 
 def distinct(references: Sequence[str], seen: Sequence[bool] = ()) -> Bool[np.ndarray, " text"]:

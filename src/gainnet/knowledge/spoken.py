@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from gainnet.knowledge.draw import Draw
 
+SPEAKERS = ("Doctor", "Patient")
 QUESTIONS = (
     "What about {}?",
     "And {}?",
@@ -81,7 +82,7 @@ _ONES = (
     *("fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
 )
 _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-_NUMBER = re.compile(r"\b\d{1,2}\b")
+_NUMBER = re.compile(r"\b\d{1,2}\b(?!%)")
 _WORD = re.compile(r"[A-Za-z]{2,}")
 
 

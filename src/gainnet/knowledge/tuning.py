@@ -30,6 +30,8 @@ LOSS_MAX = 4.0
 """A training loss above so many times that of a uniform guess is exploding."""
 TOKENS_AT_ONCE = 4096
 PROMPT_TOKENS_AT_ONCE = 8192
+ON_A_GPU = 8
+"""So many times as many tokens go through a model at once on a GPU."""
 
 Tokens = Int[np.ndarray, " _"]  # lists of these differ in length
 
@@ -98,6 +100,7 @@ class Tuner:
         self._pad = int(language.tokenizer.pad_token_id)
         self._end = int(language.tokenizer.eos_token_id)
         self._device = language.device
+        self._at_once = ON_A_GPU if language.device.type == "cuda" else 1
         self._body: Any = language.model.base_model
         self._head: Any = language.model.get_output_embeddings()  # type: ignore[no-untyped-call]
         self._loss_max = LOSS_MAX * float(np.log(len(language.tokenizer)))
@@ -166,7 +169,7 @@ class Tuner:
         nat, counted = np.zeros(len(texts)), np.array([text.counted for text in texts], np.int64)
         self.adapters.put(adapter)
         with self.adapters.merged(), torch.inference_mode():
-            for group in alike([len(text.token) for text in texts], TOKENS_AT_ONCE):
+            for group in alike([len(text.token) for text in texts], self._at_once * TOKENS_AT_ONCE):
                 batch = collate([texts[index] for index in group], self._pad, self._device)
                 each = functional.cross_entropy(self._logits(batch), batch.target, reduction="none").double().cpu()
                 nat[group] = torch.zeros(len(group), dtype=torch.float64).index_add(0, batch.row.cpu(), each).numpy()
@@ -201,7 +204,7 @@ class Tuner:
         found: list[Top] = [Top(np.zeros((0, k), np.float32), np.zeros((0, k), np.int64))] * len(texts)
         self.adapters.put(adapter)
         with self.adapters.merged(), torch.inference_mode():
-            for group in alike([len(text.token) for text in texts], TOKENS_AT_ONCE):
+            for group in alike([len(text.token) for text in texts], self._at_once * TOKENS_AT_ONCE):
                 whole = [Encoded(texts[index].token, 1) for index in group]
                 batch = collate(whole, self._pad, self._device)
                 value, index = self._logits(batch).log_softmax(-1).topk(k, -1)
@@ -365,7 +368,7 @@ class Tuner:
         settings = {"pad_token_id": self._pad, "eos_token_id": self._end, "use_cache": True, **how}
         model: Any = self.language.model
         with self.adapters.merged(), torch.inference_mode():
-            for group in alike([len(prompt) + token_max for prompt in prompts], PROMPT_TOKENS_AT_ONCE):
+            for group in alike([len(prompt) + token_max for prompt in prompts], self._at_once * PROMPT_TOKENS_AT_ONCE):
                 token, mask = prompts_side_by_side([prompts[index] for index in group], self._pad, self._device)
                 config = GenerationConfig(max_new_tokens=max(room[index] for index in group), **settings)  # type: ignore[no-untyped-call]
                 made = model.generate(token, attention_mask=mask, generation_config=config)[:, token.shape[1] :]

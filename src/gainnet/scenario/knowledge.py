@@ -162,6 +162,18 @@ class Incentive(Section):
     permutations: Count = 8
 
 
+class Writing(Section):
+    """How the notes that are scored at the end are written.
+
+    ``greedy``: the likeliest token, one after another. The others draw ``samples`` notes at ``temperature`` first:
+    ``consensus`` takes the one that agrees best with all, ``extract`` the sentences of the dialogue that do.
+    """
+
+    way: Literal["greedy", "consensus", "extract"] = "greedy"
+    samples: Annotated[int, Field(ge=2, le=64)] = 8
+    temperature: Positive = 0.7
+
+
 class Tiers(Section):
     """The cards of the models that answer requests at each tier; their quality follows what the loop measures."""
 
@@ -237,6 +249,7 @@ class Knowledge(Section):
     gate: Gate = Gate()
     incentive: Incentive = Incentive()
     registry: str | None = None
+    writing: Writing = Writing()
     held: Count = 24
     public_held: Count = 16
     test: Annotated[int, Field(ge=0)] = 0
