@@ -70,6 +70,7 @@ async def serve(
             await stop.wait()
             await served.drain()
     finally:
+        gc.unfreeze()
         await served.close()
         logger.info("left")
 
