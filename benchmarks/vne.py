@@ -4,6 +4,9 @@ An instance is JSON (``.json`` or ``.json.gz``): ``substrate`` with ``cpu`` (one
 ``[u, v, bandwidth]``, and ``requests`` in order of arrival, each with ``arrival``, ``lifetime``, ``cpu`` and ``links``
 as ``[i, j, bandwidth]``. Links are undirected. The benchmark shows the embedder one request at a time, gives back what
 has ended by its arrival, and afterwards has the whole history judged by the independent checker.
+
+With ``--moves N`` a request that finds no place may have up to N running ones embedded anew, all at the instant of its
+arrival. Published methods leave running requests where they are: figures with moves are not to be set beside theirs.
 """
 
 from __future__ import annotations
@@ -29,6 +32,10 @@ MEANING = {
     "accepted": "share of the requests that were embedded",
     "revenue_to_cost": "revenue of the accepted over what they took: cpu, and bandwidth times hops",
     "revenue_rate": "sum over the accepted of (cpu + bandwidth) times lifetime, over the last arrival",
+    "moves_allowed": "running requests that may move for one that finds no place; 0 is the usual problem, others are not",
+    "moves": "times a running request was embedded elsewhere to let another in",
+    "moved_share": "share of the embedded requests that were moved at least once",
+    "decision_s_mean": "mean time to decide a request, its graph's conversion and all moves included, s",
     "decision_s_p50": "median time to decide a request, its graph's conversion included, s",
     "decision_s_p99": "99th percentile of it, s",
     "violations": "rules broken, by the independent checker's replay of the whole history; must be 0",
@@ -51,55 +58,95 @@ class Request:
         )
 
 
-def figures(instance: Path) -> dict[str, float]:
-    """The figures of one instance; see MEANING."""
+@dataclass
+class Visit:
+    """An accepted request: where it was embedded, and since when."""
+
+    request: Request
+    places: list[tuple[float, Embedding]]
+
+
+def figures(instance: Path, moves: int = 0) -> dict[str, float]:
+    """The figures of one instance, with so many moves for a request that finds no place; see MEANING."""
     substrate, requests = load(instance)
     _compile()
-    embedder = Embedder(substrate, admission=Admission())
-    stays: list[tuple[Request, Embedding]] = []
-    ends: list[tuple[float, int, Embedding]] = []
+    embedder = Embedder(substrate, admission=Admission(), moves=moves)
+    visits: list[Visit] = []
+    visit_of: dict[Embedding, Visit] = {}
+    ends: list[tuple[float, int, Visit]] = []
     seconds: list[float] = []
     for number, request in enumerate(requests):
         while ends and ends[0][0] <= request.arrival:
-            embedder.release(heapq.heappop(ends)[2])
+            last = heapq.heappop(ends)[2].places[-1][1]
+            embedder.release(last)
+            del visit_of[last]
         began = time.perf_counter()
         answer = embedder.embed(request.graph)
         if isinstance(answer, Embedding):
             embedder.commit(answer)
         seconds.append(time.perf_counter() - began)
         if isinstance(answer, Embedding):
-            heapq.heappush(ends, (request.arrival + request.lifetime, number, answer))
-            stays.append((request, answer))
-    return _figures(substrate, requests, stays) | {
+            visits.append(Visit(request, [(request.arrival, answer)]))
+            visit_of[answer] = visits[-1]
+            heapq.heappush(ends, (request.arrival + request.lifetime, number, visits[-1]))
+            for before, after in answer.moved:
+                visit_of[after] = visit_of.pop(before)
+                visit_of[after].places.append((request.arrival, after))
+    return _figures(substrate, requests, visits) | {
+        "moves_allowed": float(moves),
+        "decision_s_mean": float(np.mean(seconds)),
         "decision_s_p50": float(np.median(seconds)),
         "decision_s_p99": float(np.quantile(seconds, 0.99)),
     }
 
 
-def _figures(substrate: nx.Graph, requests: list[Request], stays: list[tuple[Request, Embedding]]) -> dict[str, float]:
+def _figures(substrate: nx.Graph, requests: list[Request], visits: list[Visit]) -> dict[str, float]:
     """What the definitions make of the history: nothing is taken from the embedder's own account."""
-    revenue = sum(request.revenue for request, _ in stays)
-    cost = sum(_cost(request, embedding) for request, embedding in stays)
-    earned = sum(request.revenue * request.lifetime for request, _ in stays)
-    history = [
-        Stay(
-            request.arrival, request.arrival + request.lifetime, dict(request.graph.nodes(data="demand")),
-            {(tail, head): bandwidth for tail, head, bandwidth in request.graph.edges(data="demand")},
-            embedding.mapping, embedding.paths,
-        )
-        for request, embedding in stays
-    ]  # fmt: skip
+    revenue = sum(visit.request.revenue for visit in visits)
+    cost = sum(_cost(visit) for visit in visits)
+    earned = sum(visit.request.revenue * visit.request.lifetime for visit in visits)
+    history = [stay for number, visit in enumerate(visits) for stay in _stays(number, visit)]
     links = {(tail, head): bandwidth for tail, head, bandwidth in substrate.edges(data="capacity")}
+    moved = [len(visit.places) - 1 for visit in visits]
     return {
-        "accepted": len(stays) / len(requests),
+        "accepted": len(visits) / len(requests),
         "revenue_to_cost": revenue / cost if cost > 0.0 else 1.0,
         "revenue_rate": earned / requests[-1].arrival if requests[-1].arrival > 0.0 else 0.0,
         "violations": float(len(violations(dict(substrate.nodes(data="capacity")), links, history))),
+        "moves": float(sum(moved)),
+        "moved_share": float(np.count_nonzero(moved)) / len(visits) if visits else 0.0,
     }
 
 
-def _cost(request: Request, embedding: Embedding) -> float:
-    """What an accepted request takes: cpu, and bandwidth times the hops of its path."""
+def _stays(number: int, visit: Visit) -> list[Stay]:
+    """What the checker replays: one stay, and one more for each move."""
+    request = visit.request
+    nodes = dict(request.graph.nodes(data="demand"))
+    links = {(tail, head): bandwidth for tail, head, bandwidth in request.graph.edges(data="demand")}
+    return [
+        Stay(begin, end, nodes, links, embedding.mapping, embedding.paths, number)
+        for (begin, embedding), end in zip(visit.places, _until(visit), strict=True)
+    ]
+
+
+def _until(visit: Visit) -> list[float]:
+    """When each of its embeddings ends."""
+    request = visit.request
+    return [begin for begin, _ in visit.places[1:]] + [request.arrival + request.lifetime]
+
+
+def _cost(visit: Visit) -> float:
+    """What an accepted request takes: cpu, and bandwidth times the hops of its path; where it moved, the mean over time."""
+    request = visit.request
+    if len(visit.places) == 1:
+        return _taken(request, visit.places[0][1])
+    spans = [end - begin for (begin, _), end in zip(visit.places, _until(visit), strict=True)]
+    each = [_taken(request, embedding) for _, embedding in visit.places]
+    return sum(span * taken for span, taken in zip(spans, each, strict=True)) / request.lifetime
+
+
+def _taken(request: Request, embedding: Embedding) -> float:
+    """What an embedding of a request takes."""
     cpu = sum(amount for _, amount in request.graph.nodes(data="demand"))
     hops = {frozenset(link): len(path) - 1 for link, path in embedding.paths.items()}
     return float(cpu + sum(amount * hops[frozenset((i, j))] for i, j, amount in request.graph.edges(data="demand")))

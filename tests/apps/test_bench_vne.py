@@ -40,6 +40,27 @@ def test_the_figures_are_those_of_the_definitions(name: str, tmp_path: Path) -> 
     assert set(figures) == set(meaning)
 
 
+@pytest.mark.untraced
+def test_moves_are_counted_and_replayed(tmp_path: Path) -> None:
+    tree = {
+        "substrate": {"cpu": [3.0, 2.0], "links": []},
+        "requests": [
+            {"arrival": 1.0, "lifetime": 9.0, "cpu": [2.0], "links": []},
+            {"arrival": 4.0, "lifetime": 3.0, "cpu": [3.0], "links": []},  # fits where the first one is
+            {"arrival": 8.0, "lifetime": 3.0, "cpu": [3.0], "links": []},
+        ],
+    }
+    path = _write(tmp_path / "moves.json", tree)
+    plain, _ = bench.run("vne", {"instance": path})
+    assert (plain["accepted"], plain["moves"], plain["moves_allowed"]) == (pytest.approx(1 / 3), 0.0, 0.0)
+    figures, meaning = bench.run("vne", {"instance": path, "moves": 1})
+    assert (figures["accepted"], figures["moves"], figures["moves_allowed"]) == (1.0, 1.0, 1.0)
+    assert figures["moved_share"] == pytest.approx(1 / 3)
+    assert (figures["revenue_to_cost"], figures["violations"]) == (1.0, 0.0)
+    assert figures["revenue_rate"] == pytest.approx((2.0 * 9.0 + 3.0 * 3.0 * 2) / 8.0)
+    assert set(figures) == set(plain) == set(meaning)
+
+
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [

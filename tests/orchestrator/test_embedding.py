@@ -320,6 +320,127 @@ def test_the_price_rises_while_tasks_find_no_room_and_falls_when_they_do() -> No
     assert embedder.price == pytest.approx(0.52)
 
 
+def _single(demand: float) -> Any:
+    return _with(nx.empty_graph(1), "demand", demand)
+
+
+def _places(*capacities: float) -> Any:
+    graph = nx.empty_graph(len(capacities))
+    nx.set_node_attributes(graph, dict(enumerate(capacities)), "capacity")
+    return graph
+
+
+def _running(embedder: Embedder, demand: float, **options: Any) -> Embedding:
+    found = embedder.embed(_single(demand), **options)
+    assert isinstance(found, Embedding)
+    embedder.commit(found)
+    return found
+
+
+def test_a_running_one_moves_for_one_that_finds_no_place() -> None:
+    embedder = Embedder(_places(3.0, 2.0), moves=1)
+    small = _running(embedder, 2.0)
+    assert small.mapping == {0: 0}  # more is left there
+    assert isinstance(Embedder(_places(1.0, 2.0)).embed(_single(3.0)), Refusal)
+    large = embedder.embed(_single(3.0))
+    assert isinstance(large, Embedding)
+    ((before, after),) = large.moved
+    assert (large.mapping, before, after.mapping, after.value) == ({0: 0}, small, {0: 1}, 2.0)
+    assert embedder.left[0] == {0: 1.0, 1: 2.0}  # nothing has moved yet
+    embedder.commit(large)
+    assert embedder.left[0] == {0: 0.0, 1: 0.0}
+    with pytest.raises(InputError, match="not committed"):
+        embedder.release(small)
+    embedder.release(after)
+    embedder.release(large)
+    assert embedder.left[0] == {0: 3.0, 1: 2.0}
+
+
+def test_no_more_move_than_are_allowed() -> None:
+    for moves, fits in ((0, False), (1, False), (2, True)):
+        embedder = Embedder(_places(4.0, 2.0, 2.0), moves=moves)
+        fillers = [_running(embedder, 2.0, allowed={0: {place}}) for place in (1, 2)]
+        small = {_running(embedder, 2.0) for _ in range(2)}
+        for filler in fillers:
+            embedder.release(filler)
+        answer = embedder.embed(_single(4.0))
+        assert isinstance(answer, Embedding) == fits
+        if isinstance(answer, Embedding):
+            assert {before for before, _ in answer.moved} == small
+            embedder.commit(answer)
+            assert set(embedder.left[0].values()) == {0.0}
+
+
+def test_one_that_may_only_be_where_it_is_does_not_move() -> None:
+    embedder = Embedder(_places(3.0, 2.0), moves=1)
+    _running(embedder, 2.0, allowed={0: {0}})
+    assert isinstance(embedder.embed(_single(3.0)), Refusal)
+
+
+def test_none_moves_for_what_is_not_worth_it() -> None:
+    for value, embedded in ((3.0, True), (1.0, False)):
+        embedder = Embedder(_places(3.0, 2.0), moves=1, admission=Admission(least=0.5, most=0.6))
+        _running(embedder, 2.0)
+        assert isinstance(embedder.embed(_single(3.0), value=value), Embedding) == embedded
+
+
+def test_who_should_move_and_has_left_makes_the_answer_void() -> None:
+    embedder = Embedder(_places(3.0, 2.0), moves=1)
+    small, large = _running(embedder, 2.0), embedder.embed(_single(3.0))
+    assert isinstance(large, Embedding)
+    embedder.release(small)
+    with pytest.raises(InputError, match="should move for it is not committed"):
+        embedder.commit(large)
+    small, large = _running(embedder, 2.0), embedder.embed(_single(3.0))
+    assert isinstance(large, Embedding)
+    _running(embedder, 1.0, allowed={0: {1}})
+    with pytest.raises(InputError, match="taken since"):
+        embedder.commit(large)
+    assert embedder.left[0] == {0: 1.0, 1: 1.0}
+
+
+def test_moves_are_none_or_more() -> None:
+    with pytest.raises(InputError, match="moves = -1"):
+        Embedder(_places(1.0), moves=-1)
+
+
+@pytest.mark.untraced
+def test_whatever_moves_the_judge_finds_no_fault() -> None:
+    rng, moved = random.Random(4), 0
+    embedder, running, stays = Embedder(_with(GRID, "capacity", 3.0, 4.0), effort=QUICK, moves=2), {}, []
+
+    def leave(name: int, end: float) -> None:
+        task, begin, where = running.pop(name)
+        stays.append(Stay(begin, end, *_demands(task), where.mapping, where.paths, name))
+
+    for now in range(60):
+        if len(running) > 5:
+            name = rng.choice(sorted(running))
+            embedder.release(running[name][2])
+            leave(name, float(now))
+        task = _with(rng.choice([STAR, RING, nx.path_graph(3)]), "demand", float(rng.randint(1, 2)), 1.0)
+        answer = embedder.embed(task)
+        if isinstance(answer, Embedding):
+            embedder.commit(answer)
+            for before, after in answer.moved:
+                name = next(name for name, (_, _, where) in running.items() if where is before)
+                kept = running[name][0]
+                leave(name, float(now))
+                running[name] = kept, float(now), after
+                moved += 1
+            running[now] = task, float(now), answer
+    for name in list(running):
+        leave(name, 60.0)
+    assert moved > 0
+    substrate = _with(GRID, "capacity", 3.0, 4.0)
+    links = {(tail, head): amount for tail, head, amount in substrate.edges(data="capacity")}
+    assert violations(dict(substrate.nodes(data="capacity")), links, stays) == []
+
+
+def _demands(task: Any) -> tuple[Any, Any]:
+    return dict(task.nodes(data="demand")), {(tail, head): amount for tail, head, amount in task.edges(data="demand")}
+
+
 @pytest.mark.compiles
 def test_the_same_seed_answers_the_same() -> None:
     task, substrate = _with(TREE, "demand"), _with(GRID, "capacity", 1.0, 2.0)
@@ -359,3 +480,16 @@ def test_the_judge_lets_one_begin_where_another_ends_and_no_sooner() -> None:
     backwards = Stay(0.0, 1.0, {0: 1.0, 1: 1.0}, {(0, 1): 1.0}, {0: 1, 1: 0}, {(0, 1): (1, 0)})
     assert violations(*substrate, [backwards]) == []
     assert violations(*substrate, [backwards], directed=True) != []
+
+
+@pytest.mark.parametrize(
+    ("begin", "demand", "fault"),
+    [(1.0, 1.0, None), (1.5, 1.0, "is next embedded from 1.5"), (0.5, 1.0, "from 0.5"), (1.0, 0.5, "something else")],
+)
+def test_the_judge_wants_one_that_moves_to_be_somewhere_at_all_times(
+    begin: float, demand: float, fault: str | None
+) -> None:
+    stays = [Stay(0.0, 1.0, {0: 1.0}, {}, {0: 0}, {}, "a"), Stay(begin, 2.0, {0: demand}, {}, {0: 1}, {}, "a")]
+    found = violations({0: 1.0, 1: 1.0}, {}, stays)
+    assert len(found) == (fault is not None)
+    assert fault is None or fault in found[0]

@@ -184,6 +184,7 @@ def bench(
     duration_s: Annotated[float | None, typer.Option("--duration-s", min=1.0, help="How long it goes on.")] = None,
     faults: Annotated[int | None, typer.Option("--faults", min=1, help="How many faults are injected.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of what is random in it.")] = None,
+    moves: Annotated[int | None, typer.Option("--moves", min=0, help="Running ones that may move for another.")] = None,
 ) -> None:
     """Run a benchmark of this source checkout and print its figures."""
     from gainnet.apps import bench as benches
@@ -193,7 +194,7 @@ def bench(
             raise InputError(f"{option} {path}: there is no such file or folder")
     given = {
         "data": data, "reference": reference, "instance": instance, "model": model, "resume": resume, "quick": quick,
-        "device": device, "duration_s": duration_s, "faults": faults, "seed": seed,
+        "device": device, "duration_s": duration_s, "faults": faults, "seed": seed, "moves": moves,
     }  # fmt: skip
     figures, meaning = benches.run(name, given)
     if as_json:

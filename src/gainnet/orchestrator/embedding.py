@@ -8,13 +8,16 @@ used up is cheap, because it serves only those who pass. What is usual is learne
 Over a stream, what one task takes another may lack. ``Admission`` sets a price of a unit of resource by dual ascent on
 the share of tasks that find no room; a task whose value is below the price of what its embedding takes is refused.
 Value and resources are rates here: both are held for the lifetime of the task, which therefore cancels.
+
+Where moves are allowed, a task graph that finds no place may have some running ones re-embedded: they are taken out
+(who, see ``room.py``), it is embedded, and so are they on what is then left. All switch at one instant, or nothing does.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, TypeAlias
 
@@ -25,6 +28,7 @@ from gainnet.orchestrator import refusal
 from gainnet.orchestrator.kernels.columns import Floats, Ints
 from gainnet.orchestrator.kernels.embedding import MISSING, search
 from gainnet.orchestrator.kernels.paths import Ground
+from gainnet.orchestrator.room import Room, Taken, groups
 from gainnet.orchestrator.task_graph import Link, Substrate, TaskGraph, substrate_of, task_graph_of
 
 MEMORY = 0.99
@@ -68,14 +72,16 @@ class Embedding:
         paths: for each task link the substrate nodes that its path visits, from the place of its tail to that of its head.
         value: what the task is worth; the sum of its demands unless another value was given.
         cost: resources taken: node demands, and each link demand times the hops of its path.
+        moved: running embeddings that must move for it, each with its next one; empty unless moves are allowed.
     """
 
     mapping: Mapping[Hashable, Hashable]
     paths: Mapping[Link, tuple[Hashable, ...]]
     value: float
     cost: float
-    _taken: tuple[Ints, Floats, Ints, Floats]
-    """Places, what each gives, links of all paths, what each gives."""
+    _taken: Taken
+    _graph: TaskGraph
+    moved: tuple[tuple[Embedding, Embedding], ...] = ()
 
     @property
     def revenue_to_cost(self) -> float:
@@ -96,6 +102,8 @@ class Effort:
 
 SECOND_LOOK = Effort(4, 0)
 """Spent on what nothing worth its price was found for, to tell a price from a lack of room."""
+MOVE = Effort(16, 200)
+"""Spent on each task graph of an attempt to move some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +134,11 @@ class Embedder:
         link_demand: that of their links.
         admission: how the price of a unit of resource is learned; None takes whatever fits.
         effort: how long to search for each task graph.
+        moves: how many running task graphs may be embedded anew so that one that finds no place fits.
         seed: of the search.
 
     Raises:
-        InputError: the substrate is malformed.
+        InputError: the substrate is malformed, or ``moves`` is below 0.
     """
 
     def __init__(
@@ -142,17 +151,20 @@ class Embedder:
         link_demand: str = "demand",
         admission: Admission | None = None,
         effort: Effort | None = None,
+        moves: int = 0,
         seed: int = 1,
     ) -> None:
+        if moves < 0:
+            raise InputError(f"moves = {moves} is below 0")
         self.substrate = substrate_of(substrate, node_capacity, link_capacity)
         self.price = admission.least if admission else 0.0
         self._admission = admission
         self._effort = effort or Effort()
         self._names = node_demand, link_demand
         self._seed = seed
-        self._node_left = self.substrate.node_capacity.copy()
-        self._link_left = self.substrate.link_capacity.copy()
-        self._held: set[Embedding] = set()
+        self._moves = moves
+        self._room = Room(self.substrate.node_capacity.copy(), self.substrate.link_capacity.copy())
+        self._held: dict[Embedding, None] = {}
         self._seen = np.zeros(3)
 
     def embed(
@@ -177,13 +189,18 @@ class Embedder:
         if not math.isfinite(worth):
             raise InputError(f"value = {worth!r} is not a finite number")
         if not graph.nodes:
-            return Embedding({}, {}, worth, 0.0, _nothing())
+            return self._embedding(
+                graph, np.zeros(0, np.int64), np.zeros((0, 0), np.int64), np.zeros(0, np.int64), worth
+            )
         self._learn(graph)
         self._seed += 1
         limit = self._limit(graph, worth)
-        ground, fee = self._ground(graph)
+        ground, fee = self._ground(graph, self._room)
         charge, place, path, hops = self._search(graph, ground, fee, limit, self._effort)
-        self._move_price(blocked=charge >= MISSING)
+        moving = self._moving(graph, limit, worth) if charge >= MISSING and self._moves else None
+        self._move_price(blocked=charge >= MISSING and moving is None)
+        if moving is not None:
+            return moving
         if charge >= MISSING and limit < math.inf:
             charge, place, path, hops = self._search(graph, ground, fee, math.inf, SECOND_LOOK)
         if charge >= MISSING:
@@ -200,47 +217,82 @@ class Embedder:
         """The embedding of least charge that is found, as ``search`` returns it."""
         return search(ground, graph.wish, fee, limit, effort.starts, effort.rounds, self._seed)
 
+    def _moving(self, graph: TaskGraph, limit: float, worth: float) -> Embedding | None:
+        """An embedding that fits once a few running ones move, and is worth what it and their moves take; or None."""
+        held = list(self._held)
+        for group in groups([one._taken for one in held], self._room, graph, self._moves):
+            movers = sorted((held[number] for number in group), key=lambda one: -one._graph.demand)
+            room = self._room
+            for one in movers:
+                room = room.beside(one._taken, self.substrate)
+            found = self._within(graph, room, limit, worth)
+            after = self._anew(movers, found, room) if found else None
+            if found is None or after is None:
+                continue
+            more = sum(new.cost - old.cost for old, new in zip(movers, after, strict=True))
+            if worth >= self.price * (found.cost + more):
+                pairs = zip(movers, after, strict=True)
+                return replace(found, moved=tuple((old, new) for old, new in pairs if not _alike(old, new)))
+        return None
+
+    def _anew(self, movers: list[Embedding], beside: Embedding, room: Room) -> list[Embedding] | None:
+        """Next embeddings of these, one after another beside another embedding; None where one finds no place."""
+        left, last, found = room, beside, list[Embedding]()
+        for one in movers:
+            taken = left.without(last._taken, self.substrate)
+            again = None if taken is None else self._within(one._graph, taken, math.inf, one.value)
+            if taken is None or again is None:
+                return None
+            left, last = taken, again
+            found.append(again)
+        return found
+
+    def _within(self, graph: TaskGraph, room: Room, limit: float, worth: float) -> Embedding | None:
+        """An embedding into some room by a short search; None where it finds none."""
+        charge, place, path, hops = self._search(graph, *self._ground(graph, room), limit, MOVE)
+        return self._embedding(graph, place, path, hops, worth) if charge < MISSING else None
+
     def commit(self, embedding: Embedding) -> None:
-        """Take what an embedding needs.
+        """Take what an embedding needs; those that move for it are released, and their next ones committed.
 
         Raises:
-            InputError: it is committed already, or no longer fits.
+            InputError: it is committed already, one that should move is not committed, or it no longer fits.
         """
         if embedding in self._held:
             raise InputError("embedding: it is committed already")
-        places, amounts, links, loads = embedding._taken
-        node_left, link_left = self._node_left.copy(), self._link_left.copy()
-        np.subtract.at(node_left, places, amounts)
-        np.subtract.at(link_left, links, loads)
-        if (node_left < -1e-9 * self.substrate.node_capacity).any() or (
-            link_left < -1e-9 * self.substrate.link_capacity
-        ).any():
+        room: Room | None = self._room
+        for old, _ in embedding.moved:
+            if old not in self._held:
+                raise InputError("embedding: one that should move for it is not committed; embed again")
+            room = room.beside(old._taken, self.substrate) if room else None
+        for new in (embedding, *(after for _, after in embedding.moved)):
+            room = room.without(new._taken, self.substrate) if room else None
+        if room is None:
             raise InputError("embedding: what it needs has been taken since; embed again")
-        self._node_left, self._link_left = np.maximum(node_left, 0.0), np.maximum(link_left, 0.0)
-        self._held.add(embedding)
+        self._room = room
+        for old, after in embedding.moved:
+            del self._held[old]
+            self._held[after] = None
+        self._held[embedding] = None
 
     def release(self, embedding: Embedding) -> None:
         """Give back what a committed embedding took.
 
         Raises:
-            InputError: it is not committed.
+            InputError: it is not committed, or has moved since: then its next one is.
         """
         if embedding not in self._held:
             raise InputError("embedding: it is not committed")
-        self._held.remove(embedding)
-        places, amounts, links, loads = embedding._taken
-        np.add.at(self._node_left, places, amounts)
-        np.add.at(self._link_left, links, loads)
-        _snap(self._node_left, self.substrate.node_capacity)
-        _snap(self._link_left, self.substrate.link_capacity)
+        del self._held[embedding]
+        self._room = self._room.beside(embedding._taken, self.substrate)
 
     @property
     def left(self) -> tuple[dict[Hashable, float], dict[Link, float]]:
         """What is left of each node and of each link of the substrate."""
         substrate = self.substrate
         return (
-            dict(zip(substrate.nodes, self._node_left.tolist(), strict=True)),
-            dict(zip(substrate.links, self._link_left.tolist(), strict=True)),
+            dict(zip(substrate.nodes, self._room.node.tolist(), strict=True)),
+            dict(zip(substrate.links, self._room.link.tolist(), strict=True)),
         )
 
     def _learn(self, graph: TaskGraph) -> None:
@@ -261,34 +313,32 @@ class Embedder:
             moved = self.price + rule.step * (float(blocked) - rule.target)
             self.price = min(max(moved, rule.least), rule.most)
 
-    def _ground(self, graph: TaskGraph) -> tuple[Ground, Floats]:
+    def _ground(self, graph: TaskGraph, room: Room) -> tuple[Ground, Floats]:
         """The substrate at prices that say what is scarce around each node and link; what task nodes cost where."""
         substrate, (nodes, demand, bandwidth) = self.substrate, self._seen
         usual = demand / nodes
-        alive = np.minimum(1.0, self._node_left / (ROOMY * usual)) if usual > 0.0 else np.ones(len(substrate.nodes))
+        alive = np.minimum(1.0, room.node / (ROOMY * usual)) if usual > 0.0 else np.ones(len(substrate.nodes))
         served = alive[substrate.tail] * alive[substrate.head]
         node_price = np.ones(len(substrate.nodes))
         if bandwidth > 0.0 and demand > 0.0:
-            useful = self._link_left * served
+            useful = room.link * served
             around = np.bincount(substrate.tail, useful, len(node_price))
             around += np.bincount(substrate.head, useful, len(node_price))
-            wanted = np.maximum(self._node_left, usual / ROOMY) * 2.0 * bandwidth / demand
+            wanted = np.maximum(room.node, usual / ROOMY) * 2.0 * bandwidth / demand
             node_price += NODE_SCARCITY * (np.minimum(1.0, around / wanted) - 1.0)
-        ground = Ground(
-            substrate.ahead, substrate.back, self._node_left, self._link_left, 1.0 + LINK_SCARCITY * (served - 1.0)
-        )
-        return ground, self._fees(graph, node_price)
+        ground = Ground(substrate.ahead, substrate.back, room.node, room.link, 1.0 + LINK_SCARCITY * (served - 1.0))
+        return ground, self._fees(graph, room, node_price)
 
-    def _fees(self, graph: TaskGraph, price: Floats) -> Floats:
+    def _fees(self, graph: TaskGraph, room: Room, price: Floats) -> Floats:
         """The charge of each task node at each place, (node, place): infinite where it has no room or may not go.
 
         A unit costs the price times ``1 + STEEP * use ** 3``, integrated over what is taken.
         """
         amount, capacity = graph.wish.demand[:, None], _positive(self.substrate.node_capacity)
-        before = 1.0 - self._node_left / capacity
+        before = 1.0 - room.node / capacity
         after = before + amount / capacity
         fee = price * (amount + 0.25 * STEEP * capacity * (after**4 - before**4))
-        return np.where(graph.allowed & (self._node_left >= amount), fee, np.inf)
+        return np.where(graph.allowed & (room.node >= amount), fee, np.inf)
 
     def _embedding(self, graph: TaskGraph, place: Ints, path: Ints, hops: Ints, value: float) -> Embedding:
         substrate, wish = self.substrate, graph.wish
@@ -298,11 +348,12 @@ class Embedder:
             paths[tail, head] = _walk(substrate, substrate.index[mapping[tail]], path[e, : hops[e]])
         links = np.concatenate([path[e, : hops[e]] for e in range(len(hops))]) if len(hops) else np.zeros(0, np.int64)
         cost = float(wish.demand.sum() + (wish.bandwidth * hops).sum())
-        return Embedding(mapping, paths, value, cost, (place, wish.demand, links, np.repeat(wish.bandwidth, hops)))
+        taken = Taken(place, wish.demand, links, np.repeat(wish.bandwidth, hops))
+        return Embedding(mapping, paths, value, cost, taken, graph)
 
     def _without_room(self, graph: TaskGraph, place: Ints) -> Refusal:
         """Why no embedding was found: first what can be proven, then where the search got stuck."""
-        found = refusal.proven(self.substrate, graph, self._node_left, self._link_left)
+        found = refusal.proven(self.substrate, graph, *self._room)
         certain = found is not None
         item, is_link, detail = found or refusal.stuck(graph, place)
         return Refusal(Reason.LINK_CAPACITY if is_link else Reason.NODE_CAPACITY, item, certain, detail)
@@ -344,11 +395,6 @@ def _positive(capacity: Floats) -> Floats:
     return np.where(capacity > 0.0, capacity, 1.0)
 
 
-def _snap(left: Floats, capacity: Floats) -> None:
-    """Undo rounding: what is nearly whole is whole."""
-    whole = left > capacity * (1.0 - 1e-12)
-    left[whole] = capacity[whole]
-
-
-def _nothing() -> tuple[Ints, Floats, Ints, Floats]:
-    return np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64), np.zeros(0)
+def _alike(old: Embedding, new: Embedding) -> bool:
+    """Whether one that was embedded anew stays just where it was."""
+    return old.mapping == new.mapping and old.paths == new.paths

@@ -12,7 +12,10 @@ Pair = tuple[Hashable, Hashable]
 
 @dataclass(frozen=True)
 class Stay:
-    """An accepted task graph, its embedding, and when it holds what it takes: [begin, end)."""
+    """An accepted task graph, its embedding, and when it holds what it takes: [begin, end).
+
+    Stays of one ``task`` (not None) are those of a task graph that moved.
+    """
 
     begin: float
     end: float
@@ -20,6 +23,7 @@ class Stay:
     link_demand: Mapping[Pair, float]
     mapping: Mapping[Hashable, Hashable]
     paths: Mapping[Pair, Sequence[Hashable]]
+    task: Hashable = None
 
 
 def violations(
@@ -54,7 +58,7 @@ def violations(
             events += [(stay.end, 0, resource, -demand), (stay.begin, 1, resource, demand)]
     capacity: dict[Hashable, float] = {("node", node): amount for node, amount in node_capacity.items()}
     capacity |= {("link", link): amount for link, amount in whole.items()}
-    return found + _overdrawn(events, capacity)
+    return found + _interrupted(stays) + _overdrawn(events, capacity)
 
 
 def _misplaced(stay: Stay, node_capacity: Mapping[Hashable, float]) -> list[str]:
@@ -65,6 +69,20 @@ def _misplaced(stay: Stay, node_capacity: Mapping[Hashable, float]) -> list[str]
         found.append("two task nodes share a place")
     if stay.end < stay.begin:
         found.append("it ends before it begins")
+    return found
+
+
+def _interrupted(stays: Sequence[Stay]) -> list[str]:
+    """Task graphs that moved and were nowhere, or at two places, in between, or were no longer the same."""
+    found: list[str] = []
+    last: dict[Hashable, Stay] = {}
+    for stay in sorted((stay for stay in stays if stay.task is not None), key=lambda stay: (stay.begin, stay.end)):
+        before = last.get(stay.task, stay)
+        if before is not stay and before.end != stay.begin:
+            found.append(f"task {stay.task!r} leaves at {before.end:g} and is next embedded from {stay.begin:g}")
+        if (before.node_demand, before.link_demand) != (stay.node_demand, stay.link_demand):
+            found.append(f"task {stay.task!r} demands something else after its move")
+        last[stay.task] = stay
     return found
 
 
