@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
+from threadpoolctl import threadpool_limits
 
 from gainnet.knowledge import aggregate
 from gainnet.knowledge import setting as settings
@@ -114,8 +115,14 @@ def figures(quick: bool = False) -> dict[str, float]:
 
 
 def _round(model: str) -> dict[str, float]:
-    """Two whole rounds: ends train and send, edges and the cloud join, judge, distil and hand down."""
+    """Two whole rounds, on one thread as a loop's are."""
     torch.set_num_threads(1)
+    with threadpool_limits(limits=1, user_api="blas"):
+        return _rounds(model)
+
+
+def _rounds(model: str) -> dict[str, float]:
+    """Ends train and send, edges and the cloud join, judge, distil and hand down."""
     config = load("medical", (model, *ROUND)).knowledge
     assert config is not None
     setting = settings.build(config, 0, np.arange(ENDS) % EDGES, EDGES, lambda *_: None)
@@ -130,7 +137,7 @@ def _round(model: str) -> dict[str, float]:
         begun, watched = time.process_time(), watch.total_s
         if not number:
             arm.start()  # as a loop does before its first round
-        asks = arm.ask(number, Links(plenty, plenty, plenty, plenty, plenty))
+        asks = arm.ask(number, Links(*[plenty] * 6))
         for ask in asks:
             arm.arrived(number, ask, 0)
         arm.close(number)

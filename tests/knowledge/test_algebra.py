@@ -59,6 +59,23 @@ def test_means_are_the_best_cuts_of_dense_means() -> None:
     assert means.of([0.0, 7.0, 0.0]) is parts[1]
 
 
+def test_means_that_are_only_looked_at_are_nearly_the_best() -> None:
+    fall = (0.3 ** np.arange(4)).astype(np.float32)
+    parts = [
+        replace(p, layers={n: Factors(f.a, f.b * fall) for n, f in p.layers.items()}) for p in map(adapter, range(3))
+    ]
+    means = Algebra("flexlora", 4).means(parts)
+    for weights in ([1.0, 1.0, 1.0], [2.0, 0.0, 6.0]):
+        found = means.near(weights)
+        assert found.rank == 4
+        for layer in SHAPES:
+            exact = sum(w / sum(weights) * product(part, layer) for w, part in zip(weights, parts, strict=True))
+            least = np.linalg.norm(exact - product(means.of(weights), layer))
+            assert np.linalg.norm(exact - product(found, layer)) <= 1.1 * least
+        assert means.near(weights) is means.of(weights)
+    assert means.near([0.0, 0.0, 2.0]) is parts[2]
+
+
 def test_means_of_adapters_with_one_a_add_up() -> None:
     first = adapter(0)
     parts = [first, with_a_of(first, 1), with_a_of(first, 2)]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gainnet.errors import InputError
-from gainnet.knowledge.score import distinct, perplexity, rouge
+from gainnet.knowledge.score import distinct, perplexity, rouge, rouge1
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "mts_dialog"
 
@@ -72,3 +72,8 @@ def test_perplexity() -> None:
     for nat, token in ((1.0, 0), (math.nan, 4)):
         with pytest.raises(InputError, match="at least one token"):
             perplexity(nat, token)
+
+
+def test_rouge1_alone_is_that_of_all_three() -> None:
+    answers, references = ["a b x d y", "", "Pains b"], ["a b c d", "a", "pain b b"]
+    np.testing.assert_array_equal(rouge1(answers, references), rouge(answers, references).one)

@@ -104,17 +104,26 @@ class Means:
 
     def of(self, weights: Sequence[float]) -> LowRank:
         """The mean at these weights, one for each adapter, not all zero; that of one alone is that one itself."""
-        whole = sum(weights)
-        share = tuple(weight / whole for weight in weights)
-        if 1.0 in share:
-            return self._adapters[share.index(1.0)]
-        if share not in self._known:
-            self._known[share] = self._mean(share)
-        return self._known[share]
+        share = _shares(weights)
+        found = self._at_hand(share)
+        if found is None:
+            found = self._known[share] = (
+                self._linear(share) if self._stack is None else self._stack.sum(share, self._rank)
+            )
+        return found
 
-    def _mean(self, share: tuple[float, ...]) -> LowRank:
-        if self._stack is not None:
-            return self._stack.sum(share, self._rank)
+    def near(self, weights: Sequence[float]) -> LowRank:
+        """About that mean, at a fraction of its cost, for what is only looked at (see `Stack.near`)."""
+        share = _shares(weights)
+        found = self._at_hand(share)
+        if found is None:
+            found = self._linear(share) if self._stack is None else self._stack.near(share, self._rank)
+        return found
+
+    def _at_hand(self, share: tuple[float, ...]) -> LowRank | None:
+        return self._adapters[share.index(1.0)] if 1.0 in share else self._known.get(share)
+
+    def _linear(self, share: tuple[float, ...]) -> LowRank:
         first = self._adapters[0]
         return shifted(first, [(-1.0, first), *zip(share, self._adapters, strict=True)])
 
@@ -148,6 +157,11 @@ class Line:
             found |= dict(zip(names, go * end + stay * start, strict=True))
         layers = {name: Factors(factors.a, found[name].T) for name, factors in self._after.layers.items()}
         return replace(self._after, layers=layers)
+
+
+def _shares(weights: Sequence[float]) -> tuple[float, ...]:
+    whole = sum(weights)
+    return tuple(weight / whole for weight in weights)
 
 
 def _projected(layers: Layers, rows: Float[np.ndarray, "layer rank input"]) -> Float[np.ndarray, "layer rank output"]:

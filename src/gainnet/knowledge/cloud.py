@@ -258,7 +258,7 @@ class Cloud:
 
         def value(coalition: frozenset[int]) -> float:
             shares = [part.weight if index in coalition else 0.0 for index, part in enumerate(learnt)]
-            loss = self._loss(means.of(shares) if coalition else self.adapter)
+            loss = self._loss(means.near(shares) if coalition else self.adapter)
             return -loss if np.isfinite(loss) else -WORST_LOSS
 
         players, rule = range(len(learnt)), config.incentive

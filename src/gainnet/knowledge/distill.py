@@ -12,7 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -24,6 +25,9 @@ from gainnet.knowledge.text import Encoded
 from gainnet.knowledge.tuning import Diverged, Top, Tuner
 from gainnet.models.low_rank import LowRank
 from gainnet.scenario.knowledge import Distillation
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 BATCH = 8
 DIALOGUE_MAX, NOTE_MAX = 80, 48
@@ -149,7 +153,7 @@ def small(
 
     InputError where the tokenizers differ.
     """
-    if tuner.language.tokenizer.get_vocab() != pupil.language.tokenizer.get_vocab():
+    if not _alike(tuner.language.tokenizer, pupil.language.tokenizer):
         raise InputError("distillation: the small model's tokenizer must be that of the large one")
     student = student or pupil.adapters.fresh(pupil.adapters.ranks[-1], rng)
     heads = [Teacher(tuner, teacher)]
@@ -160,6 +164,12 @@ def small(
     fitting = [found for found in sampled if len(found.encoded.token) <= context]
     own = [Text("", Encoded(found.token[:context], found.answer)) for found in texts if found.answer < context]
     return _learn(Teacher(pupil, student), heads, {**heard, "": (0,)}, [*fitting, *own], config, rng, "ab")
+
+
+@lru_cache(maxsize=8)
+def _alike(one: PreTrainedTokenizerFast, other: PreTrainedTokenizerFast) -> bool:
+    """Whether two tokenizers have the same tokens; as long as they live, since a vocabulary takes milliseconds to read."""
+    return bool(one.get_vocab() == other.get_vocab())
 
 
 Measure = Callable[[LowRank | None, Sequence[Encoded]], Float[np.ndarray, " text"]]

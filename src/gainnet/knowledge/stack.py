@@ -10,7 +10,7 @@ and column, so many sums of the same adapters (who takes part, at what share) sh
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,9 +31,11 @@ NOTHING = 1e-12
 WIDE = 40
 """Columns of a stack beyond which its singular vectors are found by iteration."""
 SPARE = 8
-"""Vectors that the iteration carries beyond those wanted."""
-SWEEPS = 40
+"""Vectors that the iteration carries beyond those wanted, where these are wanted one by one."""
+SWEEPS, SWEEPS_MAX = 4, 40
+"""Of the iteration: as many as sums in the loop need as a rule, and the most."""
 SETTLED = 1e-5
+"""Part of the energy that more sweeps may still find."""
 
 Layers = tuple[Float[np.ndarray, "layer rank input"], Float[np.ndarray, "layer rank output"]]
 Core = tuple[
@@ -54,6 +56,12 @@ class _Part:
     a: Float[np.ndarray, "layer stack input"]
     b: Float[np.ndarray, "layer stack output"]
 
+    def named(
+        self, down: Float[np.ndarray, "layer rank input"], up: Float[np.ndarray, "layer rank output"]
+    ) -> dict[str, Factors]:
+        """Its layers, of these factors."""
+        return {name: Factors(down[number], up[number].T) for number, name in enumerate(self.names)}
+
 
 @dataclass(frozen=True, slots=True)
 class _Group:
@@ -71,6 +79,45 @@ class _Group:
     along: Float[np.ndarray, "layer stack stack"]
     across: Float[np.ndarray, "layer stack stack"]
     fine: bool
+
+    @property
+    def rank(self) -> int:
+        """That of no layer can be larger."""
+        return max(min(int(part.a.shape[2]), int(part.b.shape[2])) for part in self.parts)
+
+    def used(
+        self, weight: Float[np.ndarray, " stack"], rank: int
+    ) -> tuple[
+        slice | Int[np.ndarray, " used"],
+        Float[np.ndarray, "layer used used"],
+        Float[np.ndarray, "layer used used"],
+        Float[np.ndarray, " used"],
+    ]:
+        """The columns that weigh something (some, where none does): which, their Gram matrices, their weights."""
+        used = np.flatnonzero(np.abs(weight) > NOTHING)
+        if not len(used):
+            used = np.arange(min(rank, len(weight)))
+        if len(used) == len(weight):
+            return slice(None), self.along, self.across, weight
+        close = used[-1] - used[0] == len(used) - 1
+        part_of = slice(int(used[0]), int(used[-1]) + 1) if close else used  # a slice copies nothing
+        return part_of, self.along[:, used[:, None], used], self.across[:, used[:, None], used], weight[used]
+
+    def factors(
+        self,
+        part_of: slice | Int[np.ndarray, " used"],
+        right: Float[np.ndarray, "layer used rank"],
+        left: Float[np.ndarray, "layer used rank"],
+    ) -> Iterator[tuple[_Part, slice, Float[np.ndarray, "layer rank input"], Float[np.ndarray, "layer rank output"]]]:
+        """``a`` and the transposed ``b`` of each part's layers, and which these are of all, made of the stacks' columns."""
+        right, left = (made.astype(np.float32).transpose(0, 2, 1) for made in (right, left))
+        at = 0
+        for part in self.parts:
+            here, at = slice(at, at + len(part.names)), at + len(part.names)
+            yield part, here, right[here] @ part.a[:, part_of], left[here] @ part.b[:, part_of]
+
+
+_Cut = Callable[[_Group, Float[np.ndarray, " stack"]], dict[str, Factors]]
 
 
 class Stack:
@@ -115,13 +162,25 @@ class Stack:
         Its factors are balanced: columns of b and rows of a are orthogonal, of norm the root of the singular value, largest
         first. Where a product is zero the first rows of the first adapter's a are kept, so that it can still be trained.
         """
+        return self._summed(weights, lambda group, weight: self._cut(group, weight, rank))
+
+    def near(self, weights: Sequence[float], rank: int) -> LowRank:
+        """The weighted sum of products as an adapter of that rank that is about the nearest.
+
+        It misses 1e-4 more of the energy than `sum` (in rounds of the medical scenario, where the best cut misses 1e-3), at a
+        third of its cost: for what is only looked at. Rows of a are orthonormal, in no order.
+        """
+        return self._summed(weights, lambda group, weight: self._rough(group, weight, rank))
+
+    def _summed(self, weights: Sequence[float], cut: _Cut) -> LowRank:
+        """A sum whose layers, group by group, are what ``cut`` makes of it."""
         column = np.zeros(self._width)
         scale = self._adapters[0].scale
         for weight, adapter, (begin, held) in zip(weights, self._adapters, self._place, strict=True):
             column[begin : begin + held] += weight * adapter.scale / scale
         found: dict[str, Factors] = {}
         for group in self._groups:
-            found |= self._cut(group, column[group.column], rank)
+            found |= cut(group, column[group.column])
         first = self._adapters[0]
         return replace(first, layers={name: found[name] for name in first.layers})
 
@@ -159,33 +218,33 @@ class Stack:
 
     def _cut(self, group: _Group, weight: Float[np.ndarray, " stack"], rank: int) -> dict[str, Factors]:
         """The layers of a group, summed and cut."""
-        used = np.flatnonzero(np.abs(weight) > NOTHING)
-        rank = min(rank, max(min(part.a.shape[2], part.b.shape[2]) for part in group.parts))
-        if not len(used):
-            used = np.arange(min(rank, len(weight)))
-        along, across, weight = group.along, group.across, weight[used]
-        part_of: slice | Int[np.ndarray, " used"] = used
-        if used[-1] - used[0] == len(used) - 1:  # a slice copies nothing
-            part_of = slice(int(used[0]), int(used[-1]) + 1)
-        if len(used) < along.shape[1]:
-            along, across = along[:, used[:, None], used], across[:, used[:, None], used]
-        rank = min(rank, len(used))
-        if len(used) > WIDE:
+        rank = min(rank, group.rank)
+        part_of, along, across, weight = group.used(weight, rank)
+        rank = min(rank, len(weight))
+        if len(weight) > WIDE:
             sigma, right, left = _iterated(along, across, weight, rank)
         else:
             sigma, right, left = _singular(along, across, weight, rank, group.fine)
         good = sigma > NEGLIGIBLE * sigma.max(axis=1, keepdims=True)
         root = np.sqrt(np.where(good, sigma, 1.0))[:, None]
-        right = np.where(good[:, None], right * root, 0.0).astype(np.float32).transpose(0, 2, 1)
-        left = np.where(good[:, None], left / root, 0.0).astype(np.float32).transpose(0, 2, 1)
+        right, left = np.where(good[:, None], right * root, 0.0), np.where(good[:, None], left / root, 0.0)
         found: dict[str, Factors] = {}
-        at = 0
-        for part in group.parts:
-            here, at = slice(at, at + len(part.names)), at + len(part.names)
+        for part, here, down, up in group.factors(part_of, right, left):
             most = min(rank, part.a.shape[2], part.b.shape[2])
-            down, up = right[here, :most] @ part.a[:, part_of], left[here, :most] @ part.b[:, part_of]
-            self._revived(part.names, down, good[here, :most])
-            found |= {name: Factors(down[number], up[number].T) for number, name in enumerate(part.names)}
+            self._revived(part.names, down[:, :most], good[here, :most])
+            found |= part.named(down[:, :most], up[:, :most])
+        return found
+
+    def _rough(self, group: _Group, weight: Float[np.ndarray, " stack"], rank: int) -> dict[str, Factors]:
+        """The layers of a group, summed and about cut."""
+        rank = min(rank, group.rank)
+        part_of, along, across, weight = group.used(weight, rank)
+        across = weight[:, None] * across * weight
+        taken = np.random.default_rng(0).standard_normal((len(weight), min(rank, len(weight))))
+        right, image = _leading(along, across, taken, SWEEPS)
+        found: dict[str, Factors] = {}
+        for part, _, down, up in group.factors(part_of, right, weight[:, None] * image):
+            found |= part.named(down, up)
         return found
 
     def _revived(
@@ -246,31 +305,56 @@ def _iterated(
     weight: Float[np.ndarray, " stack"],
     rank: int,
 ) -> Core:
-    """What `_singular` finds, by block power iteration: for stacks whose Gram matrices would cost more to decompose.
-
-    It goes on until the energy that is captured grows by less than `SETTLED` of all.
-    """
+    """What `_singular` finds, by block power iteration: for stacks whose Gram matrices would cost more to decompose."""
     across = weight[:, None] * across * weight
-    width = min(rank + SPARE, len(weight))
-    taken = np.broadcast_to(
-        np.random.default_rng(0).standard_normal((len(weight), width)), (len(along), len(weight), width)
-    )
-    over = np.empty((len(along), width, width))
-    energy = np.zeros(len(along))
-    for sweep in range(SWEEPS):
-        image = along @ taken
-        kernel.whiten(taken.transpose(0, 2, 1) @ image, over)
-        image = image @ over
-        back = across @ image
-        gram = image.transpose(0, 2, 1) @ back
-        captured = gram.trace(axis1=1, axis2=2)
-        if sweep == SWEEPS - 1 or (captured - energy <= SETTLED * captured).all():
+    taken = np.random.default_rng(0).standard_normal((len(weight), min(rank + SPARE, len(weight))))
+    for _ in range(0, SWEEPS_MAX, SWEEPS):
+        right, image = _leading(along, across, taken, SWEEPS)
+        taken = across @ image
+        square, turn = np.linalg.eigh(image.transpose(0, 2, 1) @ taken)
+        wanted = turn[:, :, : -rank - 1 : -1]
+        if _settled(along, taken @ wanted, square, rank):
             break
-        energy, taken = captured, back
-    square, turn = np.linalg.eigh(gram)
-    turn = turn[:, :, : -rank - 1 : -1]
     sigma = np.sqrt(np.maximum(square[:, : -rank - 1 : -1], 0.0))
-    return sigma, taken @ (over @ turn), weight[:, None] * (image @ turn)
+    return sigma, right @ wanted, weight[:, None] * (image @ wanted)
+
+
+def _leading(
+    along: Float[np.ndarray, "layer stack stack"],
+    across: Float[np.ndarray, "layer stack stack"],
+    taken: Float[np.ndarray, "*layer stack width"],
+    sweeps: int,
+) -> tuple[Float[np.ndarray, "layer stack width"], Float[np.ndarray, "layer stack width"]]:
+    """Orthonormal rows that have about the most of a sum's energy, by so many sweeps of block power iteration.
+
+    They are given as what is taken of each row of ``a``, with their inner products with these rows; ``taken`` is where it
+    starts, and ``across`` has the weights in it.
+    """
+    over = np.empty((len(along), taken.shape[-1], taken.shape[-1]))
+    while True:
+        image = along @ taken
+        kernel.whiten(np.swapaxes(taken, -1, -2) @ image, over)
+        image, sweeps = image @ over, sweeps - 1
+        if not sweeps:
+            return taken @ over, image
+        taken = across @ image
+
+
+def _settled(
+    along: Float[np.ndarray, "layer stack stack"],
+    back: Float[np.ndarray, "layer stack rank"],
+    square: Float[np.ndarray, "layer width"],
+    rank: int,
+) -> bool:
+    """Whether little energy is missing: of each vector at most its residual, squared, over the gap to those beyond.
+
+    ``back``: what the sum's square makes of each wanted vector. ``square``: energies, rising.
+    """
+    energy = square[:, : -rank - 1 : -1]
+    residual = np.einsum("lsr,lsr->lr", back, along @ back) - energy**2
+    gap = np.maximum(energy - square[:, :1], 1e-3 * energy)
+    missing = np.divide(residual, gap, out=np.zeros_like(gap), where=gap > 0.0).sum(axis=1)
+    return bool((missing <= SETTLED * energy.sum(axis=1)).all())
 
 
 def alike(adapters: Sequence[LowRank]) -> Iterator[tuple[list[str], list[Layers]]]:
