@@ -108,7 +108,7 @@ MOVE = Effort(16, 200)
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A price of a unit of resource, raised by each task that finds no room and lowered by each that does.
+    """A price of a unit of resource, raised by each task that finds no room unless others move, lowered by each that does.
 
     Attributes:
         least: where it starts, and its lower limit (value per unit of resource).
@@ -198,7 +198,7 @@ class Embedder:
         ground, fee = self._ground(graph, self._room)
         charge, place, path, hops = self._search(graph, ground, fee, limit, self._effort)
         moving = self._moving(graph, limit, worth) if charge >= MISSING and self._moves else None
-        self._move_price(blocked=charge >= MISSING and moving is None)
+        self._move_price(blocked=charge >= MISSING)
         if moving is not None:
             return moving
         if charge >= MISSING and limit < math.inf:
