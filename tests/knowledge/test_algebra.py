@@ -83,6 +83,13 @@ def test_means_of_adapters_with_one_a_add_up() -> None:
     np.testing.assert_allclose(product(found), 0.25 * product(parts[0]) + 0.75 * product(parts[2]), atol=1e-5)
 
 
+def test_what_is_nearly_the_best_can_be_trained() -> None:
+    before = replace(adapter(0), layers={n: Factors(f.a, 0.0 * f.b) for n, f in adapter(0).layers.items()})
+    found = Algebra("flexlora", 4).mix(before, replace(before, layers=dict(before.layers)), 0.5)
+    assert aggregate.norm(found) == 0.0
+    assert all(np.abs(factors.a).sum(axis=1).min() > 0.0 for factors in found.layers.values())
+
+
 def test_a_line_begins_at_one_adapter_and_goes_through_the_other() -> None:
     algebra = Algebra("flexlora", 4)
     before = algebra.balanced(adapter(0))

@@ -46,24 +46,28 @@ def truncate(adapter: LowRank, rank: int) -> LowRank:
     return _join([(1.0, adapter)], rank)
 
 
-def total(base: LowRank, parts: Sequence[Term], rank: int) -> LowRank:
+def total(base: LowRank, parts: Sequence[Term], rank: int, *, nearly: bool = False) -> LowRank:
     """``base + sum_i w_i part_i`` of products, as the nearest adapter of at most this rank.
 
     Its factors are balanced: columns of b and rows of a are orthogonal, of norm the root of the singular value, largest
-    first. Equal factors are counted once, so that ends which began at one adapter cost the stack no more than one.
+    first. Where about the nearest will do (``nearly``) it is found faster, in factors that are not (see `Stack.near`). Equal
+    factors are counted once, so that ends which began at one adapter cost the stack no more than one.
 
     Raises:
         InputError: adapters of other bases, layers or shapes; NaN or infinity in any.
     """
     _positive(rank)
-    return _join([(1.0, base), *parts], rank)
+    return _join([(1.0, base), *parts], rank, nearly=nearly)
 
 
-def mix(a: LowRank, b: LowRank, weight: float) -> LowRank:
-    """``(1 - weight) a + weight b`` of products, at the larger of their ranks; `weight` is from 0 to 1."""
+def mix(a: LowRank, b: LowRank, weight: float, *, nearly: bool = False) -> LowRank:
+    """``(1 - weight) a + weight b`` of products, at the larger of their ranks; `weight` is from 0 to 1.
+
+    ``nearly`` as of `total`.
+    """
     if not 0.0 <= weight <= 1.0:
         raise InputError(f"weight of a mix is {weight}: it must be from 0 to 1")
-    return _join([(1.0 - weight, a), (weight, b)], max(a.rank, b.rank))
+    return _join([(1.0 - weight, a), (weight, b)], max(a.rank, b.rank), nearly=nearly)
 
 
 def fedit(adapters: Sequence[LowRank], weights: Sequence[float]) -> LowRank:
@@ -100,18 +104,21 @@ def ffa(adapters: Sequence[LowRank], weights: Sequence[float]) -> LowRank:
     return replace(mean, layers=layers)
 
 
-def flexlora(start: LowRank, changes: Sequence[tuple[float, LowRank, LowRank]], rank: int) -> LowRank:
+def flexlora(
+    start: LowRank, changes: Sequence[tuple[float, LowRank, LowRank]], rank: int, *, nearly: bool = False
+) -> LowRank:
     """``start + sum_k p_k (after_k - before_k)`` of products, cut to a rank: FlexLoRA on changes.
 
     Each change is (weight, before, after); weights count in proportion. An end that trained at a lower rank than the
-    start's changes nothing of what it never had. Where every `before` is the start, this is FlexLoRA itself.
+    start's changes nothing of what it never had. Where every `before` is the start, this is FlexLoRA itself. ``nearly`` as of
+    `total`.
     """
     if not changes:
         raise InputError("changes: there must be at least one")
     share = _shares([after for _, _, after in changes], [weight for weight, _, _ in changes])
     parts = [(-part, before) for part, (_, before, _) in zip(share, changes, strict=True)]
     parts += [(part, after) for part, (_, _, after) in zip(share, changes, strict=True)]
-    return total(start, parts, rank)
+    return total(start, parts, rank, nearly=nearly)
 
 
 def flora(adapters: Sequence[LowRank], weights: Sequence[float]) -> LowRank:
@@ -164,9 +171,10 @@ def _norm(terms: Sequence[Term]) -> float:
     return float(np.sqrt(found))
 
 
-def _join(terms: Sequence[Term], rank: int) -> LowRank:
+def _join(terms: Sequence[Term], rank: int, *, nearly: bool = False) -> LowRank:
     """The weighted sum of products, cut to a rank."""
-    return Stack([adapter for _, adapter in terms]).sum([weight for weight, _ in terms], rank)
+    stack, weights = Stack([adapter for _, adapter in terms]), [weight for weight, _ in terms]
+    return stack.near(weights, rank) if nearly else stack.sum(weights, rank)
 
 
 def _is_balanced(adapter: LowRank) -> bool:

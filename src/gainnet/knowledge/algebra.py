@@ -41,7 +41,7 @@ class Algebra:
         return aggregate.truncate(adapter, rank)
 
     def gather(self, start: LowRank, updates: Sequence[Update]) -> LowRank:
-        """An edge's adapter with what its ends learnt, each counted by its weight."""
+        """An edge's adapter with what its ends learnt, each counted by its weight; its factors need not be balanced."""
         weights = [update.weight for update in updates]
         if self.rule == "fedit":
             return aggregate.fedit([update.after for update in updates], weights)
@@ -53,7 +53,7 @@ class Algebra:
             missing = [(-weight / whole, update.before) for weight, update in zip(weights, updates, strict=True)]
             return aggregate.total(mean, [(1.0, start), *missing], mean.rank)
         changes = [(update.weight, update.before, update.after) for update in updates]
-        return aggregate.flexlora(start, changes, self.rank)
+        return aggregate.flexlora(start, changes, self.rank, nearly=True)
 
     def change(self, before: LowRank, after: LowRank) -> LowRank:
         """What was learnt between two adapters, as an adapter of its own."""
@@ -62,10 +62,10 @@ class Algebra:
         return aggregate.total(after, [(-1.0, before)], before.rank + after.rank)
 
     def add(self, adapter: LowRank, changes: Sequence[Term]) -> LowRank:
-        """An adapter with weighted changes added."""
+        """An adapter with weighted changes added; its factors need not be balanced."""
         if self.linear:
             return shifted(adapter, [(weight, _folded(change, adapter.rank)) for weight, change in changes])
-        return aggregate.total(adapter, changes, self.rank)
+        return aggregate.total(adapter, changes, self.rank, nearly=True)
 
     def mix(self, cloud: LowRank, own: LowRank, kept: float) -> LowRank:
         """The cloud's adapter, with ``kept`` of an edge's own in its place."""
@@ -73,7 +73,7 @@ class Algebra:
             return aggregate.truncate(own if kept else cloud, self.rank)
         if self.linear:
             return shifted(cloud, [(kept, own), (-kept, cloud)])
-        return aggregate.truncate(aggregate.mix(cloud, own, kept), self.rank)
+        return aggregate.truncate(aggregate.mix(cloud, own, kept, nearly=True), self.rank)
 
     def balanced(self, adapter: LowRank) -> LowRank:
         """The same product, of factors whose first rows and columns are its best cut to any lower rank."""

@@ -121,14 +121,14 @@ class Edge:
         setting = self._setting
         held = setting.validation[self._index]
         if not held:
-            return 1.0, joined
+            return 1.0, self._algebra.balanced(joined)
         line = self._algebra.line(before, joined)
         found = [(0.0, before)] + [(reach, line.at(reach)) for reach in setting.config.reach]
         losses = [self._loss(adapter, known=adapter is before) for _, adapter in found]
         if not np.isfinite(losses).any():
-            return 1.0, joined
+            return 1.0, self._algebra.balanced(joined)
         reach, best = found[int(np.nanargmin(losses))]
-        return reach, best if reach in (0.0, 1.0) else self._algebra.balanced(best)
+        return reach, self._algebra.balanced(best) if reach else best
 
     def _loss(self, adapter: LowRank, *, known: bool) -> float:
         """On the domain's held-out notes; ``known`` where it may have been measured before."""
