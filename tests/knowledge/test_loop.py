@@ -73,7 +73,7 @@ def test_the_ends_quality_is_what_their_card_says_from_the_next_frame_on(whole: 
     assert [period["requests"] > 0 for period in knowledge["periods"]] == [True, True]
 
 
-def _run_until(folder: Path, marker: str, count: int) -> None:
+def _run_until(folder: Path, marker: str, count: int, changed: dict[str, Any]) -> None:
     """In a process of its own: run, and be killed as soon as the progress says ``marker`` for the count-th time."""
     seen = 0
 
@@ -83,7 +83,14 @@ def _run_until(folder: Path, marker: str, count: int) -> None:
         if seen == count:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    learn(learning_scenario(), folder=folder, progress=progress)
+    learn(learning_scenario(**changed), folder=folder, progress=progress)
+
+
+def _killed(folder: Path, marker: str, count: int, changed: dict[str, Any]) -> None:
+    child = FORK.Process(target=_run_until, args=(folder, marker, count, changed))
+    child.start()
+    child.join(120)
+    assert child.exitcode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize(
@@ -95,15 +102,31 @@ def _run_until(folder: Path, marker: str, count: int) -> None:
 def test_a_killed_run_goes_on_to_the_same_weights_bit_for_bit(
     whole: tuple[dict[str, Any], Path], tmp_path: Path, marker: str, count: int
 ) -> None:
-    child = FORK.Process(target=_run_until, args=(tmp_path, marker, count))
-    child.start()
-    child.join(120)
-    assert child.exitcode == -signal.SIGKILL
+    _killed(tmp_path, marker, count, {})
     resumed = report(learning_scenario(), folder=tmp_path, resume=True)
     assert json.dumps(resumed, sort_keys=True) == json.dumps(whole[0], sort_keys=True)
     first, second = weights(whole[1]), weights(tmp_path)
     assert first.keys() == second.keys()
     assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.untraced
+def test_a_killed_run_that_begins_from_what_is_shared_does_too(tmp_path: Path) -> None:
+    changed = {
+        "begins": "shared",
+        "gate": {"memory_byte": 1.0},
+    }  # nothing is promoted, and it is learnt from all the same
+    whole = report(learning_scenario(**changed), folder=tmp_path / "whole")
+    _killed(tmp_path / "killed", "round 1: joining", 1, changed)
+    resumed = report(learning_scenario(**changed), folder=tmp_path / "killed", resume=True)
+    assert json.dumps(resumed, sort_keys=True) == json.dumps(whole, sort_keys=True)
+    first, second = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    champion, base = (
+        [value for name, value in first.items() if name.startswith(f"{kind}|")] for kind in ("cloud", "cloud.base")
+    )
+    assert len(champion) == len(base) > 0
+    assert not all(np.array_equal(one, other) for one, other in zip(champion, base, strict=True))
 
 
 def test_a_journal_of_another_run_is_refused(whole: tuple[dict[str, Any], Path]) -> None:
@@ -140,11 +163,23 @@ def test_a_loop_that_is_open_learns_nothing(whole: tuple[dict[str, Any], Path]) 
         {"aggregation": "flora"},
         {"aggregation": "fedit", "ranks": [4]},
         {"split": "always"},
+        {"begins": "shared", "robust": {"kind": "fltrust"}},
         {"ranks": [1, 2, 4], "loss": 0.3, "robust": {"kind": "krum"}, "poison": {"edge": 0}},
         {"starts": "drift", "arriving": 0.5, "participation": 0.5},
         {"renamed": 0.6, "prompt_weight": 0.3, "arriving": 0.5, "writing": {"way": "extract", "samples": 2}},
     ],
-    ids=["secure", "private updates", "private examples", "flora", "fedit", "split", "trouble", "drift", "renamed"],
+    ids=[
+        "secure",
+        "private updates",
+        "private examples",
+        "flora",
+        "fedit",
+        "split",
+        "shared",
+        "trouble",
+        "drift",
+        "renamed",
+    ],
 )
 def test_every_way_to_learn_runs_and_reports(changed: dict[str, Any]) -> None:
     found = report(learning_scenario(**changed))["knowledge"]

@@ -69,12 +69,14 @@ class Cloud:
         registry: where versions are kept, None to keep none.
 
     Attributes:
-        adapter: the champion.
+        adapter: the champion, which answers.
+        base: what is learnt from: the champion or, where rounds begin from what is shared, the last candidate.
     """
 
     def __init__(self, setting: Setting, algebra: Algebra, registry: Registry | None) -> None:
         self._setting, self._algebra, self._registry = setting, algebra, registry
         self.adapter: LowRank = setting.tuner.adapters.fresh(setting.config.edge_rank, setting.stream("fresh"))
+        self.base = self.adapter
         self._origin = appraise.appraise(setting.tuner, None, setting)
         self.scores: Scores = appraise.appraise(setting.tuner, self.adapter, setting)
         self._names = [domain.name for domain in setting.corpus.domains]
@@ -104,7 +106,10 @@ class Cloud:
         if config.incentive.budget > 0.0:
             figures |= self._reward(number, learnt, means)
         self._losses.clear()
-        return figures | self._promoted(number, candidate, learnt, joined.weight, spent)
+        figures |= self._promoted(number, candidate, learnt, joined.weight, spent)
+        goes_on = config.begins == "shared" and bool(np.isfinite(self._loss(candidate)))
+        self.base = candidate if goes_on else self.adapter
+        return figures
 
     def _promoted(
         self, number: int, candidate: LowRank, learnt: Sequence[Learnt], weights: Sequence[float], spent: Spent | None
@@ -152,11 +157,11 @@ class Cloud:
             trusted = self._reference(number, learnt) if rule.kind == "fltrust" else None
             changes = [part.change for part in learnt]
             joined = robust.join(rule.kind, changes, weights, hostile_max=rule.hostile_max, trusted=trusted)
-            return replace(joined, adapter=self._algebra.add(self.adapter, [(1.0, joined.adapter)]))
+            return replace(joined, adapter=self._algebra.add(self.base, [(1.0, joined.adapter)]))
         harmful = [index for index, part in enumerate(learnt) if rule.kind == "judged" and self._harms(part)]
         shares = [0.0 if index in harmful else weight for index, weight in enumerate(weights)]
         whole = sum(shares)
-        adapter = means.of(shares) if whole > 0.0 else self.adapter
+        adapter = means.of(shares) if whole > 0.0 else self.base
         return robust.Joined(adapter, tuple(share / (whole or 1.0) for share in shares), tuple(harmful), len(harmful))
 
     def _harms(self, part: Learnt) -> bool:
@@ -165,14 +170,14 @@ class Cloud:
         if not held:
             return False
         with_it = appraise.mean_loss(self._setting.tuner, part.teacher, held)
-        return not with_it <= appraise.mean_loss(self._setting.tuner, self.adapter, held) * (1.0 + ROUNDING)
+        return not with_it <= appraise.mean_loss(self._setting.tuner, self.base, held) * (1.0 + ROUNDING)
 
     def _reached(self, joined: LowRank) -> tuple[float, LowRank]:
         """How far to go to what was joined, and where that leads: the best of some on a few held-out notes of every domain.
 
         The mean of unlike domains' changes goes too short a way for each of them (task arithmetic, arXiv 2212.04089).
         """
-        line = self._algebra.line(self.adapter, joined)
+        line = self._algebra.line(self.base, joined)
         found = [(reach, line.at(reach)) for reach in self._setting.config.reach]
         losses = [self._loss(adapter) for _, adapter in found]
         reach, best = found[int(np.nanargmin(losses)) if np.isfinite(losses).any() else 0]
@@ -196,7 +201,7 @@ class Cloud:
         setting, config = self._setting, self._setting.config
         root = [encoded for held in setting.validation for encoded in held[:ROOT_OF_DOMAIN]]
         tuned = setting.tuner.tune(
-            self.adapter,
+            self.base,
             root,
             epochs=config.local_epochs,
             batch=config.batch,
@@ -204,7 +209,7 @@ class Cloud:
             rng=setting.stream(f"root.{number}"),
             factors="b" if self._algebra.linear else "ab",
         )
-        own = self._algebra.change(self.adapter, tuned.adapter)
+        own = self._algebra.change(self.base, tuned.adapter)
         typical = float(np.median([aggregate.norm(part.change) for part in learnt]))
         length = aggregate.norm(own)
         return scaled(own, typical / length) if length > 0.0 and typical > 0.0 else own
@@ -258,7 +263,7 @@ class Cloud:
 
         def value(coalition: frozenset[int]) -> float:
             shares = [part.weight if index in coalition else 0.0 for index, part in enumerate(learnt)]
-            loss = self._loss(means.near(shares) if coalition else self.adapter)
+            loss = self._loss(means.near(shares) if coalition else self.base)
             return -loss if np.isfinite(loss) else -WORST_LOSS
 
         players, rule = range(len(learnt)), config.incentive
@@ -307,10 +312,13 @@ class Cloud:
             self._registry.reject(version, verdict.reasons)
 
     def weights(self) -> dict[str, np.ndarray]:
-        """The champion."""
-        return journal.packed("cloud", self.adapter)
+        """The champion, and what is learnt from where that is another."""
+        own = journal.packed("cloud.base", self.base) if self.base is not self.adapter else {}
+        return journal.packed("cloud", self.adapter) | own
 
     def restore(self, weights: Mapping[str, np.ndarray]) -> None:
         """Go on from there."""
-        self.adapter = journal.unpacked("cloud", weights, self._setting.base)
+        self.adapter = self.base = journal.unpacked("cloud", weights, self._setting.base)
+        if any(key.startswith("cloud.base|") for key in weights):
+            self.base = journal.unpacked("cloud.base", weights, self._setting.base)
         self.scores = appraise.appraise(self._setting.tuner, self.adapter, self._setting)

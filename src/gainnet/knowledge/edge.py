@@ -46,7 +46,8 @@ class Edge:
         adapter: what it begins with.
 
     Attributes:
-        adapter: of its domain; of the foundation model.
+        adapter: of the foundation model, that answers its domain.
+        learnt: what it made of a round, which the cloud hears of.
         start: what its ends begin a round with, by round: this one's and the one before, for those who are late.
         inbox: what its ends sent.
         small: the adapter of its ends' small model, None for the plain one.
@@ -55,10 +56,11 @@ class Edge:
     def __init__(self, setting: Setting, algebra: Algebra, index: int, adapter: LowRank) -> None:
         self._setting, self._algebra, self._index = setting, algebra, index
         self.name = setting.corpus.domains[index].name
-        self.adapter = adapter
+        self.adapter = self.learnt = adapter
         self.start: dict[int, LowRank] = {}
         self.inbox = Inbox()
         self.small: LowRank | None = None
+        self._shares = setting.config.begins == "shared"
         self._known = np.zeros(len(setting.shards), dtype=np.int64)
 
     def due(self, number: int) -> bool:
@@ -77,13 +79,13 @@ class Edge:
             return True
         return watch.seen(self._each(recent)).drifted or len(recent) >= setting.config.batch
 
-    def begin(self, number: int) -> None:
-        """A round starts: its ends fetch what the edge has now."""
+    def begin(self, number: int, cloud: LowRank) -> None:
+        """A round starts: its ends fetch what the edge has now, or what the cloud has."""
         self.start = {earlier: adapter for earlier, adapter in self.start.items() if earlier >= number - 1}
-        self.start[number] = self.adapter
+        self.start[number] = self.learnt = cloud if self._shares else self.adapter
 
     def gather(self, number: int, asked: Sequence[int], privacy: Protection | None) -> Gathering:
-        """Join what arrived into the domain's adapter.
+        """Join what arrived into what the edge has learnt; where its ends did not begin from the cloud's, that answers.
 
         Args:
             number: of the round.
@@ -95,19 +97,21 @@ class Edge:
         bit = sum(update.uplink_bit for update in sound)
         if not sound:
             return Gathering([], lines, bit)
-        setting, before = self._setting, self.adapter
+        setting, before = self._setting, self.learnt
         if privacy is not None:
             noise = setting.stream(f"noise.{number}.{self._index}")
-            self.adapter = privacy.gather(self._index, self.adapter, sound, noise)
+            joined = privacy.gather(self._index, before, sound, noise)
         elif setting.config.secure:
             try:
-                found = masked.gather(self.adapter, sound, asked, setting.stream(f"masks.{number}.{self._index}").bytes)
+                found = masked.gather(before, sound, asked, setting.stream(f"masks.{number}.{self._index}").bytes)
             except InputError as error:
                 return Gathering([], [*lines, f"{self.name}: no secure sum: {error}"], bit)
-            self.adapter, bit = found.adapter, found.uplink_bit
+            joined, bit = found.adapter, found.uplink_bit
         else:
-            self.adapter = self._algebra.gather(self.adapter, sound)
-        reach, self.adapter = self._reached(before, self.adapter)
+            joined = self._algebra.gather(before, sound)
+        reach, self.learnt = self._reached(before, joined)
+        if not self._shares:
+            self.adapter = self.learnt
         for update in sound:
             self._known[update.end] = len(setting.held(update.end, update.number))
         return Gathering(sound, lines, bit, reach)
@@ -148,17 +152,21 @@ class Edge:
         return True
 
     def settle(self, cloud: LowRank) -> dict[str, Any]:
-        """Take the cloud's knowledge in: of mixes with its own, the one that is best on its held-out notes."""
+        """Take the cloud's knowledge in: of mixes with its own, the one that is best on its held-out notes.
+
+        Where its ends begin from the cloud's, what answered so far goes on to do so until something is better.
+        """
         setting = self._setting
         held = setting.validation[self._index]
-        best = (float("inf"), 0.0, self.adapter)
+        so_far = self._loss(self.adapter, known=True) if held and self._shares else float("inf")
+        best: tuple[float, float | None, LowRank] = (so_far, None, self.adapter)
         for kept in sorted(setting.config.kept, reverse=True):
-            mixed = self._algebra.mix(cloud, self.adapter, kept)
-            loss = self._loss(mixed, known=mixed is cloud or mixed is self.adapter) if held else 1.0 - kept
+            mixed = self._algebra.mix(cloud, self.learnt, kept)
+            loss = self._loss(mixed, known=mixed is cloud or mixed is self.learnt) if held else 1.0 - kept
             if loss < best[0]:
                 best = (loss, kept, mixed)
-        _, kept, self.adapter = best
-        return {"kept": kept}
+        self.adapter = best[2]
+        return {"kept": best[1]}
 
     def sample(self, number: int) -> list[Text]:
         """Texts of its domain's sections that the edge's model makes up, to teach others with; no data of anybody."""
@@ -166,7 +174,7 @@ class Edge:
         sections = setting.corpus.domains[self._index].sections
         count = -(-config.samples // setting.domains)
         return distill.sample(
-            setting.tuner, self.adapter, sections, count, setting.stream(f"sample.{number}.{self._index}")
+            setting.tuner, self.learnt, sections, count, setting.stream(f"sample.{number}.{self._index}")
         )
 
     def teach(self, number: int, sampled: Sequence[Text]) -> tuple[dict[str, Any], list[str]]:
@@ -211,7 +219,7 @@ class Edge:
     def restore(self, weights: Mapping[str, np.ndarray]) -> None:
         """Go on from there."""
         setting, prefix = self._setting, f"edge{self._index}"
-        self.adapter = journal.unpacked(prefix, weights, setting.base)
+        self.adapter = self.learnt = journal.unpacked(prefix, weights, setting.base)
         self._known = weights[f"known{self._index}"].copy()
         pairs = zip(weights[f"digest{self._index}"], weights[f"taken{self._index}"].tolist(), strict=True)
         self.inbox.remember([(digest.tobytes().hex(), number, end) for digest, (number, end) in pairs])

@@ -207,6 +207,9 @@ class Knowledge(Section):
         reach: how far an edge may go along what its ends sent, and the cloud along what edges sent, 1 being the mean;
             held-out notes choose among these, and an edge may also stay where it is.
         kept: what an edge may keep of its own beside the cloud's knowledge; its held-out data choose among these.
+        begins: what an edge's ends begin a round with: what answers its domain (``own``), or the cloud's last candidate,
+            promoted or not (``shared``): all domains learn one model together, and each edge answers with what of it,
+            and of what it makes of it, is best for its own.
         held: held-out notes of a domain that decisions are judged on, at most; ``public_held``: pieces of public text.
         test: notes that are written for each score at the end, 0 for all.
         device: where models learn and answer: cpu, cuda, cuda:1, mps. Only on the CPU are results the same bit for bit.
@@ -240,6 +243,7 @@ class Knowledge(Section):
     secure: bool = False
     reach: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.5, 1.0, 2.0)
     kept: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (0.0, 0.5, 1.0)
+    begins: Literal["own", "shared"] = "own"
     compression: Compression = Compression()
     distillation: Distillation = Distillation()
     rehearsal: Rehearsal = Rehearsal()

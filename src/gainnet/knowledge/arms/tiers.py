@@ -53,7 +53,7 @@ class Tiers(Arm):
         asks, self._lines = self._uplink.ask(number, ends, links)
         self._asked = [ask.end for ask in asks]
         for edge in self._edges:
-            edge.begin(number)
+            edge.begin(number, self._cloud.base)
         return tuple(asks)
 
     @override
@@ -91,7 +91,7 @@ class Tiers(Arm):
             if found.updates:
                 gathered[index], gone[edge.name] = found.updates, found.reach
         figures["gone"] = gone
-        figures["up"] = self._known()
+        figures["up"] = self._know([edge.learnt for edge in self._edges])
         spent = self._private.spend() if self._private is not None else None
         figures["epsilon"] = spent.epsilon if spent is not None else None
         texts = [edge.sample(number) for edge in self._edges]
@@ -105,9 +105,15 @@ class Tiers(Arm):
         for edge, sampled in zip(self._edges, texts, strict=True):
             taught[edge.name], said = edge.teach(number, sampled)
             lines.extend(said)
-        figures |= {"settled": down, "taught": taught, "edges": self._known(), "ends": self._ends_know()}
+        figures |= {
+            "settled": down,
+            "taught": taught,
+            "edges": self._know([edge.adapter for edge in self._edges]),
+            "ends": self._ends_know(),
+        }
         up = sum(part.bit for part in learnt)
-        back = self._encoded_bit(self._cloud.adapter) * len(self._edges) if learnt else 0.0
+        down_again = 1 if self._cloud.base is self._cloud.adapter else 2
+        back = down_again * self._encoded_bit(self._cloud.adapter) * len(self._edges) if learnt else 0.0
         return Closed(figures, tuple(lines), self.quality(), bit, up + back)
 
     @override
@@ -153,7 +159,7 @@ class Tiers(Arm):
     def _sent(self, number: int, index: int, updates: Sequence[Update], texts: list[Text]) -> Learnt:
         """What an edge sends to the cloud, compressed like all that is sent; a poisoned one lies."""
         edge, poison = self._edges[index], self.setting.config.poison
-        change = self._algebra.change(self._cloud.adapter, edge.adapter)
+        change = self._algebra.change(self._cloud.base, edge.learnt)
         if poison is not None and poison.edge == index and number >= poison.from_round:
             change = scaled(change, -poison.scale)
         bits = self.setting.config.compression.update_bits
@@ -167,7 +173,7 @@ class Tiers(Arm):
             weight=sum(update.weight for update in updates),
             ends=len(updates),
             bit=float(sent.bit + TOKEN_BIT * sum(len(text.encoded.token) for text in texts)),
-            teacher=self._algebra.add(self._cloud.adapter, [(1.0, received)]),
+            teacher=self._algebra.add(self._cloud.base, [(1.0, received)]),
             texts=texts,
         )
 
@@ -183,9 +189,10 @@ class Tiers(Arm):
         bits = self.setting.config.compression.update_bits
         return float(bits * adapter.numbers)
 
-    def _known(self) -> dict[str, dict[str, float]]:
-        """Perplexity of each edge on its own domain, on the others, on public text."""
-        return {edge.name: appraise.own(self.scores(edge.adapter), edge.name) for edge in self._edges}
+    def _know(self, adapters: Sequence[LowRank]) -> dict[str, dict[str, float]]:
+        """Perplexity of an adapter of each edge on the edge's own domain, on the others, on public text."""
+        pairs = zip(self._edges, adapters, strict=True)
+        return {edge.name: appraise.own(self.scores(adapter), edge.name) for edge, adapter in pairs}
 
     def _ends_know(self) -> dict[str, dict[str, float]]:
         """The same of the ends' small models."""
