@@ -21,10 +21,6 @@ from gainnet.scenario.load import dump, load
         ("knowledge.aggregation=ffa", "edge_rank: ffa keeps the factors of ends"),
         ("knowledge.privacy.kind=update", "privacy.kind: .* so aggregation must be ffa"),
         ("knowledge.secure=true", "secure: masked sums are linear, so aggregation must be ffa"),
-        (
-            "knowledge.privacy={kind: example}\nknowledge.prompt_weight=0.1",
-            "prompt_weight: must be 0 where privacy.kind is example",
-        ),
         ("knowledge.deadline_s=11", "deadline_s must be at most period_s"),
         ("knowledge.ranks=[4,32]", "edge_rank must be at least the largest of ranks"),
         ("knowledge.service=notes", "knowledge.service: 'notes' is no service of kind 'learning': learning"),
@@ -40,6 +36,11 @@ def test_a_loop_that_cannot_be_is_refused_in_one_line(change: str, said: str) ->
     with pytest.raises(ScenarioError, match=said) as error:
         load("medical", [change])
     assert "\n" not in str(error.value)
+
+
+def test_prompts_have_no_weight_where_examples_are_private() -> None:
+    with pytest.raises(ScenarioError, match="prompt_weight: must be 0 where privacy.kind is example"):
+        load("medical", ["knowledge.privacy={kind: example}", "knowledge.prompt_weight=0.1"])
 
 
 def test_a_loop_survives_being_written(tmp_path_factory: pytest.TempPathFactory) -> None:
