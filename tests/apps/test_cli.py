@@ -58,7 +58,8 @@ def test_the_command_line_is_frozen(call: Call) -> None:
         "compare": "scenario --matchers --arms --seeds --sweep --arm --workers --ray --set --seed --duration-s --out",
         "train": "kind scenario --set --seed --steps --workers --ray --out --resume",
         "pretrain": "--text --set --seed --steps --threads --bf16 --device --compile --extracts --from --images --out --resume",
-        "bench": "name --json --data --reference --instance --model --resume --device --quick --duration-s --faults --seed --moves",
+        "bench": "name --json --data --reference --instance --model --resume --device --quick --duration-s --faults --seed"
+        " --moves",
         "validate": "file --set",
         "schema": "",
         "node": "--tier --config",

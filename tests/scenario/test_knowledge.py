@@ -39,7 +39,7 @@ def test_a_loop_that_cannot_be_is_refused_in_one_line(change: str, said: str) ->
 
 
 def test_prompts_have_no_weight_where_examples_are_private() -> None:
-    with pytest.raises(ScenarioError, match="prompt_weight: must be 0 where privacy.kind is example"):
+    with pytest.raises(ScenarioError, match=r"prompt_weight: must be 0 where privacy\.kind is example"):
         load("medical", ["knowledge.privacy={kind: example}", "knowledge.prompt_weight=0.1"])
 
 
