@@ -61,3 +61,15 @@ def test_an_adapter_made_from_another_has_a_digest_of_its_own() -> None:
 def test_shapes_are_held_to() -> None:
     with pytest.raises(TypeCheckError):
         Factors(np.zeros((2, 5), np.float32), np.zeros((7, 3), np.float32))
+
+
+def test_all_numbers_in_one_piece_layers_by_name() -> None:
+    held = adapter()
+    turned = replace(held, layers=dict(reversed(held.layers.items())))
+    wanted = np.concatenate([part.ravel() for _, f in sorted(held.layers.items()) for part in (f.a, f.b.T)])
+    for each in (held, turned):
+        np.testing.assert_array_equal(each.flat(), wanted)
+        assert each.flat() is each.flat()
+        assert each.flattened() is not each.flat()
+        assert len(each.flattened()) == each.numbers
+    assert replace(held, layers=adapter(1.0).layers).flat() is not held.flat()

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt16
+from jaxtyping import Bool, Float, Int, UInt16
 
 from gainnet.errors import InputError
 from gainnet.knowledge import compress_kernel as kernel
@@ -96,7 +96,9 @@ class Encoder:
             InputError: NaN, infinity, or a change too large for its format; adapters of other bases, layers or shapes.
         """
         _same_shape(before, after)
-        change = _flat(after, before)
+        change = after.flattened()
+        numbers = change.copy() if self.bits == 32 else change
+        change -= before.flat()
         held = self.feedback
         if held is not None and held.basis == basis and len(held.lost) == len(change):
             change += held.lost
@@ -104,15 +106,16 @@ class Encoder:
         if not largest <= LARGEST.get(self.bits, 1e15):
             raise InputError(f"update: a change is {largest:g}, which cannot be sent at {self.bits} bits")
         sizes = _sizes(before)
-        sent = _moved(change, before, self.threshold)
-        numbers = _flat(after) if self.bits == 32 else change
+        sent = _moved(change, before, sizes, self.threshold)
         if not sent.all():
             numbers = numbers[np.repeat(sent, sizes)]
         header = HEADER.pack(MARK, self.bits, bytes.fromhex(before.digest()[:16]), len(sent))
         body = header + np.packbits(sent).tobytes() + _pack(numbers, self.bits, rng)
         update = Update(body + CHECK.pack(zlib.crc32(body)))
-        lost = None if basis is None else change - _flat(decode(update.data, before), before)
-        self.feedback = None if basis is None or lost is None else Feedback(basis, lost)
+        self.feedback = None
+        if basis is not None:
+            arrived = decode(update.data, before).flat() - before.flat()
+            self.feedback = Feedback(basis, change - arrived)
         return update
 
 
@@ -122,7 +125,7 @@ def decode(data: bytes, before: LowRank) -> LowRank:
     Raises:
         InputError: bytes cut short or damaged, an update from another start (rank, base or values), NaN or infinity.
     """
-    sizes = np.array(_sizes(before))
+    sizes = _sizes(before)
     flags = -(-len(sizes) // 8)
     if len(data) < HEADER.size + flags + CHECK.size or data[:4] != MARK:
         raise InputError(f"update: {len(data)} bytes are not an update of this adapter")
@@ -138,28 +141,32 @@ def decode(data: bytes, before: LowRank) -> LowRank:
     numbers = _unpack(body, int(sizes[mask].sum()), bits)
     if not np.isfinite(numbers).all():
         raise InputError("update: it holds NaN or infinity")
-    return _added(before, mask, numbers, whole=bits == 32)
+    return _added(before, mask, sizes, numbers, whole=bits == 32)
 
 
 def _added(
-    before: LowRank, mask: Bool[np.ndarray, " factor"], numbers: Float[np.ndarray, " number"], *, whole: bool
+    before: LowRank,
+    mask: Bool[np.ndarray, " factor"],
+    sizes: Int[np.ndarray, " factor"],
+    numbers: Float[np.ndarray, " number"],
+    *,
+    whole: bool,
 ) -> LowRank:
     """An adapter with what was sent added to it, or in its place where it is whole; what was not sent stays."""
     if not mask.all():
-        sent = np.repeat(mask, _sizes(before))
-        held = _flat(before) if whole else np.zeros(before.numbers, np.float32)
+        sent = np.repeat(mask, sizes)
+        held = before.flattened() if whole else np.zeros(before.numbers, np.float32)
         held[sent] = numbers
         numbers = held
+    if not whole:
+        numbers += before.flat()
     found, at = {}, 0
     for name in sorted(before.layers):
-        factors, pair = before.layers[name], []
-        for part in (factors.a, factors.b.T):
-            place, at = numbers[at : at + part.size].reshape(part.shape), at + part.size
-            if not whole:
-                place += part
-            pair.append(place)
-        found[name] = Factors(pair[0], pair[1].T)
-    return replace(before, layers={name: found[name] for name in before.layers})
+        outward, rank, inward = before.shapes[name]
+        middle, end = at + rank * inward, at + rank * (inward + outward)
+        found[name] = Factors(numbers[at:middle].reshape(rank, inward), numbers[middle:end].reshape(rank, outward).T)
+        at = end
+    return replace(before, layers={name: found[name] for name in before.layers}).made_of(numbers)
 
 
 def _same_shape(before: LowRank, after: LowRank) -> None:
@@ -171,38 +178,23 @@ def _same_shape(before: LowRank, after: LowRank) -> None:
             raise InputError(f"update: layer {name} has another shape after training than before")
 
 
-def _parts(adapter: LowRank) -> list[Float[np.ndarray, "row column"]]:
-    """Rows of a and columns of b of each layer, layers by name."""
-    layers = adapter.layers
-    return [part for name in sorted(layers) for part in (layers[name].a, layers[name].b.T)]
-
-
-def _sizes(adapter: LowRank) -> list[int]:
+def _sizes(adapter: LowRank) -> Int[np.ndarray, " factor"]:
     """Numbers in a and b of each layer, layers by name."""
-    return [part.size for part in _parts(adapter)]
+    shapes = adapter.shapes
+    ordered = [shapes[name] for name in sorted(shapes)]
+    return np.array([rank * side for outward, rank, inward in ordered for side in (inward, outward)])
 
 
-def _flat(adapter: LowRank, less: LowRank | None = None) -> Float[np.ndarray, " number"]:
-    """All factors in one piece, less those of another adapter."""
-    found, at = np.empty(adapter.numbers, np.float32), 0
-    for part, other in zip(_parts(adapter), _parts(adapter if less is None else less), strict=True):
-        place = found[at : at + part.size].reshape(part.shape)
-        if less is None:
-            place[...] = part
-        else:
-            np.subtract(part, other, out=place)
-        at += part.size
-    return found
-
-
-def _moved(change: Float[np.ndarray, " number"], before: LowRank, threshold: float) -> Bool[np.ndarray, " factor"]:
+def _moved(
+    change: Float[np.ndarray, " number"], before: LowRank, sizes: Int[np.ndarray, " factor"], threshold: float
+) -> Bool[np.ndarray, " factor"]:
     """Which factors changed by more than that part of their norm."""
-    parts = _parts(before)
-    ends = np.cumsum([part.size for part in parts])
+    ends = np.cumsum(sizes)[:-1]
     if threshold == 0.0:
-        return np.logical_or.reduceat(change != 0.0, [0, *ends[:-1]])
-    size = np.array([np.linalg.norm(part) for part in np.split(change, ends[:-1])])
-    start = np.array([np.linalg.norm(part) for part in parts])
+        return np.logical_or.reduceat(change != 0.0, [0, *ends.tolist()])
+    size, start = (
+        np.array([np.linalg.norm(part) for part in np.split(numbers, ends)]) for numbers in (change, before.flat())
+    )
     return (size > threshold * start) & (size > 0.0)
 
 

@@ -77,9 +77,14 @@ def restore(
     for at in range(len(scale)):
         first = at * block
         start, size, count = first // each, scale[at], min(block, len(numbers) - first)
-        for place in range(block // each):
-            byte = packed[start + place]
-            for part in range(each):
-                level[place * each + part] = (byte >> np.uint8(8 - bits - bits * part)) & mask
+        if each == 2:
+            for place in range(block // 2):
+                byte = packed[start + place]
+                level[2 * place], level[2 * place + 1] = byte >> np.uint8(4), byte & np.uint8(15)
+        else:
+            for place in range(block // each):
+                byte = packed[start + place]
+                for part in range(each):
+                    level[place * each + part] = (byte >> np.uint8(8 - bits - bits * part)) & mask
         for index in range(count):
             numbers[first + index] = (np.float32(level[index]) * half - np.float32(1.0)) * size

@@ -101,7 +101,8 @@ class _Group:
             return slice(None), self.along, self.across, weight
         close = used[-1] - used[0] == len(used) - 1
         part_of = slice(int(used[0]), int(used[-1]) + 1) if close else used  # a slice copies nothing
-        return part_of, self.along[:, used[:, None], used], self.across[:, used[:, None], used], weight[used]
+        along, across = (gram[:, part_of][:, :, part_of] for gram in (self.along, self.across))
+        return part_of, along, across, weight[used]
 
     def factors(
         self,
@@ -186,9 +187,10 @@ class Stack:
 
     def _grouped(self) -> list[_Group]:
         shapes: dict[tuple[int, ...], dict[tuple[int, int], list[str]]] = defaultdict(lambda: defaultdict(list))
-        for name, factors in self._adapters[0].layers.items():
-            ranks = tuple(block.layers[name].rank for block in self._blocks)
-            shapes[ranks][len(factors.b), factors.a.shape[1]].append(name)
+        blocks = [block.shapes for block in self._blocks]
+        for name, (outward, _, inward) in self._adapters[0].shapes.items():
+            ranks = tuple([block[name][1] for block in blocks])
+            shapes[ranks][outward, inward].append(name)
         return [self._group(list(found.values()), ranks) for ranks, found in shapes.items()]
 
     def _group(self, layers: list[list[str]], ranks: tuple[int, ...]) -> _Group:
@@ -380,7 +382,8 @@ def agree(adapters: Sequence[LowRank]) -> None:
             raise InputError(f"adapter {number}: made for base {adapter.base[:12]}, the first for {first.base[:12]}")
         if adapter.layers.keys() != first.layers.keys():
             raise InputError(f"adapter {number}: its layers are not those of the first")
-        for name, factors in adapter.layers.items():
-            held = first.layers[name]
-            if factors.a.shape[1] != held.a.shape[1] or len(factors.b) != len(held.b):
+        if adapter.shapes == first.shapes:
+            continue
+        for name, (outward, _, inward) in adapter.shapes.items():
+            if (outward, inward) != first.shapes[name][::2]:
                 raise InputError(f"adapter {number}: layer {name} has another shape than the first's")

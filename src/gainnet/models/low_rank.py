@@ -46,21 +46,54 @@ class LowRank:
     scale: float
     base: str
     _digest: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
+    _shapes: list[dict[str, tuple[int, int, int]]] = field(default_factory=list, init=False, repr=False, compare=False)
+    _flat: list[Float[np.ndarray, " number"]] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, int, int]]:
+        """Output, rank and input of each layer, computed once."""
+        if not self._shapes:
+            self._shapes.append({name: (len(f.b), *f.a.shape) for name, f in self.layers.items()})
+        return self._shapes[0]
 
     @property
     def rank(self) -> int:
         """The largest rank of its layers."""
-        return max(factors.rank for factors in self.layers.values())
+        return max(rank for _, rank, _ in self.shapes.values())
 
     @property
     def numbers(self) -> int:
         """How many numbers it has."""
-        return sum(factors.a.size + factors.b.size for factors in self.layers.values())
+        return sum(rank * (outward + inward) for outward, rank, inward in self.shapes.values())
 
     def product(self, layer: str) -> Float[np.ndarray, "output input"]:
         """The change of a layer's weight, scale included."""
         factors = self.layers[layer]
         return np.asarray(self.scale * (factors.b @ factors.a))
+
+    def flat(self) -> Float[np.ndarray, " number"]:
+        """All its numbers (float32) in one piece: rows of a, then columns of b, of each layer, layers by name.
+
+        Computed once and kept, so it is for adapters that many start from; nobody writes to it.
+        """
+        if not self._flat:
+            self._flat.append(self.flattened())
+        return self._flat[0]
+
+    def made_of(self, numbers: Float[np.ndarray, " number"]) -> LowRank:
+        """Itself, told that its factors are views of these numbers, in the order of `flat`."""
+        self._flat[:] = [numbers]
+        return self
+
+    def flattened(self) -> Float[np.ndarray, " number"]:
+        """What `flat` says, as an array of the caller's own."""
+        found, at = np.empty(self.numbers, np.float32), 0
+        for name in sorted(self.layers):
+            factors = self.layers[name]
+            for part in (factors.a, factors.b.T):
+                found[at : at + part.size].reshape(part.shape)[...] = part
+                at += part.size
+        return found
 
     def digest(self) -> str:
         """SHA-256 of everything it is: equal adapters have equal digests, whatever order their layers are in.
@@ -73,7 +106,7 @@ class LowRank:
         for name in sorted(self.layers):
             factors = self.layers[name]
             found.update(f"{name} {factors.a.shape} {factors.b.shape}".encode())
-            found.update(np.ascontiguousarray(factors.a, np.float32).tobytes())
-            found.update(np.ascontiguousarray(factors.b, np.float32).tobytes())
+            found.update(np.ascontiguousarray(factors.a, np.float32).data)
+            found.update(np.ascontiguousarray(factors.b, np.float32).data)
         self._digest.append(found.hexdigest())
         return self._digest[0]
