@@ -143,7 +143,7 @@ class Edge:
 
     def _sound(self, update: Update, number: int, lines: list[str]) -> bool:
         """Whether an update may count; a line where it may not."""
-        if not all(np.isfinite(f.a).all() and np.isfinite(f.b).all() for f in update.after.layers.values()):
+        if not np.isfinite(update.after.flat()).all():
             lines.append(f"end {update.end}: update holds NaN or infinity and was refused")
             return False
         if self._setting.config.secure and update.number != number:
