@@ -52,6 +52,13 @@ def test_an_end_does_what_it_can_finish_in_time(token_per_s: float, bit: float, 
     assert ends.tokens(0, 0) == 200.0 * epochs
 
 
+def test_an_end_whose_link_or_machine_stands_still_does_the_least() -> None:
+    ends = Ends(setting())
+    assert ends.fitting(0, 0, links(1e9, bit_per_s=0.0), 1.0) == 1
+    assert ends.fitting(0, 0, links(0.0, bit_per_s=0.0), 1.0) == 1
+    assert ends.fitting(0, 0, links(1e9, bit_per_s=0.0), 0.0) == 0
+
+
 def test_per_example_privacy_counts_on_all_examples() -> None:
     private = {0: object.__new__(ExamplePrivacy)}
     assert Ends(setting(), private).fitting(0, 0, links(1.0), 0.0) == 0

@@ -185,7 +185,7 @@ def _scores(
     references = [example.note for example in examples]
     found = score.rouge(written, references)
     copied = score.rouge([example.dialogue for example in examples], references)
-    plain = score.rouge(greedy, references)
+    plain = found if written is greedy else score.rouge(greedy, references)
     once = score.distinct(references) & ~np.array([example.seen for example in examples], dtype=bool)
     tree: dict[str, Any] = {"notes": len(examples), "perplexity": perplexity(nat / max(token, 1))}
     for name, of in (("rouge1", "one"), ("rouge2", "two"), ("rougeL", "longest")):

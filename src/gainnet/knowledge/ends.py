@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -51,13 +52,14 @@ class Ends:
         """
         setting, config = self._setting, self._setting.config
         held = setting.held(end, number)
-        sending = bit / links.downlink_bit_per_s[end] + bit / links.uplink_bit_per_s[end] if bit else 0.0
-        left_s = PLANNED * config.deadline_s - float(sending)
+        rates = (float(links.downlink_bit_per_s[end]), float(links.uplink_bit_per_s[end]))
+        sending_s = sum(bit / rate if rate > 0.0 else math.inf for rate in rates) if bit else 0.0
+        left_s = max(PLANNED * config.deadline_s - sending_s, 0.0)
         token = left_s * float(links.end_token_per_s[end]) / config.local_epochs
         whole = sum(len(encoded.token) for encoded in held)
         if token >= whole or self._private:
             return 0
-        return max(1, int(len(held) * max(token, 0.0) / whole))
+        return max(1, int(len(held) * token / whole))
 
     def tokens(self, end: int, number: int, examples: int = 0) -> float:
         """Tokens that an end goes over in a round, with so many examples (see `Setting.drawn`)."""

@@ -34,7 +34,7 @@ ONE = 0.35
 """How often an interview has one question only."""
 OPENED, IDLED, KEPT = 0.5, 0.1, 0.3
 """How often an interview begins with a greeting; is interrupted by idle talk; keeps a lay word in the note."""
-OLD, THOUSANDS = (1, 95), (1960, 2009)
+OLD, YEARS = (1, 95), (1960, 2009)
 
 HEADINGS: Mapping[str, tuple[str, ...]] = {
     "history": ("GENHX", "HPI", "HISTORY OF PRESENT ILLNESS"),
@@ -303,7 +303,7 @@ def _span(draw: Draw, _sex: str) -> tuple[str, str]:
 
 
 def _year(draw: Draw, _sex: str) -> tuple[str, str]:
-    year = draw.whole(*THOUSANDS)
+    year = draw.whole(*YEARS)
     said = f"{spoken.in_words(year // 100)} {spoken.in_words(year % 100)}" if year % 100 > 9 else str(year)
     return said, str(year)
 
