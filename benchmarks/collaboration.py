@@ -3,7 +3,7 @@
 A small and a larger model learn the same text; the small one keeps what is often asked, the larger one what is rarely
 asked as well (`_questions`). Requests are ``common``, mostly of the first kind, or ``rare``, mostly of the second. The
 small model answers as a vehicle's computer would with a model of a billion parameters, the larger one as a cloud's
-accelerator with seventy (`gainnet.inference.tempo`), behind a link whose round trip is set (`gainnet.serving.links`). The
+accelerator with seventy (`gainnet.inference.tempo`), behind a link whose round trip is set (`gainnet.serving.proxy`). The
 arms take turns at the same prompts, greedily:
 
 - ``end``: the small model's whole answer, ``cloud``: the larger one's, over the link;
@@ -39,9 +39,10 @@ from gainnet.inference.engine import Engine
 from gainnet.models.hub import Language
 from gainnet.rng import stream
 from gainnet.scenario.scenario import Scenario
-from gainnet.serving import links
+from gainnet.serving.links import Shape
 from gainnet.serving.node import Node
 from gainnet.serving.node_settings import MachineSetting, NodeSettings
+from gainnet.serving.proxy import Link
 from gainnet.training.digits import digits
 
 RTT_MS = (5, 30, 100)
@@ -124,7 +125,7 @@ async def _measured(questions: list[Question], small: Language, large: Language,
                 reads, left = reader(digits(0)[0]), LEANINGS[_sharing.LEFT]
                 images = _sharing.Sharing(ends, node, url, rates, reads, _pictures, left)
                 for rtt in RTT_MS:
-                    link.shape = links.Shape(latency_s=rtt / 2_000.0)
+                    link.shape = Shape(latency_s=rtt / 2_000.0)
                     for mix, easy in MIXES.items():
                         asked = mixed(questions, easy, answers + WARM, rng)
                         case = Case(bench, rtt / 1e3, mix, told[mix])
@@ -152,7 +153,7 @@ _TIMEOUT = aiohttp.ClientTimeout(total=TIMEOUT_S)
 
 
 @asynccontextmanager
-async def _linked(large: Language, cloud: Rig, rates: _sharing.Rates) -> AsyncGenerator[tuple[Node, links.Link], None]:
+async def _linked(large: Language, cloud: Rig, rates: _sharing.Rates) -> AsyncGenerator[tuple[Node, Link], None]:
     """The cloud, and the link to it."""
     machine = MachineSetting(**{name: getattr(cloud.machine, name) for name in MachineSetting.model_fields})
     listen = {"port": 0}
@@ -161,7 +162,7 @@ async def _linked(large: Language, cloud: Rig, rates: _sharing.Rates) -> AsyncGe
     )
     node = Node(settings, large)
     await node.start()
-    link = links.Link("up", "127.0.0.1", int(node.url.rpartition(":")[2]))
+    link = Link("up", "127.0.0.1", int(node.url.rpartition(":")[2]))
     try:
         await link.start()
         yield node, link

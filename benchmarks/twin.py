@@ -279,18 +279,18 @@ async def _measured(tier: str, folder: Path, requests: int, rounds: int, again: 
     try:
         await lab.start()
         part = lab.parts[0]
-        if tier == "end":  # what an end asks its own machine goes over no link in the simulator
-            lab.links.change(part.name, latency_s=0.0)
-        link = lab.links[part.name]
+        # What an end asks its own machine goes over no link in the simulator.
+        fields = {"latency_s": 0.0} if tier == "end" else {}
+        rtt_s = 2.0 * (await lab.links.change(part.name, **fields)).latency_s
         waits = aiohttp.ClientTimeout(total=PATIENCE_S)
         async with aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0), timeout=waits, trust_env=False
         ) as http:
-            node = Server(http, f"http://{link.to[0]}:{link.to[1]}", f"{tier}-model")
+            node = Server(http, lab.node_url(part.name), f"{tier}-model")
             gateway = Server(http, lab.url, MODEL, {"x-gainnet-end": "0"})
             slots = int((await _state(http, node.url))["slots"])
             protocol = Protocol(prompts=PROMPTS, contexts=CONTEXTS, slots=slots, repeats=rounds, drafts=())
-            await _profiled(measured, node, gateway, protocol, 2.0 * link.shape.latency_s)
+            await _profiled(measured, node, gateway, protocol, rtt_s)
             most = capacity(measured.fit(folder / "models" / tier), slots)
             pids = [os.getpid(), lab.pid("gateway"), lab.pid(part.name)]
             for share in LOADS:
@@ -300,7 +300,7 @@ async def _measured(tier: str, folder: Path, requests: int, rounds: int, again: 
                 for name, used_s in zip(("own_s", "busy_s", "whole_s"), _processor_s(pids) - before, strict=True):
                     measured.processor_s[name] = measured.processor_s.get(name, 0.0) + float(used_s)
                 if again:
-                    await _profiled(measured, node, gateway, protocol, 2.0 * link.shape.latency_s)
+                    await _profiled(measured, node, gateway, protocol, rtt_s)
     finally:
         await lab.close()
     return measured

@@ -22,7 +22,7 @@ import pytest
 
 from gainnet.apps import cli
 from gainnet.serving import lab as labs
-from gainnet.serving.lab import LabFailed
+from gainnet.serving.lab_child import LabFailed
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -113,6 +113,7 @@ def test_what_is_wrong_is_one_line(call: Call, tmp_path: Path) -> None:
         (("gateway", "--scenario", "lab"), "only `router: priced`"),
         (("lab", "up", "nowhere"), "nowhere"),
         (("lab", "up", "--nodes", "sky=1"), "--nodes sky=1"),
+        (("lab", "up", "--links", "any"), "--links any: must be one of proxy, netem"),
         (("lab", "up", "--model", "cloud=none"), "--model cloud=none"),
         (("lab", "ask", "Hello"), "there is no lab running from here"),
     ):

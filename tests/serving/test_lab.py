@@ -21,7 +21,9 @@ from gainnet.errors import InputError
 from gainnet.scenario.load import load
 from gainnet.serving import lab as labs
 from gainnet.serving import lab_plan
-from gainnet.serving.lab import FILE, Lab, LabFailed, asking
+from gainnet.serving.lab import FILE, Lab, asking
+from gainnet.serving.lab_child import LabFailed
+from gainnet.serving.links import Site
 
 PATIENCE_S = 300.0
 """For machines with much else to do."""
@@ -149,8 +151,8 @@ def test_what_a_scenario_has(tmp_path: Path) -> None:
     assert [dict(part.images) for part in parts[:4]] == [dict.fromkeys(("digits", "pictures"), "image-model")] * 3 + [
         {}
     ]
-    ports = {part.name: 1000 + number for number, part in enumerate(parts)}
-    begins = lab_plan.above(parts[1], parts, ports, lab)
+    urls = {part.name: f"http://127.0.0.1:{1000 + number}" for number, part in enumerate(parts)}
+    begins = lab_plan.above(parts[1], parts, urls, lab)
     assert begins is not None
     assert (begins["url"], begins["model"]) == ("http://127.0.0.1:1000", "image-model")
     assert begins["prices"] == pytest.approx(
@@ -159,7 +161,7 @@ def test_what_a_scenario_has(tmp_path: Path) -> None:
             "waiting_per_s": 0.002 * 0.1 / 3.0,
         }
     )  # fmt: skip
-    assert [lab_plan.above(part, parts, ports, lab) for part in (parts[0], parts[3])] == [None, None]
+    assert [lab_plan.above(part, parts, urls, lab) for part in (parts[0], parts[3])] == [None, None]
     assert parts[0].machine.step_s([(1, 0)]) == pytest.approx(70.6e9 / (0.7 * 3350e9), rel=1e-3)
     for nodes, said in (
         ("sky=1", "--nodes sky=1"),
@@ -171,11 +173,13 @@ def test_what_a_scenario_has(tmp_path: Path) -> None:
             Lab(lab, tmp_path, nodes=nodes)
     with pytest.raises(InputError, match="--router any"):
         Lab(lab, tmp_path, router="any")
+    with pytest.raises(InputError, match="--links any: must be one of proxy, netem"):
+        Lab(lab, tmp_path, links="any")
     with pytest.raises(InputError, match="--model sky"):
         Lab(lab, tmp_path, models={"sky": tmp_path})
     bare = load("lab", ["network.cloud.resident=[]", "network.edge.resident=[]", "network.end.resident=[]"])
     with pytest.raises(InputError, match="no text service"):
         Lab(bare, tmp_path)
     with pytest.raises(InputError, match=r"config\.json"):
-        lab_plan.node_tree(parts[0], tmp_path, tmp_path, paced=True)
+        lab_plan.node_tree(parts[0], tmp_path, tmp_path, Site("127.0.0.1", 0), paced=True)
     assert "curl" in asking("http://127.0.0.1:1/v1", "assistant")

@@ -95,6 +95,10 @@ def lab_up(
         list[str], typer.Option("--model", metavar="TIER=DIR", help="A model for a tier. [default: small ones]")
     ] = [],  # noqa: B006  typer copies it
     port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="Of the gateway; 0 takes a free one.")] = 0,
+    links: Annotated[
+        str,
+        typer.Option("--links", metavar="KIND", help="Shaped in user space: proxy; or by the kernel, for root: netem."),
+    ] = "proxy",
     overrides: SetOption = [],  # noqa: B006  typer copies it
     out: LabOption = Path("runs/lab"),
 ) -> None:
@@ -102,7 +106,7 @@ def lab_up(
     with extra("serve,learn"):
         from gainnet.apps import serving
 
-        serving.lab_up(scenario, overrides, nodes, router, models, port, out)
+        serving.lab_up(scenario, overrides, nodes, router, models, port, links, out)
 
 
 @lab.command("ask")

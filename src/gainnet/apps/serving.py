@@ -69,13 +69,21 @@ def gateway(config: Path | None, scenario: str | None, overrides: Sequence[str])
 
 
 def lab_up(
-    scenario: str, overrides: Sequence[str], nodes: str, router: str, models: Sequence[str], port: int, out: Path
+    scenario: str,
+    overrides: Sequence[str],
+    nodes: str,
+    router: str,
+    models: Sequence[str],
+    port: int,
+    links: str,
+    out: Path,
 ) -> None:
     """Start a lab, say where it is, and end it on SIGTERM or SIGINT."""
     import uvloop
 
     from gainnet.scenario.load import load
-    from gainnet.serving.lab import Lab, LabFailed, asking
+    from gainnet.serving.lab import Lab, asking
+    from gainnet.serving.lab_child import LabFailed
 
     loaded = load(scenario, overrides)
     folders = _folders(models)
@@ -84,7 +92,7 @@ def lab_up(
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        lab = Lab(loaded, out, nodes=nodes, router=router, models=folders, port=port, say=_say)
+        lab = Lab(loaded, out, nodes=nodes, router=router, models=folders, port=port, links=links, say=_say)
         try:
             if not await _started(lab.start(), stop):
                 return

@@ -6,134 +6,26 @@ Every process is a child with a handle; children end when told, and when this pr
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import importlib
 import json
 import logging
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerContext
-from multiprocessing.process import BaseProcess
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import to_json
 
-from gainnet.errors import GainnetError, InputError
+from gainnet.errors import InputError
 from gainnet.scenario.scenario import Scenario
-from gainnet.serving import lab_plan, live_page
-from gainnet.serving.lab_plan import DRAIN_S, TIERS, Part
-from gainnet.serving.links import Link, Links
-from gainnet.workers.workers import ONE_THREAD
+from gainnet.serving import lab_child, lab_links, lab_plan, live_page
+from gainnet.serving.lab_child import Child
+from gainnet.serving.lab_plan import TIERS, Part
 
 logger = logging.getLogger(__name__)
 FILE = "lab.json"
 READY_S = 120.0
-GRACE_S = DRAIN_S + 3.0
-_PROCESSES = "gainnet.serving.lab_process"
-
-
-class LabFailed(GainnetError):
-    """A part of a lab could not be started: the message names it."""
-
-
-class _Change(BaseModel):
-    """Fields of a link's shape."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    latency_s: float | None = None
-    jitter_s: float | None = None
-    rate_bit_per_s: float | None = None
-    back_bit_per_s: float | None = None
-    loss: float | None = Field(default=None)
-    up: bool | None = None
-
-
-class Child:
-    """A process of the lab.
-
-    Attributes:
-        name: of the part that it is.
-        told: what it said when it was ready.
-        exit_code: how it ended, None while it runs; -9 is signal 9.
-    """
-
-    def __init__(self, context: ForkServerContext, name: str, what: str, *given: Any) -> None:
-        self.name = name
-        self._pipe, theirs = context.Pipe()
-        self._theirs: Connection | None = theirs
-        self._process: BaseProcess = context.Process(target=_child, args=(what, *given, theirs), name=name, daemon=True)
-        self.told: dict[str, Any] = {}
-        self.exit_code: int | None = None
-        self.ended = asyncio.Event()
-        self._began = self._watched = False
-
-    def begin(self) -> None:
-        """Start it; this blocks until its server has imported what it needs."""
-        self._process.start()
-        self._began = True
-        assert self._theirs is not None
-        self._theirs.close()
-        self._theirs = None
-
-    @property
-    def pid(self) -> int:
-        """Its number."""
-        assert self._process.pid is not None
-        return self._process.pid
-
-    def watch(self, loop: asyncio.AbstractEventLoop, ended: Callable[[Child], None]) -> None:
-        """Have ``ended`` called when it ends, however it does."""
-
-        def over() -> None:
-            loop.remove_reader(self._process.sentinel)
-            self._process.join()
-            self.exit_code = self._process.exitcode
-            self.ended.set()
-            ended(self)
-
-        loop.add_reader(self._process.sentinel, over)
-        self._watched = True
-
-    async def ready(self) -> None:
-        """Wait until it says where it is. LabFailed where it ends before, with its reason."""
-        loop, came = asyncio.get_running_loop(), asyncio.Event()
-        loop.add_reader(self._pipe.fileno(), came.set)
-        try:
-            await came.wait()
-        finally:
-            loop.remove_reader(self._pipe.fileno())
-        try:
-            self.told = self._pipe.recv()
-        except (EOFError, OSError):
-            raise LabFailed(f"{self.name} ended before it was ready: see its log") from None
-        if "error" in self.told:
-            raise LabFailed(f"{self.name}: {self.told['error']}")
-
-    async def end(self, grace_s: float = GRACE_S) -> None:
-        """End it: by SIGTERM, and SIGKILL where that does not do in time."""
-        if self._began and not self._watched:  # starting was given up
-            self.watch(asyncio.get_running_loop(), lambda _: None)
-        if self._began and not self.ended.is_set():
-            with contextlib.suppress(ProcessLookupError):
-                self._process.terminate()
-            try:
-                async with asyncio.timeout(grace_s):
-                    await self.ended.wait()
-            except TimeoutError:
-                logger.warning("%s did not leave: killed", self.name)
-                self._process.kill()
-                await self.ended.wait()
-        self._pipe.close()
-        if self._theirs is not None:
-            self._theirs.close()
 
 
 class Lab:
@@ -156,6 +48,7 @@ class Lab:
         models: Mapping[str, Path] | None = None,
         paced: bool = True,
         port: int = 0,
+        links: str = "proxy",
         say: Callable[[str], None] = logger.warning,
     ) -> None:
         """A lab of a scenario.
@@ -168,6 +61,7 @@ class Lab:
             models: folders of models by tier, in place of small ones of random weights.
             paced: nodes take the time of the scenario's machines, except where a model is given; else what they take here.
             port: of the gateway; 0 takes a free one.
+            links: who shapes them: proxy or netem.
             say: tells people that a part ended.
 
         Errors: InputError where these do not fit the scenario.
@@ -180,10 +74,10 @@ class Lab:
         for tier in self._models:
             if tier not in TIERS:
                 raise InputError(f"--model {tier}: must be one of {', '.join(TIERS)}")
-        self.links = Links({part.name: Link(part.name, "127.0.0.1", 1, part.shape) for part in self.parts})
+        self.links = lab_links.made(links, {part.name: part.shape for part in self.parts})
+        self._control = lab_links.Control(self.links)
         self._context = multiprocessing.get_context("forkserver")
         self._children: dict[str, Child] = {}
-        self._control: web.AppRunner | None = None
         self._starting: asyncio.Future[None] | None = None
         self._stop = asyncio.Event()
         self._closing = False
@@ -195,6 +89,10 @@ class Lab:
         """See the class."""
         return str(self._children["gateway"].told["url"])
 
+    def node_url(self, name: str) -> str:
+        """Where a node says that it is."""
+        return str(self._children[name].told["url"])
+
     def pid(self, name: str) -> int:
         """The process of a node, or of ``gateway``."""
         return self._children[name].pid
@@ -205,19 +103,18 @@ class Lab:
         adapters = self._adapters()
         adapters.mkdir(parents=True, exist_ok=True)
         async with asyncio.timeout(READY_S):
-            await self._built()
             await self.links.start()
-            control = await self._listen()
-            ports = {part.name: self.links[part.name].port for part in self.parts}
-            tree = lab_plan.gateway_tree(self._scenario.name, self.parts, ports, self._router, self._port, adapters)
-            nodes = [self._child(part.name, "node", self._tree(part), self._log(part.name)) for part in self.parts]
+            await self._built()
+            control = await self._control.open()
+            urls = {part.name: self.links.url(part.name) for part in self.parts}
+            tree = lab_plan.gateway_tree(self._scenario.name, self.parts, urls, self._router, self._port, adapters)
+            nodes = [self._node(part, urls) for part in self.parts]
             log = self._log("gateway")
             gateway = self._child("gateway", "gateway", tree, self._scenario, control, log)
             await self._begin([*nodes, gateway])
             await _all([child.ready() for child in [*nodes, gateway]])
             for child in nodes:
-                host, _, port = child.told["url"].removeprefix("http://").rpartition(":")
-                self.links[child.name].to = host, int(port)
+                self.links.joined(child.name, self.node_url(child.name))
             await self._answering()
         self.ready_s = time.monotonic() - began
         self._write(control)
@@ -232,34 +129,37 @@ class Lab:
     async def close(self) -> None:
         """End everything in order: gateway, ends, edges, cloud, links."""
         self._closing = True
-        if self._starting is not None:
-            await asyncio.wait([self._starting])
-        tiers = {part.name: part.tier for part in self.parts}
-        for group in ("gateway", "build", "end", "edge", "cloud"):
-            some = [child for name, child in self._children.items() if tiers.get(name, name) == group]
-            await asyncio.gather(*(child.end() for child in some))
-        await self.links.close()
-        if self._control is not None:
-            await self._control.cleanup()
-        (self._folder / FILE).unlink(missing_ok=True)
+        try:
+            if self._starting is not None:
+                await asyncio.wait([self._starting])
+            tiers = {part.name: part.tier for part in self.parts}
+            for group in ("gateway", "build", "end", "edge", "cloud"):
+                some = [child for name, child in self._children.items() if tiers.get(name, name) == group]
+                await asyncio.gather(*(child.end() for child in some))
+        finally:
+            await self._control.close()
+            await self.links.close()
+            (self._folder / FILE).unlink(missing_ok=True)
 
     # Parts.
 
-    def _child(self, name: str, what: str, *given: Any) -> Child:
-        child = self._children[name] = Child(self._context, name, what, *given)
+    def _child(self, name: str, what: str, *given: Any, namespace: str | None = None) -> Child:
+        child = self._children[name] = Child(self._context, name, what, *given, namespace=namespace)
         return child
+
+    def _node(self, part: Part, urls: Mapping[str, str]) -> Child:
+        model, paced = self._models[part.tier].resolve(), part.tier in self._paced
+        judges = lab_plan.verifiers(part, self.parts, urls, self._models)
+        above = lab_plan.above(part, self.parts, urls, self._scenario)
+        site = self.links.site(part.name)
+        tree = lab_plan.node_tree(part, model, self._adapters(), site, paced=paced, verifiers=judges, above=above)
+        return self._child(part.name, "node", tree, self._log(part.name), namespace=site.namespace)
 
     async def _begin(self, children: Sequence[Child]) -> None:
         """Start processes, in a thread: the first waits for what all of them import."""
 
-        def begin() -> None:
-            with _plain_environment():
-                self._context.set_forkserver_preload(["__main__", _PROCESSES])
-                for child in children:
-                    child.begin()
-
         loop = asyncio.get_running_loop()
-        self._starting = loop.run_in_executor(None, begin)
+        self._starting = loop.run_in_executor(None, lab_child.begin, self._context, children)
         await asyncio.shield(self._starting)
         for child in children:
             child.watch(loop, self._ended)
@@ -285,13 +185,6 @@ class Lab:
             await self._begin([child])
             await child.ready()
 
-    def _tree(self, part: Part) -> dict[str, Any]:
-        model, paced = self._models[part.tier].resolve(), part.tier in self._paced
-        ports = {other.name: self.links[other.name].port for other in self.parts}
-        judges = lab_plan.verifiers(part, self.parts, ports, self._models)
-        above = lab_plan.above(part, self.parts, ports, self._scenario)
-        return lab_plan.node_tree(part, model, self._adapters(), paced=paced, verifiers=judges, above=above)
-
     def _adapters(self) -> Path:
         """Below this folder are adapters that may be loaded."""
         return self._folder.resolve() / "adapters"
@@ -301,7 +194,7 @@ class Lab:
 
     async def _answering(self) -> None:
         """Wait until each node is ready at the near end of its link, and the gateway, which was there first, has seen it."""
-        nodes = [f"http://127.0.0.1:{self.links[part.name].port}/ready" for part in self.parts]
+        nodes = [f"{self.links.url(part.name)}/ready" for part in self.parts]
         async with aiohttp.ClientSession(trust_env=False) as client:
             for url in [*nodes, f"{self.url}{live_page.STATE}"]:
                 while not await _well(client, url):
@@ -318,8 +211,7 @@ class Lab:
             "nodes": [
                 {
                     "name": part.name, "tier": part.tier, "end": part.end, "pid": self.pid(part.name),
-                    "url": self._children[part.name].told["url"],
-                    "link": f"http://127.0.0.1:{self.links[part.name].port}", "models": dict(part.models),
+                    "url": self.node_url(part.name), "link": self.links.url(part.name), "models": dict(part.models),
                 }
                 for part in self.parts
             ],
@@ -327,34 +219,6 @@ class Lab:
         made = self._folder / f".{FILE}"
         made.write_text(json.dumps(tree, indent=2) + "\n", "utf-8")
         made.replace(self._folder / FILE)
-
-    # Links are set here, by people and by the gateway's router.
-
-    async def _listen(self) -> str:
-        app = web.Application()
-        app.router.add_get("/links", self._show)
-        app.router.add_post("/links", self._change)
-        self._control = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
-        await self._control.setup()
-        await web.TCPSite(self._control, "127.0.0.1", 0).start()
-        return f"http://127.0.0.1:{self._control.addresses[0][1]}/links"
-
-    async def _show(self, _: web.Request) -> web.Response:
-        return web.Response(body=to_json(self.links.seen()), content_type="application/json")
-
-    async def _change(self, request: web.Request) -> web.Response:
-        """Fields of shapes by name of link: all or, where one is wrong, none after it."""
-        try:
-            tree = json.loads(await request.read())
-            if not isinstance(tree, dict):
-                raise InputError("must be an object: fields of shapes by name of link")
-            for name, fields in tree.items():
-                change = _Change.model_validate(fields)
-                self.links.change(name, **change.model_dump(exclude_none=True))
-        except (ValueError, InputError) as error:
-            said = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else str(error)
-            return web.json_response({"error": {"message": said}}, status=400)
-        return await self._show(request)
 
 
 async def _all(works: Sequence[Coroutine[Any, Any, None]]) -> None:
@@ -368,26 +232,6 @@ async def _all(works: Sequence[Coroutine[Any, Any, None]]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _child(what: str, *given: Any) -> None:
-    """What each process runs; its module is imported in the fork server, and never in the lab's own process."""
-    getattr(importlib.import_module(_PROCESSES), what)(*given)
-
-
-@contextlib.contextmanager
-def _plain_environment() -> Iterator[None]:
-    """One thread each, and no settings of other nodes and gateways, while the fork server starts."""
-    kept = dict(os.environ)
-    for name in kept:
-        if name.startswith(("GAINNET_NODE_", "GAINNET_GATEWAY_")):
-            del os.environ[name]
-    os.environ.update(ONE_THREAD)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(kept)
 
 
 def asking(address: str, model: str) -> str:

@@ -16,7 +16,7 @@ from gainnet.scenario.demand import Image, Text
 from gainnet.scenario.knowledge import SmallModel
 from gainnet.scenario.models import LanguageModel, card
 from gainnet.scenario.scenario import Scenario
-from gainnet.serving.links import Shape
+from gainnet.serving.links import Shape, Site
 from gainnet.serving.router import FIXED
 
 TIERS = ("cloud", "edge", "end")
@@ -162,19 +162,20 @@ def node_tree(
     part: Part,
     model: Path,
     adapters: Path,
+    site: Site,
     *,
     paced: bool,
     verifiers: Mapping[str, Any] | None = None,
     above: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The settings of a node, which takes its machine's time (``paced``), or as long as it takes here."""
+    """The settings of a node at a site, which takes its machine's time (``paced``), or as long as it takes here."""
     images = {
         "ids": [IMAGE_MODEL], "width": 4, "share": {}, "above": None if above is None else dict(above),
         "step_s": part.step_s if paced else None,
     }  # fmt: skip
     return {
         "verifiers": dict(verifiers or {}),
-        "name": part.name, "tier": part.tier, "listen": {"port": 0}, "ids": [f"{part.tier}-model"],
+        "name": part.name, "tier": part.tier, "listen": {"host": site.host, "port": site.port}, "ids": [f"{part.tier}-model"],
         "model": {"kind": "pretrained", "name": str(model), "context": _context(model)},
         "machine": asdict(part.machine) if paced else None,
         "images": images if part.images else None,
@@ -183,20 +184,20 @@ def node_tree(
 
 
 def verifiers(
-    part: Part, found: Sequence[Part], ports: Mapping[str, int], models: Mapping[str, Path]
+    part: Part, found: Sequence[Part], urls: Mapping[str, str], models: Mapping[str, Path]
 ) -> dict[str, dict[str, Any]]:
-    """The nodes of higher tiers whose models have a node's own tokenizer: at the near ends of their links."""
+    """The nodes of higher tiers whose models have a node's own tokenizer: where they are found over their links."""
     own = _tokenizer(models[part.tier])
     above = TIERS[: TIERS.index(part.tier)]
     return {
-        other.name: {"url": f"http://127.0.0.1:{ports[other.name]}", "model": f"{other.tier}-model"}
+        other.name: {"url": urls[other.name], "model": f"{other.tier}-model"}
         for other in found
         if other.tier in above and own is not None and _tokenizer(models[other.tier]) == own
     }
 
 
-def above(part: Part, found: Sequence[Part], ports: Mapping[str, int], scenario: Scenario) -> dict[str, Any] | None:
-    """The node that may begin the images of a node below it, at the near end of its link, and what seconds are worth."""
+def above(part: Part, found: Sequence[Part], urls: Mapping[str, str], scenario: Scenario) -> dict[str, Any] | None:
+    """The node that may begin the images of a node below it, over its link, and what seconds are worth."""
     others = [other for other in found if other.images and TIERS.index(other.tier) < TIERS.index(part.tier)]
     if not part.images or not others:
         return None
@@ -208,7 +209,7 @@ def above(part: Part, found: Sequence[Part], ports: Mapping[str, int], scenario:
         "here_per_s": objective.cost_weight * part.price_per_s,
         "above_per_s": objective.cost_weight * other.price_per_s, "waiting_per_s": waiting,
     }  # fmt: skip
-    return {"url": f"http://127.0.0.1:{ports[other.name]}", "model": IMAGE_MODEL, "prices": prices, "name": other.name}
+    return {"url": urls[other.name], "model": IMAGE_MODEL, "prices": prices, "name": other.name}
 
 
 def _tokenizer(model: Path) -> bytes | None:
@@ -228,14 +229,14 @@ def _context(model: Path) -> int:
 
 
 def gateway_tree(
-    scenario: str, found: tuple[Part, ...], ports: Mapping[str, int], router: str, port: int, adapters: Path
+    scenario: str, found: tuple[Part, ...], urls: Mapping[str, str], router: str, port: int, adapters: Path
 ) -> dict[str, Any]:
-    """The settings of the gateway of a scenario's lab, whose nodes are at the near ends of their links."""
+    """The settings of the gateway of a scenario's lab, whose nodes are found there, over their links."""
     if router not in (*FIXED, "priced"):
         raise InputError(f"--router {router}: must be one of {', '.join((*FIXED, 'priced'))}{nearest(router, FIXED)}")
     nodes = [
         {
-            "name": part.name, "tier": part.tier, "url": f"http://127.0.0.1:{ports[part.name]}",
+            "name": part.name, "tier": part.tier, "url": urls[part.name],
             "models": {**part.models, **part.images}, "end": part.end, "quality": part.quality,
         }
         for part in found

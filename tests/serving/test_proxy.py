@@ -13,7 +13,8 @@ import pytest
 from fakes import run, until
 
 from gainnet.errors import InputError
-from gainnet.serving.links import Link, Links, Shape
+from gainnet.serving.links import Shape
+from gainnet.serving.proxy import Link, Proxies
 
 ACCURACY_S = 0.008
 """What timers and a busy machine may add; the median on a quiet one is within 1.5 ms."""
@@ -48,8 +49,9 @@ async def linked(shape: Shape, talk: Talk = echo) -> AsyncIterator[Link]:
 _connected: list[asyncio.StreamWriter] = []
 
 
-async def connect(link: Link) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", link.port)
+async def connect(where: int | str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """To a port of the loopback interface, or to an address."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(str(where).rpartition(":")[2]))
     _connected.append(writer)
     return reader, writer
 
@@ -73,7 +75,7 @@ async def trip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, data:
 def test_latency(rtt_s: float) -> None:
     async def main() -> None:
         async with linked(Shape(latency_s=rtt_s / 2.0)) as link:
-            reader, writer = await connect(link)
+            reader, writer = await connect(link.port)
             first = await trip(reader, writer)
             assert first >= 2.0 * rtt_s - 0.001  # connecting takes a round trip too
             trips = [await trip(reader, writer) for _ in range(9)]
@@ -90,7 +92,7 @@ def test_latency(rtt_s: float) -> None:
 def test_rate_is_shared_by_all_connections() -> None:
     async def main() -> None:
         async with linked(Shape(rate_bit_per_s=8e6)) as link:
-            both = [await connect(link) for _ in range(2)]
+            both = [await connect(link.port) for _ in range(2)]
             began = time.perf_counter()
             await asyncio.gather(*(trip(*one, b"x" * 100_000) for one in both))
             took_s = time.perf_counter() - began
@@ -112,7 +114,7 @@ def test_more_than_the_buffer_waits_for_a_slow_reader_and_arrives_whole() -> Non
 
     async def main() -> None:
         async with linked(Shape(latency_s=0.002, jitter_s=0.004, rate_bit_per_s=400e6, loss=0.001), flood) as link:
-            reader, writer = await connect(link)
+            reader, writer = await connect(link.port)
             await until(lambda: link.carried_byte[1] > 100_000)
             assert await reader.read() == sent
             writer.close()
@@ -124,7 +126,7 @@ def test_more_than_the_buffer_waits_for_a_slow_reader_and_arrives_whole() -> Non
 def test_loss_stalls() -> None:
     async def main() -> None:
         async with linked(Shape(loss=0.9)) as link:
-            reader, writer = await connect(link)
+            reader, writer = await connect(link.port)
             assert max([await trip(reader, writer) for _ in range(3)]) >= 0.2
             writer.close()
 
@@ -133,21 +135,36 @@ def test_loss_stalls() -> None:
 
 def test_an_outage_holds_what_is_sent_and_refuses_who_comes() -> None:
     async def main() -> None:
-        async with linked(Shape(latency_s=0.001)) as link:
-            links = Links({"a": link})
-            reader, writer = await connect(link)
+        server = await asyncio.start_server(echo, "127.0.0.1", 0)
+        links = Proxies({"a": Shape(latency_s=0.001)})
+        await links.start()
+        links.joined("a", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        reader, writer = await connect(links.url("a"))
+        await trip(reader, writer)
+        await links.change("a", up=False)
+        waiting = asyncio.create_task(trip(reader, writer))
+        done, _ = await asyncio.wait([waiting], timeout=0.05)
+        assert not done
+        other, gone = await connect(links.url("a"))
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await trip(other, gone)
+        assert (await links.change("a", up=True)).latency_s == 0.001
+        assert await waiting >= 0.05
+        seen = (await links.seen())["a"]
+        assert (seen["up"], seen["connections"], seen["rate_bit_per_s"]) == (True, 1, None)
+        assert seen["to_node_byte"] >= 2
+        await leave()
+        await links.close()
+        server.close()
+
+    run(main())
+
+
+def test_a_link_that_is_cut() -> None:
+    async def main() -> None:
+        async with linked(Shape()) as link:
+            reader, writer = await connect(link.port)
             await trip(reader, writer)
-            links.change("a", up=False)
-            waiting = asyncio.create_task(trip(reader, writer))
-            done, _ = await asyncio.wait([waiting], timeout=0.05)
-            assert not done
-            other, gone = await connect(link)
-            with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-                await trip(other, gone)
-            links.change("a", up=True)
-            assert await waiting >= 0.05
-            seen = links.seen()["a"]
-            assert (seen["up"], seen["connections"], seen["rate_bit_per_s"]) == (True, 1, None)
             link.cut()
             with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
                 await trip(reader, writer)
@@ -171,13 +188,13 @@ def test_ends_and_resets_are_passed_on() -> None:
 
     async def main() -> None:
         async with linked(Shape(latency_s=0.01), listen) as link:
-            reader, writer = await connect(link)
+            reader, writer = await connect(link.port)
             writer.write_eof()
             assert await reader.read() == b"still here"
             assert ended == ["end"]
             writer.close()
             await until(lambda: link.connections == 0)
-            _, writer = await connect(link)
+            _, writer = await connect(link.port)
             await until(lambda: link.connections == 1)
             writer.transport.abort()
             await until(lambda: link.connections == 0)
@@ -193,7 +210,7 @@ def test_a_node_that_is_not_there() -> None:
         await server.wait_closed()
         link = Link("a", "127.0.0.1", port)
         await link.start()
-        reader, writer = await connect(link)
+        reader, writer = await connect(link.port)
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
             await trip(reader, writer)
         await until(lambda: link.connections == 0)
@@ -208,4 +225,4 @@ def test_shapes_that_cannot_be() -> None:
         with pytest.raises(InputError, match=next(iter(wrong))):
             Shape(**wrong)
     with pytest.raises(InputError, match="no link 'b'"):
-        Links({"a": Link("a", "127.0.0.1", 1)}).change("b", up=False)
+        run(Proxies({"a": Shape()}).change("b", up=False))
