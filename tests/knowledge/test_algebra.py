@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jaxtyping import Float
 
+from gainnet.errors import InputError
 from gainnet.knowledge import aggregate
 from gainnet.knowledge.algebra import Algebra
 from gainnet.models.low_rank import Factors, LowRank
@@ -35,6 +36,12 @@ def near(start: LowRank, seed: int, size: float) -> LowRank:
     return replace(start, layers=layers)
 
 
+def falling(adapter: LowRank) -> LowRank:
+    """Each column of b is small beside the one before."""
+    fall = (0.3 ** np.arange(adapter.rank)).astype(np.float32)
+    return replace(adapter, layers={n: Factors(f.a, f.b * fall) for n, f in adapter.layers.items()})
+
+
 def with_a_of(start: LowRank, seed: int) -> LowRank:
     drawn = adapter(seed, start.rank)
     return replace(start, layers={n: Factors(f.a, drawn.layers[n].b) for n, f in start.layers.items()})
@@ -60,20 +67,59 @@ def test_means_are_the_best_cuts_of_dense_means() -> None:
 
 
 def test_means_that_are_only_looked_at_are_nearly_the_best() -> None:
-    fall = (0.3 ** np.arange(4)).astype(np.float32)
-    parts = [
-        replace(p, layers={n: Factors(f.a, f.b * fall) for n, f in p.layers.items()}) for p in map(adapter, range(3))
-    ]
+    parts = [falling(adapter(seed)) for seed in range(3)]
     means = Algebra("flexlora", 4).means(parts)
-    for weights in ([1.0, 1.0, 1.0], [2.0, 0.0, 6.0]):
+    for weights in ([1.0, 1.0, 1.0], [2.0, 0.0, 6.0], [0.0, 3.0, 1.0]):
         found = means.near(weights)
-        assert found.rank == 4
+        assert found.rank <= 8
         for layer in SHAPES:
             exact = sum(w / sum(weights) * product(part, layer) for w, part in zip(weights, parts, strict=True))
             least = np.linalg.norm(exact - product(means.of(weights), layer))
             assert np.linalg.norm(exact - product(found, layer)) <= 1.1 * least
         assert means.near(weights) is means.of(weights)
     assert means.near([0.0, 0.0, 2.0]) is parts[2]
+
+
+def test_rows_in_common_hold_every_adapter_however_large_another_is() -> None:
+    parts = [falling(adapter(seed)) for seed in range(3)]
+    loud = replace(parts[0], layers={n: Factors(f.a, -1000.0 * f.b) for n, f in parts[0].layers.items()})
+    means = Algebra("flexlora", 4).means([loud, *parts[1:]])
+    found = means.near([0.0, 1.0, 1.0])
+    assert found.rank == 8
+    for layer in SHAPES:
+        exact = 0.5 * (product(parts[1], layer) + product(parts[2], layer))
+        assert np.linalg.norm(exact - product(found, layer)) <= 0.05 * np.linalg.norm(exact)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-4, 0.0])
+def test_a_change_is_the_whole_difference_though_most_of_it_cancels(size: float) -> None:
+    before = adapter(0)
+    after = near(before, 1, size)
+    found = Algebra("flexlora", 4).change(before, after)
+    assert found.rank == (8 if size else 4)
+    for layer in SHAPES:
+        exact = product(after, layer) - product(before, layer)
+        assert np.linalg.norm(exact - product(found, layer)) <= 2e-7 * np.linalg.norm(product(after, layer))
+        rows = found.layers[layer].a.astype(np.float64)
+        gram = rows @ rows.T
+        np.testing.assert_allclose(gram, np.diag(np.diag(gram).round()), atol=1e-3)
+
+
+def test_a_change_of_layers_narrower_than_both_ranks_is_as_wide_as_they_are() -> None:
+    before, after = adapter(0, 12), adapter(1, 12)
+    found = Algebra("flexlora", 12).change(before, after)
+    assert [found.layers[layer].rank for layer in SHAPES] == [24, 20]
+    for layer in SHAPES:
+        exact = product(after, layer) - product(before, layer)
+        assert np.linalg.norm(exact - product(found, layer)) <= 1e-4 * np.linalg.norm(exact)
+
+
+def test_a_change_to_no_number_is_refused() -> None:
+    broken = replace(
+        adapter(1), layers={n: Factors(f.a, f.b * np.float32("nan")) for n, f in adapter(1).layers.items()}
+    )
+    with pytest.raises(InputError, match="NaN"):
+        Algebra("flexlora", 4).change(adapter(0), broken)
 
 
 def test_means_of_adapters_with_one_a_add_up() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import SimpleNamespace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from gainnet.knowledge.setting import Setting
 from gainnet.knowledge.text import Encoded
 from gainnet.knowledge.tuning import Tuner
 from gainnet.models.low_rank import Factors, LowRank
+
+PLAIN = "plain"
 
 
 def adapter(value: float) -> LowRank:
@@ -29,7 +32,7 @@ class Counting(Tuner):
     def losses(
         self, adapter: LowRank | None, texts: Sequence[Encoded]
     ) -> tuple[Float[np.ndarray, " text"], Int[np.ndarray, " text"]]:
-        self.asked.append((appraise.PLAIN if adapter is None else adapter.digest(), len(texts)))
+        self.asked.append((PLAIN if adapter is None else adapter.digest(), len(texts)))
         more = 0.0 if adapter is None else 0.01
         counted = np.array([text.counted for text in texts], np.int64)
         return np.array([len(text.token) + more for text in texts]), counted
@@ -44,7 +47,8 @@ def setting() -> Setting:
     found = object.__new__(Setting)
     fields = {
         "tuner": Counting(),
-        "measured": {},
+        "measured": WeakKeyDictionary(),
+        "plain": {},
         "validation": ((text(3), text(5)), (), (text(9),)),
         "public_held": (text(11),),
         "corpus": SimpleNamespace(domains=[SimpleNamespace(name=name) for name in "abc"]),
@@ -54,26 +58,28 @@ def setting() -> Setting:
     return found
 
 
-def test_an_adapter_is_measured_once_until_it_is_forgotten(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
-    tuner = setting.tuner
+def test_an_adapter_is_measured_once_while_there_is_one(setting: Setting) -> None:
+    tuner, one = setting.tuner, adapter(1.0)
     assert isinstance(tuner, Counting)
-    first = appraise.appraise(tuner, adapter(1.0), setting)
+    first = appraise.appraise(tuner, one, setting)
     assert first.domain == {"a": pytest.approx(8.02 / 6.0), "c": pytest.approx(9.01 / 8.0)}
     assert first.public == pytest.approx(11.01 / 10.0)
-    digest = adapter(1.0).digest()
+    digest = one.digest()
     assert tuner.asked == [(digest, 2), (digest, 1), (digest, 1)]
-    assert appraise.appraise(tuner, adapter(1.0), setting) == first
-    assert appraise.on_domain(setting, adapter(1.0), 0) == first.domain["a"]
+    assert appraise.appraise(tuner, one, setting) == first
+    assert appraise.on_domain(setting, one, 0) == first.domain["a"]
     held = [setting.validation[2][0], setting.validation[0][1]]
-    np.testing.assert_allclose(appraise.on_proof(setting, adapter(1.0), held), [9.01, 5.01])
+    np.testing.assert_allclose(appraise.on_proof(setting, one, held), [9.01, 5.01])
     assert len(tuner.asked) == 3
-    assert np.isnan(appraise.on_domain(setting, adapter(1.0), 1))
-    monkeypatch.setattr(appraise, "MEASURED_MAX", 3)
-    appraise.on_domain(setting, None, 0)
-    appraise.on_domain(setting, None, 0)
-    assert tuner.asked[3:] == [(appraise.PLAIN, 2)]
-    appraise.on_domain(setting, adapter(1.0), 0)
-    assert tuner.asked[4:] == [(digest, 2)]
+    assert np.isnan(appraise.on_domain(setting, one, 1))
+    for _ in range(2):
+        appraise.on_domain(setting, None, 0)
+    assert tuner.asked[3:] == [(PLAIN, 2)]
+    other = adapter(2.0)
+    assert appraise.on_domain(setting, other, 0) == first.domain["a"]
+    assert tuner.asked[4:] == [(other.digest(), 2)]
+    del other
+    assert list(setting.measured) == [one]
 
 
 def test_another_models_adapters_are_never_kept(setting: Setting) -> None:
@@ -81,4 +87,4 @@ def test_another_models_adapters_are_never_kept(setting: Setting) -> None:
     twice = [appraise.appraise(small, adapter(2.0), setting) for _ in range(2)]
     assert twice[0] == twice[1]
     assert len(small.asked) == 6
-    assert setting.measured == {}
+    assert not setting.measured

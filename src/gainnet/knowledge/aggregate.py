@@ -60,6 +60,16 @@ def total(base: LowRank, parts: Sequence[Term], rank: int, *, nearly: bool = Fal
     return _join([(1.0, base), *parts], rank, nearly=nearly)
 
 
+def difference(a: LowRank, b: LowRank) -> LowRank:
+    """``a - b`` of products, nothing cut, at the sum of their ranks or, where layers are narrower, at their narrowest side.
+
+    Rows of its ``a`` are orthonormal or zero.
+    """
+    terms = [(1.0, a), (-1.0, b)]
+    rank, side = a.rank + b.rank, min(min(outward, inward) for outward, _, inward in a.shapes.values())
+    return Stack([a, b]).exact([1.0, -1.0]) if rank <= side else _join(terms, rank)
+
+
 def mix(a: LowRank, b: LowRank, weight: float, *, nearly: bool = False) -> LowRank:
     """``(1 - weight) a + weight b`` of products, at the larger of their ranks; `weight` is from 0 to 1.
 

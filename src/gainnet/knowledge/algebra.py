@@ -11,12 +11,15 @@ from jaxtyping import Float
 
 from gainnet.knowledge import aggregate
 from gainnet.knowledge.aggregate import Term
+from gainnet.knowledge.span import Span
 from gainnet.knowledge.stack import Layers, Stack, alike
 from gainnet.knowledge.update import Update
 from gainnet.models.low_rank import Factors, LowRank
 
 Rule = Literal["fedit", "ffa", "flexlora", "flora"]
 
+WIDER = 2
+"""Times the rank of edges and cloud, that of means which are only looked at: pairs of edges lie there as well as in a cut."""
 RIDGE = 1e-7
 """Added to a Gram matrix of float32 rows, as a part of its trace: some may depend on others."""
 
@@ -59,7 +62,7 @@ class Algebra:
         """What was learnt between two adapters, as an adapter of its own."""
         if self.linear:
             return shifted(after, [(-1.0, before)])
-        return aggregate.total(after, [(-1.0, before)], before.rank + after.rank)
+        return aggregate.difference(after, before)
 
     def add(self, adapter: LowRank, changes: Sequence[Term]) -> LowRank:
         """An adapter with weighted changes added; its factors need not be balanced."""
@@ -100,6 +103,7 @@ class Means:
     def __init__(self, adapters: Sequence[LowRank], rank: int, *, linear: bool) -> None:
         self._adapters, self._rank = tuple(adapters), rank
         self._stack = None if linear else Stack(adapters)
+        self._span: Span | None = None
         self._known: dict[tuple[float, ...], LowRank] = {}
 
     def of(self, weights: Sequence[float]) -> LowRank:
@@ -113,12 +117,19 @@ class Means:
         return found
 
     def near(self, weights: Sequence[float]) -> LowRank:
-        """About that mean, at a fraction of its cost, for what is only looked at (see `Stack.near`)."""
+        """About that mean, at a fraction of its cost, for what is only looked at (see `gainnet.knowledge.span`).
+
+        Where it is not at hand it has up to `WIDER` times the rank, and lies about as near to the mean as the cut does.
+        """
         share = _shares(weights)
         found = self._at_hand(share)
-        if found is None:
-            found = self._linear(share) if self._stack is None else self._stack.near(share, self._rank)
-        return found
+        if found is not None:
+            return found
+        if self._stack is None:
+            return self._linear(share)
+        if self._span is None:
+            self._span = Span(self._stack, WIDER * self._rank)
+        return self._span.at(share)
 
     def _at_hand(self, share: tuple[float, ...]) -> LowRank | None:
         return self._adapters[share.index(1.0)] if 1.0 in share else self._known.get(share)

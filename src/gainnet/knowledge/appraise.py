@@ -18,10 +18,6 @@ from gainnet.knowledge.tuning import Tuner
 from gainnet.models.low_rank import LowRank
 
 NOTE_TOKEN_MAX = 160
-PLAIN = "plain"
-"""The digest of no adapter."""
-MEASURED_MAX = 512
-"""Groups of texts whose losses are remembered, of whatever adapters."""
 PROMPTS_MAX = 1024
 """Prompts that are remembered."""
 PUBLIC = -1
@@ -55,16 +51,13 @@ def mean_loss(tuner: Tuner, adapter: LowRank | None, texts: Sequence[Encoded]) -
 def on_group(setting: Setting, adapter: LowRank | None, group: int) -> Float[np.ndarray, " text"]:
     """Loss (nat) of an adapter of the foundation model on each validation note of a domain, or piece of public text.
 
-    What was measured is known from then on: an adapter that comes back unchanged costs nothing. A group's texts always go
-    through the model together, so it makes no difference to the bits whether it was known.
+    What was measured is known as long as there is the adapter: one that comes back costs nothing. A group's texts always
+    go through the model together, so it makes no difference to the bits whether it was known.
     """
-    key = (PLAIN if adapter is None else adapter.digest(), group)
-    found = setting.measured.get(key)
-    if found is None:
-        if len(setting.measured) >= MEASURED_MAX:
-            del setting.measured[next(iter(setting.measured))]
-        found = setting.measured[key] = setting.tuner.losses(adapter, _group(setting, group))[0]
-    return found
+    known = setting.plain if adapter is None else setting.measured.setdefault(adapter, {})
+    if group not in known:
+        known[group] = setting.tuner.losses(adapter, _group(setting, group))[0]
+    return known[group]
 
 
 def on_domain(setting: Setting, adapter: LowRank | None, domain: int) -> float:

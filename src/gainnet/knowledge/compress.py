@@ -96,9 +96,8 @@ class Encoder:
             InputError: NaN, infinity, or a change too large for its format; adapters of other bases, layers or shapes.
         """
         _same_shape(before, after)
-        change = after.flattened()
-        numbers = change.copy() if self.bits == 32 else change
-        change -= before.flat()
+        change = after.flat() - before.flat()
+        numbers = after.flat() if self.bits == 32 else change
         held = self.feedback
         if held is not None and held.basis == basis and len(held.lost) == len(change):
             change += held.lost

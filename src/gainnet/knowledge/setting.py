@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from gainnet.errors import InputError
 from gainnet.knowledge import corpus, synthetic, text
+from gainnet.knowledge.algebra import WIDER
 from gainnet.knowledge.draw import Draw
 from gainnet.knowledge.example import Corpus, Example
 from gainnet.knowledge.foundation import foundation, small
@@ -19,11 +21,13 @@ from gainnet.knowledge.renaming import Renaming
 from gainnet.knowledge.text import Encoded
 from gainnet.knowledge.tuning import Tuner
 from gainnet.models.hub import Language
+from gainnet.models.low_rank import LowRank
 from gainnet.rng import stream
 from gainnet.scenario.knowledge import Knowledge, Synthetic
 
 PUBLIC_SEED = 0  # public text and foundation models are the same whatever the run's seed
 Progress = Callable[[str, int, int], None]
+Losses = dict[int, Float[np.ndarray, " text"]]  # nat on each text of a group
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,8 @@ class Setting:
         validation: held-out examples of each domain, for decisions.
         public: public text to learn from; public_held: held out.
         registry: where versions are kept, None to keep none.
-        measured: losses of adapters of the foundation model that are known, by digest and group (see `appraise.on_group`).
+        measured: losses of adapters of the foundation model that are known, by group (see `appraise.on_group`).
+        plain: the same of the foundation model without one.
     """
 
     config: Knowledge
@@ -61,7 +66,8 @@ class Setting:
     public: tuple[Encoded, ...]
     public_held: tuple[Encoded, ...]
     registry: Registry | None
-    measured: dict[tuple[str, int], Float[np.ndarray, " text"]] = field(default_factory=dict)
+    measured: WeakKeyDictionary[LowRank, Losses] = field(default_factory=WeakKeyDictionary)
+    plain: Losses = field(default_factory=dict)
 
     @property
     def domains(self) -> int:
@@ -156,6 +162,8 @@ def build(
     public = tuple(text.public(language.tokenizer, found.public, language.context))
     public_held = tuple(text.public(language.tokenizer, found.public_held, language.context))
     ranks = {*config.ranks, config.edge_rank}
+    if config.incentive.budget > 0.0 and config.aggregation != "ffa":
+        ranks.add(WIDER * config.edge_rank)  # what coalitions of edges would know is looked at
     if config.aggregation == "flora":
         ranks.add(max(_stack(config, edge_of, edge) for edge in range(edges)))
     return Setting(

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from gainnet.errors import InputError
 from gainnet.knowledge import stack_kernel as kernel
+from gainnet.knowledge.stack_group import Group, Part, leading
 from gainnet.models.low_rank import Factors, LowRank
 
 RIDGE, FINE_RIDGE = 2e-6, 1e-14
@@ -25,8 +26,6 @@ RIDGE, FINE_RIDGE = 2e-6, 1e-14
 (wide stacks), of its trace where they are float64."""
 NEGLIGIBLE = 1e-7
 """Of the largest singular value: what is below is rounding of float32 factors."""
-NOTHING = 1e-12
-"""Sums of shares that should cancel leave 1e-16."""
 
 WIDE = 40
 """Columns of a stack beyond which its singular vectors are found by iteration."""
@@ -41,84 +40,7 @@ Layers = tuple[Float[np.ndarray, "layer rank input"], Float[np.ndarray, "layer r
 Core = tuple[
     Float[np.ndarray, "layer rank"], Float[np.ndarray, "layer stack rank"], Float[np.ndarray, "layer stack rank"]
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Layers of one shape.
-
-    Attributes:
-        names: of the layers.
-        a, b: the stacks, ``b`` transposed.
-    """
-
-    names: list[str]
-    a: Float[np.ndarray, "layer stack input"]
-    b: Float[np.ndarray, "layer stack output"]
-
-    def named(
-        self, down: Float[np.ndarray, "layer rank input"], up: Float[np.ndarray, "layer rank output"]
-    ) -> dict[str, Factors]:
-        """Its layers, of these factors."""
-        return {name: Factors(down[number], up[number].T) for number, name in enumerate(self.names)}
-
-
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """Layers of the same ranks, and what their sums have in common.
-
-    Attributes:
-        parts: the layers, those of one shape together.
-        column: of the whole stack, which of its columns these layers have.
-        along, across: Gram matrices of their stacks, part by part.
-        fine: whether these were summed in float64.
-    """
-
-    parts: list[_Part]
-    column: Int[np.ndarray, " stack"]
-    along: Float[np.ndarray, "layer stack stack"]
-    across: Float[np.ndarray, "layer stack stack"]
-    fine: bool
-
-    @property
-    def rank(self) -> int:
-        """That of no layer can be larger."""
-        return max(min(int(part.a.shape[2]), int(part.b.shape[2])) for part in self.parts)
-
-    def used(
-        self, weight: Float[np.ndarray, " stack"], rank: int
-    ) -> tuple[
-        slice | Int[np.ndarray, " used"],
-        Float[np.ndarray, "layer used used"],
-        Float[np.ndarray, "layer used used"],
-        Float[np.ndarray, " used"],
-    ]:
-        """The columns that weigh something (some, where none does): which, their Gram matrices, their weights."""
-        used = np.flatnonzero(np.abs(weight) > NOTHING)
-        if not len(used):
-            used = np.arange(min(rank, len(weight)))
-        if len(used) == len(weight):
-            return slice(None), self.along, self.across, weight
-        close = used[-1] - used[0] == len(used) - 1
-        part_of = slice(int(used[0]), int(used[-1]) + 1) if close else used  # a slice copies nothing
-        along, across = (gram[:, part_of][:, :, part_of] for gram in (self.along, self.across))
-        return part_of, along, across, weight[used]
-
-    def factors(
-        self,
-        part_of: slice | Int[np.ndarray, " used"],
-        right: Float[np.ndarray, "layer used rank"],
-        left: Float[np.ndarray, "layer used rank"],
-    ) -> Iterator[tuple[_Part, slice, Float[np.ndarray, "layer rank input"], Float[np.ndarray, "layer rank output"]]]:
-        """``a`` and the transposed ``b`` of each part's layers, and which these are of all, made of the stacks' columns."""
-        right, left = (made.astype(np.float32).transpose(0, 2, 1) for made in (right, left))
-        at = 0
-        for part in self.parts:
-            here, at = slice(at, at + len(part.names)), at + len(part.names)
-            yield part, here, right[here] @ part.a[:, part_of], left[here] @ part.b[:, part_of]
-
-
-_Cut = Callable[[_Group, Float[np.ndarray, " stack"]], dict[str, Factors]]
+_Cut = Callable[[Group, Float[np.ndarray, " stack"]], dict[str, Factors]]
 
 
 class Stack:
@@ -130,16 +52,21 @@ class Stack:
     Args:
         adapters: at least one; sums have the scale of the first.
 
+    Attributes:
+        adapters: these.
+        place: the first column of each, and how many it has.
+        groups: layers of the same ranks.
+
     Raises:
         InputError: adapters of other bases, layers or shapes; NaN or infinity in any.
     """
 
     def __init__(self, adapters: Sequence[LowRank]) -> None:
         agree(adapters)
-        self._adapters = tuple(adapters)
+        self.adapters = tuple(adapters)
         self._blocks: list[LowRank] = []
         self._begin: list[int] = []
-        self._place = [(0, 0)] * len(adapters)
+        self.place = [(0, 0)] * len(adapters)
         width = 0
         ranked = sorted(((adapter.rank, index) for index, adapter in enumerate(adapters)), key=lambda pair: -pair[0])
         known: dict[int, int] = {}
@@ -153,9 +80,9 @@ class Stack:
                 self._begin.append(width)
                 width += rank
             known[id(adapters[index])] = at
-            self._place[index] = (self._begin[at], rank)
+            self.place[index] = (self._begin[at], rank)
         self._width = width
-        self._groups = self._grouped()
+        self.groups = self._grouped()
 
     def sum(self, weights: Sequence[float], rank: int) -> LowRank:
         """The weighted sum of products, as the nearest adapter of at most this rank (Frobenius norm).
@@ -173,60 +100,59 @@ class Stack:
         """
         return self._summed(weights, lambda group, weight: self._rough(group, weight, rank))
 
+    def exact(self, weights: Sequence[float]) -> LowRank:
+        """The weighted sum of products as it is, of the rank of the stack, which must be no larger than layers are wide.
+
+        Rows of a are orthonormal, in no order, so that what is lost of either factor on the way costs as much as it would
+        of balanced ones; what cancels is not in them. A row that depends on others is zero.
+        """
+        return self._summed(weights, self._whole)
+
     def _summed(self, weights: Sequence[float], cut: _Cut) -> LowRank:
         """A sum whose layers, group by group, are what ``cut`` makes of it."""
         column = np.zeros(self._width)
-        scale = self._adapters[0].scale
-        for weight, adapter, (begin, held) in zip(weights, self._adapters, self._place, strict=True):
+        scale = self.adapters[0].scale
+        for weight, adapter, (begin, held) in zip(weights, self.adapters, self.place, strict=True):
             column[begin : begin + held] += weight * adapter.scale / scale
         found: dict[str, Factors] = {}
-        for group in self._groups:
+        for group in self.groups:
             found |= cut(group, column[group.column])
-        first = self._adapters[0]
+        first = self.adapters[0]
         return replace(first, layers={name: found[name] for name in first.layers})
 
-    def _grouped(self) -> list[_Group]:
+    def _grouped(self) -> list[Group]:
         shapes: dict[tuple[int, ...], dict[tuple[int, int], list[str]]] = defaultdict(lambda: defaultdict(list))
         blocks = [block.shapes for block in self._blocks]
-        for name, (outward, _, inward) in self._adapters[0].shapes.items():
+        for name, (outward, _, inward) in self.adapters[0].shapes.items():
             ranks = tuple([block[name][1] for block in blocks])
             shapes[ranks][outward, inward].append(name)
         return [self._group(list(found.values()), ranks) for ranks, found in shapes.items()]
 
-    def _group(self, layers: list[list[str]], ranks: tuple[int, ...]) -> _Group:
+    def _group(self, layers: list[list[str]], ranks: tuple[int, ...]) -> Group:
         parts = [self._stacked(names, ranks) for names in layers]
-        fine = sum(ranks) <= WIDE
-        along, across = (
-            np.concatenate([_gram(part, fine=fine) for part in stacks])
-            for stacks in ([part.a for part in parts], [part.b for part in parts])
-        )
-        broken = ~np.isfinite(along.trace(axis1=1, axis2=2) + across.trace(axis1=1, axis2=2))
-        if broken.any():
-            name = [name for names in layers for name in names][int(broken.argmax())]
-            raise InputError(f"adapter: layer {name} holds NaN or infinity")
         column = np.concatenate([np.arange(begin, begin + r) for begin, r in zip(self._begin, ranks, strict=True)])
-        return _Group(parts, column, along, across, fine)
+        return Group(parts, column)
 
-    def _stacked(self, names: list[str], ranks: tuple[int, ...]) -> _Part:
+    def _stacked(self, names: list[str], ranks: tuple[int, ...]) -> Part:
         """Layers of one shape, side by side."""
-        first = self._adapters[0].layers[names[0]]
+        first = self.adapters[0].layers[names[0]]
         a, b = (np.empty((len(names), sum(ranks), size), np.float32) for size in (first.a.shape[1], len(first.b)))
         ends = np.cumsum(ranks).tolist()
         for number, name in enumerate(names):
             for block, rank, end in zip(self._blocks, ranks, ends, strict=True):
                 factors = block.layers[name]
                 a[number, end - rank : end], b[number, end - rank : end] = factors.a, factors.b.T
-        return _Part(names, a, b)
+        return Part(names, a, b)
 
-    def _cut(self, group: _Group, weight: Float[np.ndarray, " stack"], rank: int) -> dict[str, Factors]:
+    def _cut(self, group: Group, weight: Float[np.ndarray, " stack"], rank: int) -> dict[str, Factors]:
         """The layers of a group, summed and cut."""
-        rank = min(rank, group.rank)
-        part_of, along, across, weight = group.used(weight, rank)
+        rank, fine = min(rank, group.rank), len(weight) <= WIDE
+        part_of, along, across, weight = group.used(weight, rank, fine=fine)
         rank = min(rank, len(weight))
         if len(weight) > WIDE:
             sigma, right, left = _iterated(along, across, weight, rank)
         else:
-            sigma, right, left = _singular(along, across, weight, rank, group.fine)
+            sigma, right, left = _singular(along, across, weight, rank, fine)
         good = sigma > NEGLIGIBLE * sigma.max(axis=1, keepdims=True)
         root = np.sqrt(np.where(good, sigma, 1.0))[:, None]
         right, left = np.where(good[:, None], right * root, 0.0), np.where(good[:, None], left / root, 0.0)
@@ -237,17 +163,29 @@ class Stack:
             found |= part.named(down[:, :most], up[:, :most])
         return found
 
-    def _rough(self, group: _Group, weight: Float[np.ndarray, " stack"], rank: int) -> dict[str, Factors]:
+    def _rough(self, group: Group, weight: Float[np.ndarray, " stack"], rank: int) -> dict[str, Factors]:
         """The layers of a group, summed and about cut."""
         rank = min(rank, group.rank)
-        part_of, along, across, weight = group.used(weight, rank)
+        part_of, along, across, weight = group.used(weight, rank, fine=False)
         across = weight[:, None] * across * weight
         taken = np.random.default_rng(0).standard_normal((len(weight), min(rank, len(weight))))
-        right, image = _leading(along, across, taken, SWEEPS)
+        right, image = leading(along, across, taken, SWEEPS)
         found: dict[str, Factors] = {}
         good = np.asarray(right.any(axis=1))
         for part, here, down, up in group.factors(part_of, right, weight[:, None] * image):
             self._revived(part.names, down, good[here])
+            found |= part.named(down, up)
+        return found
+
+    def _whole(self, group: Group, weight: Float[np.ndarray, " stack"]) -> dict[str, Factors]:
+        """The layers of a group, summed."""
+        along = group.along(fine=True)
+        right = np.empty_like(along)
+        kernel.whiten(along, right)
+        found: dict[str, Factors] = {}
+        for part, _, down, up in group.factors(slice(None), right, weight[:, None] * (along @ right)):
+            if not np.isfinite(up.sum()):
+                raise InputError(f"adapter: a layer of {', '.join(part.names)} holds NaN or infinity")
             found |= part.named(down, up)
         return found
 
@@ -256,15 +194,9 @@ class Stack:
     ) -> None:
         """Where a product is zero, put the first rows of the first adapter's a."""
         for number in np.flatnonzero(~good.all(axis=1)).tolist():
-            spare = self._adapters[0].layers[names[number]].a[: good.shape[1]]
+            spare = self.adapters[0].layers[names[number]].a[: good.shape[1]]
             dead = np.flatnonzero(~good[number, : len(spare)])
             down[number, dead] = spare[dead]
-
-
-def _gram(stacks: Float[np.ndarray, "layer stack side"], *, fine: bool) -> Float[np.ndarray, "layer stack stack"]:
-    """Inner products of a stack's rows, float64, summed so only where it is ``fine``."""
-    summed = stacks.astype(np.float64) if fine else stacks
-    return np.asarray(np.matmul(summed, summed.transpose(0, 2, 1)), np.float64)
 
 
 def _begins(longer: LowRank, shorter: LowRank, rank: int) -> bool:
@@ -313,7 +245,7 @@ def _iterated(
     across = weight[:, None] * across * weight
     taken = np.random.default_rng(0).standard_normal((len(weight), min(rank + SPARE, len(weight))))
     for _ in range(0, SWEEPS_MAX, SWEEPS):
-        right, image = _leading(along, across, taken, SWEEPS)
+        right, image = leading(along, across, taken, SWEEPS)
         taken = across @ image
         square, turn = np.linalg.eigh(image.transpose(0, 2, 1) @ taken)
         wanted = turn[:, :, : -rank - 1 : -1]
@@ -321,27 +253,6 @@ def _iterated(
             break
     sigma = np.sqrt(np.maximum(square[:, : -rank - 1 : -1], 0.0))
     return sigma, right @ wanted, weight[:, None] * (image @ wanted)
-
-
-def _leading(
-    along: Float[np.ndarray, "layer stack stack"],
-    across: Float[np.ndarray, "layer stack stack"],
-    taken: Float[np.ndarray, "*layer stack width"],
-    sweeps: int,
-) -> tuple[Float[np.ndarray, "layer stack width"], Float[np.ndarray, "layer stack width"]]:
-    """Orthonormal rows that have about the most of a sum's energy, by so many sweeps of block power iteration.
-
-    They are given as what is taken of each row of ``a``, with their inner products with these rows; ``taken`` is where it
-    starts, and ``across`` has the weights in it.
-    """
-    over = np.empty((len(along), taken.shape[-1], taken.shape[-1]))
-    while True:
-        image = along @ taken
-        kernel.whiten(np.swapaxes(taken, -1, -2) @ image, over)
-        image, sweeps = image @ over, sweeps - 1
-        if not sweeps:
-            return taken @ over, image
-        taken = across @ image
 
 
 def _settled(

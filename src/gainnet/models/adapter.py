@@ -156,12 +156,20 @@ class Adapters:
         """A copy of the active adapter, which was put with this rank or a smaller one."""
         if self._active is None or rank > self._active:
             raise ValueError(f"no adapter of rank {rank} is active")
-        layers = {}
-        for name, (down, up) in self._tensors().items():
+        numbers = np.empty(rank * sum(map(sum, self.layers.values())), np.float32)
+        tensors, at = self._tensors(), 0
+        found: dict[str, Factors] = {}
+        for name in sorted(tensors):
+            down, up = tensors[name]
             if down[rank:].any() or up[:, rank:].any():
                 raise ValueError(f"the active adapter has a rank above {rank}")
-            layers[name] = Factors(down[:rank].cpu().numpy().copy(), up[:, :rank].cpu().numpy().copy())
-        return LowRank(layers, SCALE, self.language.digest)
+            parts = []
+            for part in (down[:rank], up[:, :rank].T):
+                parts.append(numbers[at : at + part.numel()].reshape(part.shape))
+                parts[-1][...] = part.cpu().numpy()
+                at += part.numel()
+            found[name] = Factors(parts[0], parts[1].T)
+        return LowRank({name: found[name] for name in tensors}, SCALE, self.language.digest).made_of(numbers)
 
     def check(self, adapter: LowRank) -> None:
         """InputError where `put` would refuse it."""

@@ -31,9 +31,9 @@ class Factors:
         return len(self.a)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class LowRank:
-    """An adapter of a base model: a value, whose arrays nobody writes to.
+    """An adapter of a base model: a value, whose arrays nobody writes to. Equal ones have one `digest`.
 
     Attributes:
         layers: factors (float32) by the name of the module they change, as the base model names it
