@@ -60,6 +60,21 @@ class Learnt:
     texts: list[Text]
 
 
+@dataclass(frozen=True, slots=True)
+class _Joined:
+    """The cloud's adapter with what edges sent in it.
+
+    Attributes:
+        adapter: this one.
+        weight: of each edge in it, parts of one; all zero where none was trusted.
+        suspected: which look hostile, worst first.
+    """
+
+    adapter: LowRank
+    weight: tuple[float, ...]
+    suspected: tuple[int, ...]
+
+
 class Cloud:
     """The foundation model's adapter, and how it moves.
 
@@ -146,7 +161,7 @@ class Cloud:
         took = (time.perf_counter() - began) / max(len(examples), 1)
         return replace(found, memory_byte=memory, latency_s=took)
 
-    def _joined(self, number: int, learnt: Sequence[Learnt], means: Means) -> robust.Joined:
+    def _joined(self, number: int, learnt: Sequence[Learnt], means: Means) -> _Joined:
         """The cloud's adapter with what edges sent, made one by the scenario's rule.
 
         A mean is taken of the edges' adapters, since with shares that sum to one it is that of their changes, added.
@@ -157,12 +172,12 @@ class Cloud:
             trusted = self._reference(number, learnt) if rule.kind == "fltrust" else None
             changes = [part.change for part in learnt]
             joined = robust.join(rule.kind, changes, weights, hostile_max=rule.hostile_max, trusted=trusted)
-            return replace(joined, adapter=self._algebra.add(self.base, [(1.0, joined.adapter)]))
+            return _Joined(self._algebra.add(self.base, [(1.0, joined.adapter)]), joined.weight, joined.suspected)
         harmful = [index for index, part in enumerate(learnt) if rule.kind == "judged" and self._harms(part)]
         shares = [0.0 if index in harmful else weight for index, weight in enumerate(weights)]
         whole = sum(shares)
         adapter = means.of(shares) if whole > 0.0 else self.base
-        return robust.Joined(adapter, tuple(share / (whole or 1.0) for share in shares), tuple(harmful), len(harmful))
+        return _Joined(adapter, tuple(share / (whole or 1.0) for share in shares), tuple(harmful))
 
     def _harms(self, part: Learnt) -> bool:
         """Whether an edge's change makes the model worse on its own domain, where it should be best."""

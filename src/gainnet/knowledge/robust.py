@@ -46,7 +46,7 @@ class Joined:
     """Updates made one.
 
     Attributes:
-        adapter: the joint update; from the cloud, its own adapter with that in it.
+        adapter: the joint update.
         weight: of each sender in it, parts of one (all zero where none was trusted); under `trimmed` the part of numbers
             that were its own and counted, times its weight.
         suspected: senders that look hostile, worst first.
