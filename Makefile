@@ -4,6 +4,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 SOURCES := $(shell find src -name '*.py')
 
+# Where the environment forbids it, as in many containers, each process would compile all it imports anew: seconds of torch.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: install demo test check style types layers collected bench clean
 
 $(BIN)/python:
