@@ -15,12 +15,13 @@ from typing import Any
 import aiohttp
 import pytest
 import uvloop
+from plumbing import left, plumb
 
 from gainnet.apps import bench
 from gainnet.errors import InputError
 from gainnet.scenario.load import load
 from gainnet.serving import lab as labs
-from gainnet.serving import lab_plan
+from gainnet.serving import lab_plan, netem
 from gainnet.serving.lab import FILE, Lab, asking
 from gainnet.serving.lab_child import LabFailed
 from gainnet.serving.links import Site
@@ -119,6 +120,34 @@ def test_the_openai_client_does_all_that_it_can(tmp_path: Path) -> None:
     found = uvloop.run(asyncio.wait_for(main(), PATIENCE_S))
     checks = ("models", "chat", "stream", "completion", "embedding", "image", "errors", "adapters")
     assert found == dict.fromkeys(checks, "")
+
+
+@pytest.mark.slow
+@pytest.mark.untraced
+def test_a_lab_whose_nodes_are_in_namespaces_answers_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plumb(monkeypatch)
+
+    async def main() -> None:
+        lab = Lab(load("lab"), tmp_path, nodes="cloud=0,edge=1,end=1", router="nearest", links="netem")
+        try:
+            await lab.start()
+            tree = json.loads((tmp_path / FILE).read_text())
+            assert [node["url"] for node in tree["nodes"]] == [lab.links.url(name) for name in ("edge-0", "end-0")]
+            assert Path(f"/proc/{lab.pid('edge-0')}/ns/net").readlink() != Path("/proc/self/ns/net").readlink()
+            async with aiohttp.ClientSession() as client:
+                assert (await ask(client, lab))[:2] == (200, "end-0")
+                status, seen = await shaped(client, tree["links"], **{"end-0": {"loss": 0.5}})
+                assert (status, seen["end-0"]["loss"], seen["end-0"]["from_node_byte"] > 0) == (200, 0.5, True)
+                monkeypatch.setattr(netem, "arguments", lambda shape, _: ["nonsense", str(shape.loss)])
+                status, said = await shaped(client, tree["links"], **{"end-0": {"loss": 0.2}})
+                assert (status, "nonsense" in said["error"]["message"]) == (500, True)
+        finally:
+            await lab.close()
+        assert not left()
+
+    uvloop.run(asyncio.wait_for(main(), PATIENCE_S))
 
 
 def test_a_lab_that_cannot_start_says_why_and_leaves_nothing(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def missing(qdisc: Sequence[str]) -> str | None:
         return f"namespaces are Linux's, this is {sys.platform}"
     held = int(_field(Path("/proc/self/status").read_text("ascii"), "CapEff"), 16)
     if lacking := [name for bit, name in _CAPABILITIES.items() if not held >> bit & 1]:
-        return f"this process lacks {' and '.join(lacking)}, which root has"
+        return f"this process lacks {' and '.join(lacking)}, which root has outside containers"
     if absent := [command for command in COMMANDS if shutil.which(command, path=_PATH) is None]:
         return f"there is no command {' and no command '.join(absent)}, of the package iproute2"
     family = Family()

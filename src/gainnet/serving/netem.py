@@ -64,7 +64,9 @@ class Netem(Links):
         self._number = {name: number for number, name in enumerate(shapes)}
         self._family = namespaces.Family()
         self._hub = self._family.name("hub")
+        self._told: dict[tuple[str, int], list[str]] = {}
         self._subnet = 0
+        self._began = False
         self._worker = ThreadPoolExecutor(1, "netem")
 
     async def start(self) -> None:
@@ -73,7 +75,7 @@ class Netem(Links):
 
     async def close(self) -> None:
         """See `Links.close`."""
-        await self._in_thread(self._family.remove)  # after what was given up, which goes on to its end
+        await self._in_thread(self._tear_down)  # after what was given up, which goes on to its end
         self._worker.shutdown()
 
     def site(self, name: str) -> Site:
@@ -88,9 +90,8 @@ class Netem(Links):
         return f"http://{self._address(name)}:{PORT}"
 
     async def _apply(self, name: str, shape: Shape) -> None:
-        was = self._shapes[name]
         for direction in (0, 1):
-            if arguments(shape, direction) != arguments(was, direction):
+            if arguments(shape, direction) != self._told[name, direction]:
                 await self._in_thread(partial(self._shape, name, shape, direction))
 
     async def _carried(self) -> dict[str, dict[str, Any]]:
@@ -111,6 +112,7 @@ class Netem(Links):
         """Make all of it. InputError where this machine can't, or hasn't room for one more lab."""
         if lacking := namespaces.missing(arguments(Shape(), 0)):
             raise InputError(f"--links netem: {lacking}; --links proxy shapes in user space, everywhere")
+        self._began = True
         namespaces.remove_left()
         self._family.add("hub")
         self._ip("link", "add", "name", "hub", "type", "bridge")
@@ -120,6 +122,11 @@ class Netem(Links):
             self._join_node(name)
             for direction in (0, 1):
                 self._shape(name, shape, direction)
+
+    def _tear_down(self) -> None:
+        """Interfaces go with the namespaces that they, or their other ends, are in."""
+        if self._began:
+            self._family.remove()
 
     def _join_lab(self) -> None:
         """Join the hub to where this process runs; the interface's name is what makes the subnet the lab's own."""
@@ -156,7 +163,9 @@ class Netem(Links):
     def _shape(self, name: str, shape: Shape, direction: int) -> None:
         """Change a direction of a link, which keeps what is on its way."""
         at, device = (self._family.name(name), _NODE) if direction else (self._hub, self._port(name))
-        run("tc", "-n", at, "qdisc", "replace", "dev", device, "root", *arguments(shape, direction))
+        told = arguments(shape, direction)
+        run("tc", "-n", at, "qdisc", "replace", "dev", device, "root", *told)
+        self._told[name, direction] = told
 
     def _ip(self, *words: str) -> None:
         """In the hub."""
