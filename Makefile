@@ -17,7 +17,16 @@ $(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 # Compiling all of 25,000 modules takes longer than the rest of installing them: those that are used are when they are.
-$(VENV)/installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+# pip takes one core for two minutes: with --jobs=2 two of it unpack half of what is pinned each. The third adds what these
+# pins lack elsewhere (libraries of CUDA), and the package.
+$(VENV)/unpacked-1: PART := a-o
+$(VENV)/unpacked-2: PART := p-z
+$(VENV)/unpacked-1 $(VENV)/unpacked-2: constraints.txt | $(BIN)/python
+	sed -n '/^#/q; /^[$(PART)]/Ip' constraints.txt > $@.txt
+	$(PIP) --no-compile --no-deps -r $@.txt
+	touch $@
+
+$(VENV)/installed-dev: pyproject.toml constraints.txt $(VENV)/unpacked-1 $(VENV)/unpacked-2
 	$(PIP) --no-compile -e '.[dev]'
 	touch $(VENV)/installed $@
 
