@@ -140,6 +140,23 @@ def _outlook(rng: np.random.Generator) -> Outlook:
     return Outlook(kind, rng.random((9, len(RESOURCE_FEATURES))), rng.random(len(OVERALL_FEATURES)))
 
 
+def test_each_kind_is_dearer_while_anything_fails() -> None:
+    zeros = {name: np.zeros(shape) for name, shape in drl.SHAPES.items()}
+    actor = drl.Actor(zeros | {"failing": np.array([0.5, 1.0, 1.5, 2.0])})
+    outlook = _outlook(np.random.default_rng(3))
+    healthy, sensing = RESOURCE_FEATURES.index("healthy"), OVERALL_FEATURES.index("sensing")
+    outlook.resource[:, healthy] = outlook.overall[sensing] = 1.0
+    assert not actor.steer(outlook).residual.any()
+    dearer = np.array([0.5, 1.0, 1.5, 2.0])[outlook.kind]
+    outlook.overall[sensing] = 0.0
+    np.testing.assert_array_equal(actor.steer(outlook).residual, dearer)
+    outlook.overall[sensing], outlook.resource[4, healthy] = 1.0, 0.3
+    steering = actor.steer(outlook)
+    np.testing.assert_array_equal(steering.residual, dearer)
+    assert steering.margin is not None
+    assert not steering.margin.any()
+
+
 def test_a_policy_does_not_see_the_order_of_resources() -> None:
     rng = np.random.default_rng(2)
     weights = {name: rng.normal(size=shape) for name, shape in drl.SHAPES.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,6 +40,8 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drl, "EPISODES_A_STEP", 2)
     monkeypatch.setattr(drl, "TRIALS", 1)
     monkeypatch.setattr(drl, "TRIAL_STEPS", 2)
+    monkeypatch.setattr(drl, "TROUBLES", 2)
+    monkeypatch.setattr(rollout, "TROUBLED_S", 1.5)
     monkeypatch.setattr(diffusion, "SAMPLES", 4)
 
 
@@ -122,6 +125,32 @@ def test_ppo_moves_towards_what_pays() -> None:
         learnt = learner(drl.batch_of(learner, [played], [played]))[0].numpy()[:, :, 0]
     assert learnt.mean() > 0.04
     assert learnt.min() > 0.0
+
+
+def test_kinds_are_dearer_while_something_fails_where_most_episodes_gain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drl, "TROUBLES", 4)
+    training = drl.DrlTraining(load("campus", OVERRIDES, duration_s=1.0), steps=1)
+    gains = np.array([[0.01, -0.01, 0.001, 0.01], [0.02, 0.01, 0.001, 0.01], [0.01, -0.01, 0.001, 0.01], [-3, 5, 0, 0]])
+
+    def play(episode: rollout.Episode) -> rollout.Trajectory:
+        assert episode.weights is not None
+        reward = gains[episode.seed] @ episode.weights["failing"]
+        return dataclasses.replace(nothing, reward=np.full(1, reward, np.float32))
+
+    nothing = rollout.play(rollout.Episode(load("campus", duration_s=0.5), None, None, 0))
+    monkeypatch.setattr(drl, "play", play)
+    training._best = dict(training.module.weights())
+    assert training._prepare_for_faults(InProcess()) == pytest.approx(0.02)
+    np.testing.assert_array_equal(training.weights()["failing"], [1.0, 0.0, 0.0, 1.0])
+
+
+def test_troubled_episodes_have_several_faults_each() -> None:
+    scenario = load("vehicular-dense")
+    found = [rollout.trouble(scenario, index) for index in range(6)]
+    assert all(3 <= len(s.execution.faults) <= 6 for s in found)
+    assert len({s.seed for s in found}) == len(found)
+    assert found[2] == rollout.trouble(scenario, 2)
+    assert len({fault.kind for s in found for fault in s.execution.faults}) > 2
 
 
 def _run(folder: Path, kind: str, steps: int, stop: int | None = None) -> bytes:

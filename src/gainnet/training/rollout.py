@@ -25,6 +25,8 @@ DURATION_S = 24.0
 ENDS_RANGE = (0.6, 1.25)
 FAULTY = 0.4
 """Share of the episodes that have faults."""
+TROUBLED_S = 48.0
+"""Length of the episodes that are full of faults: what is uploaded when it falls due was let in 20 s before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +73,23 @@ def variation(scenario: Scenario, index: int) -> Scenario:
     ends = max(2, round(scenario.network.ends * math.exp(rng.uniform(*np.log(ENDS_RANGE)))))
     overrides = [f"network.ends={ends}", f"duration_s={DURATION_S}", "orchestrator.matcher={kind: neural}"]
     if rng.random() < FAULTY:
-        overrides.append(f"execution.faults=[{', '.join(_fault(rng, scenario) for _ in range(rng.integers(1, 4)))}]")
+        faults = [_fault(rng, scenario, 0.6 * DURATION_S, (3.0, 10.0)) for _ in range(rng.integers(1, 4))]
+        overrides.append(f"execution.faults=[{', '.join(faults)}]")
     return change(scenario, overrides, seed=int(rng.integers(2**31)))
 
 
-def _fault(rng: np.random.Generator, scenario: Scenario) -> str:
-    latest_s = 0.6 * DURATION_S
+def trouble(scenario: Scenario, index: int) -> Scenario:
+    """The index-th scenario in which more fails, and for longer: three to six faults of 5 to 20 s, on another seed."""
+    rng = stream(scenario.seed, f"training.trouble{index}")
+    faults = [_fault(rng, scenario, 0.75 * TROUBLED_S, (5.0, 20.0)) for _ in range(rng.integers(3, 7))]
+    overrides = [f"duration_s={TROUBLED_S}", "orchestrator.matcher={kind: neural}"]
+    overrides.append(f"execution.faults=[{', '.join(faults)}]")
+    return change(scenario, overrides, seed=int(rng.integers(2**31)))
+
+
+def _fault(rng: np.random.Generator, scenario: Scenario, latest_s: float, lasts_s: tuple[float, float]) -> str:
     begin_s = rng.uniform(min(2.0, 0.5 * latest_s), latest_s)
-    span = f"begin_s: {begin_s:.1f}, end_s: {begin_s + rng.uniform(3.0, 10.0):.1f}"
+    span = f"begin_s: {begin_s:.1f}, end_s: {begin_s + rng.uniform(*lasts_s):.1f}"
     network = scenario.network
     kinds = [
         f"kind: edge_down, edge: {rng.integers(network.edges)}",

@@ -3,7 +3,8 @@
 A frame's optimum takes what later frames would need more; the policy sees what is coming (queues, batches, faults, how
 far bids are from where they were headed) and makes resources dearer or cheaper before the frame is matched. It acts on
 as many resources as there are: one perceptron looks at the means over each kind of resource and sets that kind's factor,
-another adds each resource's own, a third sets the threshold. With weights of zero it changes nothing.
+another adds each resource's own, a third sets the threshold. While anything fails (a resource gives less than it should,
+or sensing is out), each kind's bids are raised by a factor of their own. With weights of zero it changes nothing.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ SHAPES = {
     "threshold_in_bias": (HIDDEN,),
     "threshold_out": (1, HIDDEN),
     "threshold_out_bias": (1,),
+    "failing": (len(KINDS),),
 }
+_HEALTHY, _SENSING = RESOURCE_FEATURES.index("healthy"), OVERALL_FEATURES.index("sensing")
 
 KindActions: TypeAlias = Float[np.ndarray, "kind action"]
 OwnActions: TypeAlias = Float[np.ndarray, "shared action"]
@@ -62,6 +65,8 @@ class Actor:
         kinds = np.concatenate([np.eye(len(KINDS)), np.tile(pooled, (len(KINDS), 1))], 1)
         out = self._perceive("kind", kinds)
         own = self._perceive("own", np.concatenate([outlook.resource, out[outlook.kind, ACTIONS:]], 1))
+        if fails(outlook):
+            out[:, 0] += self.weights["failing"]
         return out[:, :ACTIONS], own, float(self._perceive("threshold", pooled[None])[0, 0])
 
     def _perceive(self, name: str, given: Float[np.ndarray, "sample input"]) -> Float[np.ndarray, "sample output"]:
@@ -74,6 +79,11 @@ def steering(outlook: Outlook, kind: KindActions, own: OwnActions, threshold: fl
     """What the actions of kinds and of resources come to."""
     both = kind[outlook.kind] + own
     return Steering(both[:, 0], max(threshold, 0.0), both[:, 1])
+
+
+def fails(outlook: Outlook) -> bool:
+    """Whether a resource gives less than it does when all is well, or sensing is out."""
+    return bool(outlook.resource[:, _HEALTHY].min(initial=1.0) < 1.0 or outlook.overall[_SENSING] < 1.0)
 
 
 def pool(outlook: Outlook) -> Float[np.ndarray, " pooled"]:
