@@ -384,6 +384,16 @@ def test_none_moves_for_what_is_not_worth_it() -> None:
         assert isinstance(embedder.embed(_single(3.0), value=value), Embedding) == embedded
 
 
+def test_one_that_others_move_for_has_found_room_and_lowers_the_price() -> None:
+    for moves, price in ((0, 0.59), (1, 0.49)):
+        rule = Admission(least=0.0, most=1.0, target=0.1, step=0.1)
+        embedder = Embedder(_places(3.0, 2.0), moves=moves, admission=rule)
+        _running(embedder, 2.0)
+        embedder.price = 0.5
+        embedder.embed(_single(3.0))
+        assert embedder.price == pytest.approx(price)
+
+
 def test_who_should_move_and_has_left_makes_the_answer_void() -> None:
     embedder = Embedder(_places(3.0, 2.0), moves=1)
     small, large = _running(embedder, 2.0), embedder.embed(_single(3.0))
@@ -413,7 +423,7 @@ def test_whatever_moves_the_judge_finds_no_fault() -> None:
         task, begin, where = running.pop(name)
         stays.append(Stay(begin, end, *_demands(task), where.mapping, where.paths, name))
 
-    for now in range(60):
+    for now in range(30):
         if len(running) > 5:
             name = rng.choice(sorted(running))
             embedder.release(running[name][2])
@@ -430,7 +440,7 @@ def test_whatever_moves_the_judge_finds_no_fault() -> None:
                 moved += 1
             running[now] = task, float(now), answer
     for name in list(running):
-        leave(name, 60.0)
+        leave(name, 30.0)
     assert moved > 0
     substrate = _with(GRID, "capacity", 3.0, 4.0)
     links = {(tail, head): amount for tail, head, amount in substrate.edges(data="capacity")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import networkx as nx
 import numpy as np
 
-from gainnet.orchestrator.room import HEADS, Room, Taken, groups
+from gainnet.orchestrator.room import HEADS, Room, Taken, groups, together
 from gainnet.orchestrator.task_graph import Substrate, TaskGraph, substrate_of, task_graph_of
 
 
@@ -48,12 +48,12 @@ def test_who_holds_what_is_scarce_comes_first_and_neighbours_go_with_it() -> Non
     substrate = _line(6)
     held = [_taken([0, 1], [0]), _taken([4, 5], [4], 2.0), _taken([1, 2], [1]), _taken([3, 4], [3])]
     room = Room(np.array([4.0, 4.0, 4.0, 3.0, 1.0, 0.0]), np.array([4.0, 4.0, 4.0, 4.0, 0.0]))
-    found = list(groups(held, room, _pair(substrate), 2))
-    assert [group[0] for group in found if len(group) == 1] == [1, 3, 0, 2]
-    assert found[4:] == [(1, 3), (3, 1), (0, 2), (2, 0)]
+    assert list(groups(held, room, _pair(substrate), 1)) == [(1,), (3,), (0,), (2,)]
+    assert list(groups(held, room, _pair(substrate), 2)) == [(1, 3), (3, 1), (0, 2), (2, 0)]
+    assert together(held, 1, room).tolist() == [0.0, 6.0, 0.0, 1.0]  # two places and a link of its own; a place of 3
 
 
-def test_no_group_is_larger_than_allowed_or_than_what_runs() -> None:
+def test_groups_have_the_size_that_is_allowed_or_all_that_run() -> None:
     substrate = _line(4)
     room, task = Room(np.ones(4), np.ones(3)), _pair(substrate)
     assert list(groups([], room, task, 3)) == []
@@ -61,6 +61,6 @@ def test_no_group_is_larger_than_allowed_or_than_what_runs() -> None:
     many = [_taken([number % 4], []) for number in range(HEADS + 5)]
     assert list(groups(many, room, task, 0)) == []
     found = list(groups(many, room, task, 3))
-    assert len(found) == 3 * HEADS
-    assert {len(group) for group in found} == {1, 2, 3}
+    assert len(found) == HEADS
+    assert {len(group) for group in found} == {3}
     assert all(len(set(group)) == len(group) for group in found)

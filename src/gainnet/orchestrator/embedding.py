@@ -9,8 +9,8 @@ Over a stream, what one task takes another may lack. ``Admission`` sets a price 
 the share of tasks that find no room; a task whose value is below the price of what its embedding takes is refused.
 Value and resources are rates here: both are held for the lifetime of the task, which therefore cancels.
 
-Where moves are allowed, a task graph that finds no place may have some running ones re-embedded: they are taken out
-(who, see ``room.py``), it is embedded, and so are they on what is then left. All switch at one instant, or nothing does.
+Where moves are allowed, a task graph that finds no place may have some running ones embedded anew (see ``repack.py``).
+All switch at one instant, or nothing does.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from gainnet.orchestrator import refusal
 from gainnet.orchestrator.kernels.columns import Floats, Ints
 from gainnet.orchestrator.kernels.embedding import MISSING, search
 from gainnet.orchestrator.kernels.paths import Ground
-from gainnet.orchestrator.room import Room, Taken, groups
+from gainnet.orchestrator.repack import Found, Running, repack
+from gainnet.orchestrator.room import Room, Taken
 from gainnet.orchestrator.task_graph import Link, Substrate, TaskGraph, substrate_of, task_graph_of
 
 MEMORY = 0.99
@@ -102,13 +103,13 @@ class Effort:
 
 SECOND_LOOK = Effort(4, 0)
 """Spent on what nothing worth its price was found for, to tell a price from a lack of room."""
-MOVE = Effort(16, 200)
-"""Spent on each task graph of an attempt to move some."""
+MOVE = Effort(4, 60)
+"""Spent on each task graph that is embedded anew while room is made: many short searches find more than few long ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A price of a unit of resource, raised by each task that finds no room unless others move, lowered by each that does.
+    """A price of a unit of resource, raised by each task that finds no room (by moves neither), lowered by each that does.
 
     Attributes:
         least: where it starts, and its lower limit (value per unit of resource).
@@ -197,8 +198,8 @@ class Embedder:
         limit = self._limit(graph, worth)
         ground, fee = self._ground(graph, self._room)
         charge, place, path, hops = self._search(graph, ground, fee, limit, self._effort)
-        moving = self._moving(graph, limit, worth) if charge >= MISSING and self._moves else None
-        self._move_price(blocked=charge >= MISSING)
+        moving = self._moving(graph, worth) if charge >= MISSING and self._moves else None
+        self._move_price(blocked=charge >= MISSING and moving is None)
         if moving is not None:
             return moving
         if charge >= MISSING and limit < math.inf:
@@ -217,40 +218,29 @@ class Embedder:
         """The embedding of least charge that is found, as ``search`` returns it."""
         return search(ground, graph.wish, fee, limit, effort.starts, effort.rounds, self._seed)
 
-    def _moving(self, graph: TaskGraph, limit: float, worth: float) -> Embedding | None:
-        """An embedding that fits once a few running ones move, and is worth what it and their moves take; or None."""
+    def _moving(self, graph: TaskGraph, worth: float) -> Embedding | None:
+        """An embedding that fits once some running ones move, and is worth what it and their moves take; or None."""
         held = list(self._held)
-        for group in groups([one._taken for one in held], self._room, graph, self._moves):
-            movers = sorted((held[number] for number in group), key=lambda one: -one._graph.demand)
-            room = self._room
-            for one in movers:
-                room = room.beside(one._taken, self.substrate)
-            found = self._within(graph, room, limit, worth)
-            after = self._anew(movers, found, room) if found else None
-            if found is None or after is None:
-                continue
-            more = sum(new.cost - old.cost for old, new in zip(movers, after, strict=True))
-            if worth >= self.price * (found.cost + more):
-                pairs = zip(movers, after, strict=True)
-                return replace(found, moved=tuple((old, new) for old, new in pairs if not _alike(old, new)))
-        return None
+        running = [Running(one._graph, one._taken, one.cost) for one in held]
+        packed = repack(
+            graph, running, self._room, self.substrate, self._again, lambda cost: worth >= self.price * cost, self._moves,
+            self._seed,
+        )  # fmt: skip
+        if packed is None:
+            return None
+        pairs = [(held[i], one) for i, one in packed.moved.items()]
+        anew = [(old, self._embedding(old._graph, *one[:3], old.value)) for old, one in pairs]
+        moved = tuple((old, new) for old, new in anew if not _alike(old, new))
+        return replace(self._embedding(graph, *packed.new[:3], worth), moved=moved)
 
-    def _anew(self, movers: list[Embedding], beside: Embedding, room: Room) -> list[Embedding] | None:
-        """Next embeddings of these, one after another beside another embedding; None where one finds no place."""
-        left, last, found = room, beside, list[Embedding]()
-        for one in movers:
-            taken = left.without(last._taken, self.substrate)
-            again = None if taken is None else self._within(one._graph, taken, math.inf, one.value)
-            if taken is None or again is None:
-                return None
-            left, last = taken, again
-            found.append(again)
-        return found
-
-    def _within(self, graph: TaskGraph, room: Room, limit: float, worth: float) -> Embedding | None:
+    def _again(self, graph: TaskGraph, room: Room) -> Found | None:
         """An embedding into some room by a short search; None where it finds none."""
-        charge, place, path, hops = self._search(graph, *self._ground(graph, room), limit, MOVE)
-        return self._embedding(graph, place, path, hops, worth) if charge < MISSING else None
+        self._seed += 1
+        charge, place, path, hops = self._search(graph, *self._ground(graph, room), math.inf, MOVE)
+        if charge >= MISSING:
+            return None
+        taken = _taken(graph, place, path, hops)
+        return Found(place, path, hops, taken, float(taken.amounts.sum() + taken.loads.sum()))
 
     def commit(self, embedding: Embedding) -> None:
         """Take what an embedding needs; those that move for it are released, and their next ones committed.
@@ -346,10 +336,8 @@ class Embedder:
         paths: dict[Link, tuple[Hashable, ...]] = {}
         for e, (tail, head) in enumerate(graph.links):
             paths[tail, head] = _walk(substrate, substrate.index[mapping[tail]], path[e, : hops[e]])
-        links = np.concatenate([path[e, : hops[e]] for e in range(len(hops))]) if len(hops) else np.zeros(0, np.int64)
         cost = float(wish.demand.sum() + (wish.bandwidth * hops).sum())
-        taken = Taken(place, wish.demand, links, np.repeat(wish.bandwidth, hops))
-        return Embedding(mapping, paths, value, cost, taken, graph)
+        return Embedding(mapping, paths, value, cost, _taken(graph, place, path, hops), graph)
 
     def _without_room(self, graph: TaskGraph, place: Ints) -> Refusal:
         """Why no embedding was found: first what can be proven, then where the search got stuck."""
@@ -388,6 +376,12 @@ def _walk(substrate: Substrate, start: int, links: Ints) -> tuple[Hashable, ...]
         tail, head = int(substrate.tail[link]), int(substrate.head[link])
         visited.append(head if tail == visited[-1] else tail)
     return tuple(substrate.nodes[v] for v in visited)
+
+
+def _taken(graph: TaskGraph, place: Ints, path: Ints, hops: Ints) -> Taken:
+    """What an embedding takes."""
+    links = np.concatenate([path[e, : hops[e]] for e in range(len(hops))]) if len(hops) else np.zeros(0, np.int64)
+    return Taken(place, graph.wish.demand, links, np.repeat(graph.wish.bandwidth, hops))
 
 
 def _positive(capacity: Floats) -> Floats:

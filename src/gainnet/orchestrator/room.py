@@ -50,37 +50,44 @@ class Room(NamedTuple):
         return Room(node, link)
 
 
-def groups(held: Sequence[Taken], room: Room, graph: TaskGraph, most: int) -> Iterator[tuple[int, ...]]:
-    """Numbers of embeddings that may make room for a task graph if they move: single ones first, then two, up to ``most``.
+def groups(held: Sequence[Taken], room: Room, graph: TaskGraph, size: int) -> Iterator[tuple[int, ...]]:
+    """Numbers of embeddings that may make room for a task graph if they move, ``size`` in each group.
 
-    Each group has a head: the one that holds the most of what is scarce, then the next. With it goes who holds the
+    Each group has a head: the one that holds the most of what is scarce, then the next. With it go those who hold the
     most of the same places and links, so that what is freed hangs together.
 
     Args:
         held: what each running embedding takes.
         room: what is left beside them.
         graph: what finds no place.
-        most: how many may move.
+        size: how many may move.
     """
-    if not held:
+    if not held or size < 1:
         return
+    scarce = Room(_scarcity(room.node, graph.wish.demand), _scarcity(room.link, graph.wish.bandwidth))
+    for head in np.argsort(-_weighed(held, scarce), kind="stable")[:HEADS]:
+        shared = together(held, int(head), room)
+        shared[head] = -1.0
+        yield (int(head), *np.argsort(-shared, kind="stable")[: min(size, len(held)) - 1].tolist())
+
+
+def together(held: Sequence[Taken], head: int, room: Room) -> Floats:
+    """What each embedding holds of the places and links that one of them uses; ``room`` is that of the substrate."""
+    mask = Room(np.zeros(len(room.node)), np.zeros(len(room.link)))
+    mask.node[held[head].places] = 1.0
+    mask.link[held[head].links] = 1.0
+    return _weighed(held, mask)
+
+
+def _weighed(held: Sequence[Taken], weight: Room) -> Floats:
+    """What each embedding holds, times the weights of its places and links."""
     owners = np.arange(len(held))
     at_place = np.repeat(owners, [len(one.places) for one in held])
     at_link = np.repeat(owners, [len(one.links) for one in held])
     places, amounts, links, loads = (np.concatenate(column) for column in zip(*held, strict=True))
-    scarce = Room(_scarcity(room.node, graph.wish.demand), _scarcity(room.link, graph.wish.bandwidth))
-    freed = _sums(at_place, amounts * scarce.node[places], len(held))
-    freed += _sums(at_link, loads * scarce.link[links], len(held))
-    heads = np.argsort(-freed, kind="stable")[:HEADS]
-    for size in range(1, min(most, len(held)) + 1):
-        for head in heads:
-            shared_node, shared_link = np.zeros(len(room.node)), np.zeros(len(room.link))
-            shared_node[held[head].places] = 1.0
-            shared_link[held[head].links] = 1.0
-            with_it = _sums(at_place, amounts * shared_node[places], len(held))
-            with_it += _sums(at_link, loads * shared_link[links], len(held))
-            with_it[head] = -1.0
-            yield (int(head), *np.argsort(-with_it, kind="stable")[: size - 1].tolist())
+    return _sums(at_place, amounts * weight.node[places], len(held)) + _sums(
+        at_link, loads * weight.link[links], len(held)
+    )
 
 
 def _scarcity(left: Floats, demands: Floats) -> Floats:
