@@ -80,6 +80,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.slow
 @APART
 def test_an_interrupt_ends_the_jobs_but_no_foreign_cluster(place: str, cluster: str, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
