@@ -5,8 +5,9 @@ An instance is JSON (``.json`` or ``.json.gz``): ``substrate`` with ``cpu`` (one
 as ``[i, j, bandwidth]``. Links are undirected. The benchmark shows the embedder one request at a time, gives back what
 has ended by its arrival, and afterwards has the whole history judged by the independent checker.
 
-With ``--moves N`` a request that finds no place may have up to N running ones embedded anew, all at the instant of its
-arrival. Published methods leave running requests where they are: figures with moves are not to be set beside theirs.
+With ``--moves N`` a request that finds no place, or only a dear one, may have up to N running ones embedded anew, all at
+the instant of its arrival; where N is large, those few take seconds to decide. Published methods leave running
+requests where they are: figures with moves are not to be set beside theirs.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from gainnet.orchestrator.embedding import Answer, Effort, Embedder, Embedding, Refusal
+from gainnet.orchestrator.embedding import Admission, Answer, Effort, Embedder, Embedding, Reason, Refusal
 from gainnet.orchestrator.kernels.columns import Floats
 from gainnet.orchestrator.repack import Found, Repacked, Running, repack
 from gainnet.orchestrator.room import Room, Taken
@@ -103,12 +103,12 @@ def _ring() -> Any:
     return ring
 
 
-def _pair(embedder: Embedder, tail: int, head: int) -> Answer:
-    """A pair of stages, pinned; committed where it fits."""
+def _pair(embedder: Embedder, tail: int, *heads: int) -> Answer:
+    """A pair of stages, one pinned and the other nearly; committed where it fits."""
     pair = nx.path_graph(2)
     nx.set_node_attributes(pair, 1.0, "demand")
     nx.set_edge_attributes(pair, 1.0, "demand")
-    answer = embedder.embed(pair, allowed={0: {tail}, 1: {head}})
+    answer = embedder.embed(pair, allowed={0: {tail}, 1: set(heads)})
     if isinstance(answer, Embedding):
         embedder.commit(answer)
     return answer
@@ -130,3 +130,23 @@ def test_a_path_that_went_around_is_shortened_for_one_that_needs_its_links(moves
     assert isinstance(answer, Embedding)
     assert [(old, new.paths[0, 1]) for old, new in answer.moved] == [(around, (1, 2))]
     assert embedder.left[1] == {(0, 1): 1.0, (0, 3): 0.0, (1, 2): 0.0, (2, 3): 1.0}
+
+
+@pytest.mark.untraced
+def test_another_moves_for_one_that_would_be_too_dear() -> None:
+    for moves in (0, 1):
+        embedder = Embedder(_ring(), effort=Effort(4, 20), moves=moves, admission=Admission(least=0.65, most=0.7))
+        passing = _pair(embedder, 0, 1)
+        aside = _pair(embedder, 1, 0, 2)
+        assert isinstance(passing, Embedding)
+        assert isinstance(aside, Embedding)
+        assert aside.mapping[1] == 2
+        embedder.release(passing)
+        answer = _pair(embedder, 1, 2)  # worth 3; the way round takes 5, which is worth 0.6 a unit
+        if moves == 0:
+            assert isinstance(answer, Refusal)
+            assert answer.reason == Reason.PRICE
+        else:
+            assert isinstance(answer, Embedding)
+            assert answer.cost == 3.0
+            assert [(old, new.mapping[1]) for old, new in answer.moved] == [(aside, 0)]

@@ -9,8 +9,8 @@ Over a stream, what one task takes another may lack. ``Admission`` sets a price 
 the share of tasks that find no room; a task whose value is below the price of what its embedding takes is refused.
 Value and resources are rates here: both are held for the lifetime of the task, which therefore cancels.
 
-Where moves are allowed, a task graph that finds no place may have some running ones embedded anew (see ``repack.py``).
-All switch at one instant, or nothing does.
+Where moves are allowed, a task graph that finds no place, or only a dear one, may have some running ones embedded anew
+(see ``repack.py``). All switch at one instant, or nothing does.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class Embedder:
         link_demand: that of their links.
         admission: how the price of a unit of resource is learned; None takes whatever fits.
         effort: how long to search for each task graph.
-        moves: how many running task graphs may be embedded anew so that one that finds no place fits.
+        moves: how many running task graphs may be embedded anew for one that finds no place worth its price.
         seed: of the search.
 
     Raises:
@@ -198,15 +198,17 @@ class Embedder:
         limit = self._limit(graph, worth)
         ground, fee = self._ground(graph, self._room)
         charge, place, path, hops = self._search(graph, ground, fee, limit, self._effort)
-        moving = self._moving(graph, worth) if charge >= MISSING and self._moves else None
-        self._move_price(blocked=charge >= MISSING and moving is None)
+        found = self._embedding(graph, place, path, hops, worth) if charge < MISSING else None
+        dear = found is None or worth < self.price * found.cost
+        moving = self._moving(graph, worth) if dear and self._moves else None
+        self._move_price(blocked=found is None and moving is None)
         if moving is not None:
             return moving
-        if charge >= MISSING and limit < math.inf:
+        if found is None and limit < math.inf:
             charge, place, path, hops = self._search(graph, ground, fee, math.inf, SECOND_LOOK)
-        if charge >= MISSING:
+            found = self._embedding(graph, place, path, hops, worth) if charge < MISSING else None
+        if found is None:
             return self._without_room(graph, place)
-        found = self._embedding(graph, place, path, hops, worth)
         if worth < self.price * found.cost:
             detail = f"it is worth {worth:g} and takes {found.cost:g} at a price of {self.price:.3g}"
             return Refusal(Reason.PRICE, None, False, detail)
