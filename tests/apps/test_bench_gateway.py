@@ -61,7 +61,7 @@ def test_clients_ask_until_they_are_stopped(gateway: ModuleType, stream: bool) -
     load = uvloop.run(main())
     assert len(load.seconds) >= 3
     assert min(load.seconds) >= 0.01
-    assert load.wall_s >= 0.3
+    assert load.wall_s >= 0.3 - 0.002  # timers go by whole milliseconds
 
 
 def test_a_wrong_answer_is_said(gateway: ModuleType) -> None:
