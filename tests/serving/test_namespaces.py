@@ -46,7 +46,7 @@ def test_two_families_are_removed_one_by_one() -> None:
 
 @pytest.mark.usefixtures("permitted")
 def test_what_a_killed_process_left_is_removed_and_nothing_else() -> None:
-    code = "import time\nfrom gainnet.serving.namespaces import Family\nprint(Family().add('a'), flush=True)\ntime.sleep(60)"
+    code = "import signal\nfrom gainnet.serving.namespaces import Family\nprint(Family().add('a'), flush=True)\nsignal.pause()"
     own = Family()
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -58,7 +58,7 @@ class Stack:
         groups: layers of the same ranks.
 
     Raises:
-        InputError: adapters of other bases, layers or shapes; NaN or infinity in any.
+        InputError: adapters of other bases, layers or shapes; from their sums, NaN or infinity in any.
     """
 
     def __init__(self, adapters: Sequence[LowRank]) -> None:
