@@ -113,6 +113,22 @@ def test_a_clock_that_stands_still_is_no_measurement() -> None:
         fit(Points(none, none, none, none, none), MODEL)
 
 
+@pytest.mark.untraced
+def test_a_busy_machine_is_measured_for_longer() -> None:
+    steps: list[tuple[str, int, int]] = []
+    subject, round_of = Roofline(judges=False), Roofline(judges=False)
+    asyncio.run(profile.measure(round_of, Protocol(repeats=1), lambda: round_of.now_s))
+    busy = round_of.asked  # of two rounds, one of which counts
+
+    def clock() -> float:
+        return subject.now_s if subject.asked >= busy else 0.0
+
+    made = asyncio.run(profile.measure(subject, Protocol(repeats=1), clock, lambda *now: steps.append(now)))
+    assert subject.asked == busy * 3 // 2
+    assert (made.points.prefill_s > 0.0).all()
+    assert steps[-1][1] == steps[-1][2] == len(steps)
+
+
 def test_the_card_makes_a_scenario_and_tables(tmp_path: Path) -> None:
     made = measured(Roofline(), repeats=1, adapter="ink")
     found = fit(made.points, MODEL)

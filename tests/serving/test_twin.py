@@ -90,7 +90,7 @@ def test_a_node_is_profiled_and_asked(twin: ModuleType) -> None:
         async with served(slots=2) as node:
             server = Server(node.http, node.node.url, "m")
             measured = twin.Measured()
-            protocol = Protocol(prompts=(4, 8), contexts=(4,), slots=2, repeats=1, drafts=())
+            protocol = Protocol(prompts=(4, 8), contexts=(4,), slots=2, repeats=2, drafts=())
             await twin._profiled(measured, server, server, protocol, 0.0)
             assert len(measured.profiles) == len(measured.besides_s) == 1
             before = twin._processor_s([os.getpid()])

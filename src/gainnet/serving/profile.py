@@ -33,6 +33,8 @@ TOKENS = range(3, 250)
 SPREAD = 0.6
 """By how much prompts that decode together differ: standard deviation of the logarithm of their lengths."""
 ANSWER_S = 600.0
+TRIES = 4
+"""Times as many rounds as were asked for are measured at most, where times come out as nothing."""
 IDLE_W, PEAK_W = 10.0, 65.0
 """Power can't be measured from here: a small desktop's."""
 
@@ -113,37 +115,62 @@ class Subject(ABC):
 async def measure(
     subject: Subject, protocol: Protocol, clock: Clock = time.perf_counter, show: Show | None = None
 ) -> Profile:
-    """Measure a node. GainnetError where times come out as nothing, on a machine that is too busy."""
-    answers, drafts = _answers(protocol), protocol.drafts
-    took: dict[Any, list[float]] = {}
-    loads: list[float] = []
-    judges = True
-    every = (protocol.repeats + 1) * (len(answers) + len(drafts))
-    done = 0
-    for turn in range(protocol.repeats + 1):
+    """Measure a node; on a machine that is so busy that times come out as nothing, for longer than was asked.
 
-        def keep(key: Any, seconds: float, counts: bool = turn > 0) -> None:
-            if counts:
-                took.setdefault(key, []).append(seconds)
+    Raises:
+        GainnetError: they still come out as nothing.
+    """
+    rounds = _Rounds(subject, protocol, clock, show)
+    await rounds.go(counts=False)
+    for _ in range(TRIES):
+        for _ in range(protocol.repeats):
+            await rounds.go()
+        found = rounds.profile()
+        if found is not None:
+            return found
+    raise GainnetError("times of steps came out as nothing: the machine is too busy, or ask for more --repeats")
 
-        for asked in answers:
-            began = clock()
-            await subject.answer(*asked)
-            keep(asked, clock() - began)
-            done += 1
-            if show is not None:
-                show(f"{len(asked[0])} x {max(asked[0])} + {asked[1]} tokens", done, every)
-        for draft in drafts:
-            seconds = await subject.judge(draft) if judges else None
-            judges = seconds is not None
+
+@dataclass(slots=True)
+class _Rounds:
+    """Rounds of one measurement, and what they took."""
+
+    subject: Subject
+    protocol: Protocol
+    clock: Clock
+    show: Show | None
+    took: dict[Any, list[float]] = field(default_factory=dict)
+    loads: list[float] = field(default_factory=list)
+    judges: bool = True
+    done: int = 0
+
+    async def go(self, counts: bool = True) -> None:
+        """One more round."""
+        took = self.took if counts else {}
+        for asked in _answers(self.protocol):
+            began = self.clock()
+            await self.subject.answer(*asked)
+            took.setdefault(asked, []).append(self.clock() - began)
+            self._show(f"{len(asked[0])} x {max(asked[0])} + {asked[1]} tokens")
+        for draft in self.protocol.drafts:
+            seconds = await self.subject.judge(draft) if self.judges else None
+            self.judges = seconds is not None
             if seconds is not None:
-                keep(draft, seconds)
-            done += 1
-            if show is not None:
-                show(f"draft of {draft} tokens", done, every)
-        if protocol.adapter is not None:
-            loads.append(await subject.load(protocol.adapter))
-    return _profile(protocol, took, median(loads[1:] or loads) if loads else None)
+                took.setdefault(draft, []).append(seconds)
+            self._show(f"draft of {draft} tokens")
+        if self.protocol.adapter is not None:
+            self.loads.append(await self.subject.load(self.protocol.adapter))
+
+    def profile(self) -> Profile | None:
+        """Of the rounds so far; None where times come out as nothing."""
+        loads = self.loads[1:] or self.loads
+        return _profile(self.protocol, self.took, median(loads) if loads else None)
+
+    def _show(self, what: str) -> None:
+        self.done += 1
+        if self.show is not None:
+            every = (self.protocol.repeats + 1) * (len(_answers(self.protocol)) + len(self.protocol.drafts))
+            self.show(what, self.done, max(every, self.done))
 
 
 def spread(mean: int, count: int) -> tuple[int, ...]:
@@ -163,8 +190,8 @@ def _answers(protocol: Protocol) -> list[tuple[tuple[int, ...], int]]:
     return list(dict.fromkeys([((1,), 1), *(((length,), 1) for length in protocol.prompts), *decoding]))
 
 
-def _profile(protocol: Protocol, took: Mapping[Any, list[float]], adapter_s: float | None) -> Profile:
-    """Medians of differences within rounds."""
+def _profile(protocol: Protocol, took: Mapping[Any, list[float]], adapter_s: float | None) -> Profile | None:
+    """Medians of differences within rounds; None where they are nothing."""
     short, long = protocol.outputs
     steps: dict[tuple[int, float], float] = {}
     for context in protocol.contexts:
@@ -182,7 +209,7 @@ def _profile(protocol: Protocol, took: Mapping[Any, list[float]], adapter_s: flo
     prefills = {length: seconds for length, seconds in prefills.items() if seconds > 0.0}
     steps = {key: seconds for key, seconds in steps.items() if seconds > 0.0}
     if one_s <= 0.0 or not prefills:
-        raise GainnetError("times of steps came out as nothing: the machine is too busy, or ask for more --repeats")
+        return None
     overhead_s = max(median(least) - one_s, 0.0)
     points = Points(
         np.array(list(prefills), np.float64),
