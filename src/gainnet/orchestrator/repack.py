@@ -21,7 +21,7 @@ from gainnet.orchestrator.task_graph import Substrate, TaskGraph
 
 OUT = 4
 """Taken out in a round, at most."""
-ROUNDS = 20
+ROUNDS = 60
 """Rounds in a group for each of its members."""
 TURNS = 24
 """Members of all groups that have a turn, where fewer than this may move."""
