@@ -3,9 +3,10 @@
 Three processes: a fake upstream that answers after a fixed delay, the gateway alone on one core, and this one, which
 makes the load beside the upstream on the other cores. What is added is the median over many requests through the
 gateway less that of the same calls made to the upstream itself; clients are spread over the delay, so that they do not
-come in step. The two take turns, so that what else the machine does meets both. The upstream keeps its delay by a timer of the kernel: an event loop's go by whole milliseconds, which
-rounds what is added to whole milliseconds too, and answers all that are due within one at once. The rate is that of 32
-clients who ask again at once, with an upstream that answers at once.
+come in step. The two take turns, so that what else the machine does meets both. The upstream keeps its delay by a
+timer of the kernel: an event loop's go by whole milliseconds, which rounds what is added to whole milliseconds too,
+and answers all that are due within one at once. The rate is that of 32 clients who ask again at once, with an upstream
+that answers at once.
 
 The peer is LiteLLM's proxy, whose pins clash with ours: give a virtual environment that has ``litellm[proxy]`` in
 ``GAINNET_BENCH_LITELLM``. It gets the same load on the same core, with one worker, its logs and telemetry off.
