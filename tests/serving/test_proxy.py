@@ -82,7 +82,7 @@ def test_latency(rtt_s: float) -> None:
             assert min(trips) >= rtt_s - 0.001
             assert statistics.median(trips) <= rtt_s + ACCURACY_S
             link.shape = Shape(latency_s=0.0)
-            assert await trip(reader, writer) < 0.05
+            assert min([await trip(reader, writer) for _ in range(3)]) < 0.05
             writer.close()
             await until(lambda: link.connections == 0)
 
@@ -93,11 +93,13 @@ def test_rate_is_shared_by_all_connections() -> None:
     async def main() -> None:
         async with linked(Shape(rate_bit_per_s=8e6)) as link:
             both = [await connect(link.port) for _ in range(2)]
-            began = time.perf_counter()
-            await asyncio.gather(*(trip(*one, b"x" * 100_000) for one in both))
-            took_s = time.perf_counter() - began
-            assert 0.195 <= took_s <= 0.195 + 0.15
-            assert link.carried_byte == [200_000, 200_000]
+            took_s = []
+            for _ in range(3):
+                began = time.perf_counter()
+                await asyncio.gather(*(trip(*one, b"x" * 100_000) for one in both))
+                took_s.append(time.perf_counter() - began)
+            assert 0.195 <= min(took_s) <= 0.195 + 0.15
+            assert link.carried_byte == [600_000, 600_000]
             for _, writer in both:
                 writer.close()
 

@@ -56,8 +56,11 @@ def test_inputs_of_no_form(given: Any) -> None:
 )
 def test_long_lists_hold_up_nobody(kind: Kind, fields: dict[str, Any], refused: bool) -> None:
     body = json.dumps({"model": "m"} | fields).encode()
-    began_s = time.process_time()
-    with pytest.raises(Refused) if refused else nullcontext():
-        wire.weigh(kind, body, Limits())
-        wire.parse(wire.REQUESTS[kind], body)
-    assert time.process_time() - began_s < 0.3  # a list with a wrong entry once took five seconds
+    took_s = []
+    for _ in range(3):
+        began_s = time.process_time()
+        with pytest.raises(Refused) if refused else nullcontext():
+            wire.weigh(kind, body, Limits())
+            wire.parse(wire.REQUESTS[kind], body)
+        took_s.append(time.process_time() - began_s)
+    assert min(took_s) < 0.3  # a list with a wrong entry once took five seconds
