@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import logging
 import os
@@ -122,6 +123,7 @@ def begin(context: ForkServerContext, children: Sequence[Child]) -> None:
 
 def _child(namespace: str | None, what: str, *given: Any) -> None:
     """What each process runs; its module is imported in the fork server, and never in the lab's own process."""
+    gc.freeze()  # a collection would write to all that was imported, and give this process a copy of it
     if namespace is not None:
         namespaces.enter(namespace)
     getattr(importlib.import_module(_PROCESSES), what)(*given)
