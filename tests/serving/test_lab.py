@@ -20,7 +20,6 @@ from plumbing import left, plumb
 from gainnet.apps import bench
 from gainnet.errors import InputError
 from gainnet.scenario.load import load
-from gainnet.serving import lab as labs
 from gainnet.serving import lab_plan, netem
 from gainnet.serving.lab import FILE, Lab, asking
 from gainnet.serving.lab_child import LabFailed
@@ -29,11 +28,6 @@ from gainnet.serving.links import Site
 PATIENCE_S = 300.0
 """For machines with much else to do."""
 CHAT: Any = {"model": "assistant", "messages": [{"role": "user", "content": "How are you?"}], "max_tokens": 5}
-
-
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(labs, "READY_S", PATIENCE_S)
 
 
 def gone(pid: int) -> bool:
@@ -60,7 +54,14 @@ def test_a_lab_answers_lives_through_a_death_and_leaves_nothing(tmp_path: Path) 
     said: list[str] = []
 
     async def main() -> list[int]:
-        lab = Lab(load("lab"), tmp_path, nodes="cloud=1,edge=1,end=1", router="nearest", say=said.append)
+        lab = Lab(
+            load("lab"),
+            tmp_path,
+            nodes="cloud=1,edge=1,end=1",
+            router="nearest",
+            say=said.append,
+            patience_s=PATIENCE_S,
+        )
         try:
             await lab.start()
             tree = json.loads((tmp_path / FILE).read_text())
@@ -109,7 +110,7 @@ def test_the_openai_client_does_all_that_it_can(tmp_path: Path) -> None:
     module = bench._module(bench.FOLDER / "_openai_client.py")
 
     async def main() -> dict[str, str]:
-        lab = Lab(load("lab"), tmp_path, nodes="cloud=1,edge=1,end=0", router="priced")
+        lab = Lab(load("lab"), tmp_path, nodes="cloud=1,edge=1,end=0", router="priced", patience_s=PATIENCE_S)
         try:
             await lab.start()
             found: dict[str, str] = await module.checked(json.loads((tmp_path / FILE).read_text()), tmp_path)
@@ -130,7 +131,9 @@ def test_a_lab_whose_nodes_are_in_namespaces_answers_and_leaves_nothing(
     plumb(monkeypatch)
 
     async def main() -> None:
-        lab = Lab(load("lab"), tmp_path, nodes="cloud=0,edge=1,end=1", router="nearest", links="netem")
+        lab = Lab(
+            load("lab"), tmp_path, nodes="cloud=0,edge=1,end=1", router="nearest", links="netem", patience_s=PATIENCE_S
+        )
         try:
             await lab.start()
             tree = json.loads((tmp_path / FILE).read_text())
@@ -156,7 +159,9 @@ def test_a_lab_that_cannot_start_says_why_and_leaves_nothing(tmp_path: Path) -> 
 
     async def main() -> None:
         models = dict.fromkeys(("cloud", "edge", "end"), tmp_path / "model")
-        lab = Lab(load("lab"), tmp_path, nodes="cloud=0,edge=1,end=0", models=models, router="nearest")
+        lab = Lab(
+            load("lab"), tmp_path, nodes="cloud=0,edge=1,end=0", models=models, router="nearest", patience_s=PATIENCE_S
+        )
         try:
             with pytest.raises(LabFailed, match=r"edge-0: model .*: holds no safetensors file"):
                 await lab.start()

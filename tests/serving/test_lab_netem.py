@@ -21,7 +21,6 @@ from openai import APIStatusError, AsyncOpenAI
 from plumbing import left
 
 from gainnet.scenario.load import load
-from gainnet.serving import lab as labs
 from gainnet.serving import namespaces, netem
 from gainnet.serving.lab import FILE, Lab
 from gainnet.serving.links import Shape
@@ -35,10 +34,9 @@ ANY = {"x-gainnet-quality-min": "0.3", "x-gainnet-deadline-ms": "100000", "x-gai
 
 
 @pytest.fixture
-def shaped(monkeypatch: pytest.MonkeyPatch) -> None:
+def shaped() -> None:
     if reason := namespaces.missing(netem.arguments(Shape(), 0)):
         pytest.skip(reason)
-    monkeypatch.setattr(labs, "READY_S", PATIENCE_S)
 
 
 async def said(client: aiohttp.ClientSession, links: str, **change: Any) -> Any:
@@ -129,7 +127,7 @@ def test_a_network_whose_links_the_kernel_shapes_lives_through_a_slow_and_a_brok
     interfaces = socket.if_nameindex()
 
     async def main() -> None:
-        lab = Lab(load("lab", SCENARIO), tmp_path, links="netem")
+        lab = Lab(load("lab", SCENARIO), tmp_path, links="netem", patience_s=PATIENCE_S)
         try:
             await lab.start()
             tree = json.loads((tmp_path / FILE).read_text())

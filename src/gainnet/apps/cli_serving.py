@@ -99,6 +99,9 @@ def lab_up(
         str,
         typer.Option("--links", metavar="KIND", help="Shaped in user space: proxy; or by the kernel, for root: netem."),
     ] = "proxy",
+    patience_s: Annotated[
+        float, typer.Option("--patience-s", metavar="SECONDS", min=1.0, help="How long it may take to be ready.")
+    ] = 120.0,
     overrides: SetOption = [],  # noqa: B006  typer copies it
     out: LabOption = Path("runs/lab"),
 ) -> None:
@@ -106,7 +109,7 @@ def lab_up(
     with extra("serve,learn"):
         from gainnet.apps import serving
 
-        serving.lab_up(scenario, overrides, nodes, router, models, port, links, out)
+        serving.lab_up(scenario, overrides, nodes, router, models, port, links, patience_s, out)
 
 
 @lab.command("ask")

@@ -76,6 +76,7 @@ def lab_up(
     models: Sequence[str],
     port: int,
     links: str,
+    patience_s: float,
     out: Path,
 ) -> None:
     """Start a lab, say where it is, and end it on SIGTERM or SIGINT."""
@@ -92,7 +93,9 @@ def lab_up(
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        lab = Lab(loaded, out, nodes=nodes, router=router, models=folders, port=port, links=links, say=_say)
+        lab = Lab(
+            loaded, out, nodes=nodes, router=router, models=folders, port=port, links=links, patience_s=patience_s, say=_say
+        )  # fmt: skip
         try:
             if not await _started(lab.start(), stop):
                 return
@@ -123,7 +126,7 @@ async def _started(starting: Any, stop: asyncio.Event) -> bool:
     try:
         await work
     except TimeoutError:
-        raise GainnetError("the lab was not ready in time: see its logs") from None
+        raise GainnetError("the lab was not ready in time: see its logs, or wait longer with --patience-s") from None
     return True
 
 

@@ -49,6 +49,7 @@ class Lab:
         paced: bool = True,
         port: int = 0,
         links: str = "proxy",
+        patience_s: float = READY_S,
         say: Callable[[str], None] = logger.warning,
     ) -> None:
         """A lab of a scenario.
@@ -62,6 +63,7 @@ class Lab:
             paced: nodes take the time of the scenario's machines, except where a model is given; else what they take here.
             port: of the gateway; 0 takes a free one.
             links: who shapes them: proxy or netem.
+            patience_s: how long it may take to be ready.
             say: tells people that a part ended.
 
         Errors: InputError where these do not fit the scenario.
@@ -69,6 +71,7 @@ class Lab:
         self.parts = lab_plan.parts(scenario, lab_plan.counts(scenario, nodes))
         lab_plan.gateway_tree(scenario.name, (), {}, router, port, folder)
         self._scenario, self._folder, self._router, self._port, self._say = scenario, folder, router, port, say
+        self._patience_s = patience_s
         self._models = dict(models or {})
         self._paced = {tier for tier in TIERS if paced and tier not in self._models}
         for tier in self._models:
@@ -102,7 +105,7 @@ class Lab:
         began = time.monotonic()
         adapters = self._adapters()
         adapters.mkdir(parents=True, exist_ok=True)
-        async with asyncio.timeout(READY_S):
+        async with asyncio.timeout(self._patience_s):
             await self.links.start()
             await self._built()
             control = await self._control.open()
