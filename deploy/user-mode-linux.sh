@@ -7,7 +7,8 @@
 # in memory and gone at the end, what it prints comes out. It has one CPU, and a network without any way out.
 #
 # The exit code is the command's; 124: the command took longer than LIMIT_S (of the environment, 1800), 125: it was not run.
-# Needs linux.uml with its modules (Debian's package user-mode-linux), modprobe (package kmod), and no root.
+# Needs linux.uml with its modules (Debian's package user-mode-linux), modprobe (package kmod), and no root; where the
+# processor has AMX, also a C compiler, for user-mode-linux.c.
 set -euo pipefail
 
 MODULES=/usr/lib/uml/modules
@@ -59,7 +60,7 @@ command_of() {
 }
 
 outside() {
-  local checkout script memory=/dev/shm
+  local checkout script memory=/dev/shm preloaded=''
   [ $# -gt 0 ] || refuse "which one? ${0##*/} COMMAND [ARGUMENT]..."
   command -v linux.uml > /dev/null || refuse 'there is no linux.uml: install the package user-mode-linux'
   [ -d "$MODULES" ] || refuse "there is no $MODULES: install the package user-mode-linux"
@@ -75,10 +76,15 @@ outside() {
   ln -s "$MODULES" "$folder/lib/modules"
   ln -s "$script" "$folder/init"
   command_of "$checkout" "$@" > "$folder/command"
+  if grep -qw amx_tile /proc/cpuinfo; then
+    command -v cc > /dev/null || refuse 'there is no cc, which a processor with AMX asks for: install the package gcc'
+    preloaded=$folder/registers.so
+    cc -shared -fPIC -O1 -o "$preloaded" "${script%.sh}.c"
+  fi
   [ "$(df --output=avail -B1G "$memory" | tail -n 1)" -ge "$MEMORY_GIB" ] || memory=$folder # as in containers
 
   ulimit -n "$(ulimit -Hn)" # a file that it has read stays open
-  TMPDIR=$memory linux.uml "mem=${MEMORY_GIB}G" root=/dev/root rootfstype=hostfs rootflags=/ ro "init=$folder/init" \
+  LD_PRELOAD=$preloaded TMPDIR=$memory linux.uml "mem=${MEMORY_GIB}G" root=/dev/root rootfstype=hostfs rootflags=/ ro "init=$folder/init" \
     "uml_dir=$folder/uml" con=null con0=fd:0,fd:1 con1=null,fd:2 console=tty1 quiet < /dev/null 2> "$folder/said" &
   machine=$!
   sleep "$LIMIT_S" > /dev/null 2>&1 &
