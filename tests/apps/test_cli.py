@@ -53,7 +53,8 @@ def test_the_command_line_is_frozen(call: Call) -> None:
     commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
     face = {name: " ".join(max(p.opts, key=len) for p in command.params) for name, command in commands.items()}
     assert face == {
-        "scenarios": "",
+        "scenarios": "name",
+        "presets": "",
         "run": "scenario --set --matcher --seed --duration-s --out --resume --json",
         "compare": "scenario --matchers --arms --seeds --sweep --arm --workers --ray --set --seed --duration-s --out",
         "train": "kind scenario --set --seed --steps --workers --ray --out --resume",
@@ -79,6 +80,21 @@ def test_scenarios_lists_the_built_in_ones(call: Call) -> None:
     assert [line.split()[0] for line in out.splitlines()] == [
         "campus", "lab", "medical", "vehicular", "vehicular-dense",
     ]  # fmt: skip
+
+
+def test_scenarios_prints_a_file_to_begin_with(call: Call) -> None:
+    code, out, err = call("scenarios", "campus")
+    assert (code, err) == (0, "")
+    Path("mine.yaml").write_text(out, encoding="utf-8")
+    assert call("validate", "mine.yaml")[0] == 0
+    assert call("scenarios", "mine.yaml")[0] == 2
+
+
+def test_presets_names_what_scenarios_may_name(call: Call) -> None:
+    code, out, err = call("presets")
+    assert (code, err) == (0, "")
+    for name in ("edge-accelerator", "micro", "llama-3.2-3b"):
+        assert f"\n  {name}:\n" in out
 
 
 def test_run_writes_the_default_folder_and_a_summary(call: Call) -> None:

@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gainnet.errors import ScenarioError
-from gainnet.scenario.load import change, dump, load, names, schema
+from gainnet.scenario import document
+from gainnet.scenario.hardware import BASE_STATIONS, HARDWARE
+from gainnet.scenario.load import builtin, change, dump, load, names, presets, schema
+from gainnet.scenario.models import MODELS
 from gainnet.scenario.scenario import Scenario
 
 MINIMAL = """
@@ -85,6 +89,45 @@ def test_any_name_survives_the_round_trip(name: str) -> None:
 def test_text_that_looks_like_a_value_stays_text(name: str, tmp_path: Path) -> None:
     scenario = change(load("campus"), name=name)
     assert load(_file(tmp_path, dump(scenario))).name == name
+
+
+@given(st.floats(allow_nan=False))
+@settings(max_examples=200, deadline=None)
+def test_numbers_survive_the_round_trip_here_and_in_yaml_1_1(value: float) -> None:
+    text = document.write({"value": value})
+    assert document.read(text, "here") == yaml.safe_load(text) == {"value": value}
+
+
+def test_large_numbers_are_written_as_people_do() -> None:
+    assert (
+        document.write([17e12, -3e9, 99_999.5, 0.25, 1_000_000])
+        == "- 1.7e+13\n- -3.0e+9\n- 99999.5\n- 0.25\n- 1000000\n"
+    )
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_built_in_file_is_one_to_begin_with(name: str, tmp_path: Path) -> None:
+    assert load(_file(tmp_path, builtin(name))) == load(name)
+
+
+def test_an_unknown_built_in_name_is_refused() -> None:
+    with pytest.raises(
+        ScenarioError, match=r"unknown scenario 'campsu': one of campus, .* \(did you mean 'campus'\?\)"
+    ):
+        builtin("campsu")
+
+
+def test_presets_can_be_copied_into_a_scenario(tmp_path: Path) -> None:
+    known = document.read(presets(), "presets")
+    assert list(known) == ["hardware", "base_station", "models"]
+    copied = load("campus").model_dump(mode="json")
+    copied["network"]["end"]["hardware"] = known["hardware"]["phone-soc"]
+    copied["network"]["radio"]["base_station"] = known["base_station"]["micro"]
+    copied["models"] = known["models"]
+    mine = load(_file(tmp_path, document.write(copied)))
+    assert mine.network.end.hardware == HARDWARE["phone-soc"]
+    assert mine.network.radio.base_station == BASE_STATIONS["micro"]
+    assert mine.models == MODELS
 
 
 def test_minimal_file_and_yaml_numbers(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The command line: ``gainnet scenarios | run | compare | bench | validate | schema | node | gateway | profile | lab ...``."""
+"""The command line: ``gainnet scenarios | presets | run | compare | bench | validate | schema | node | gateway | lab ...``."""
 
 from __future__ import annotations
 
@@ -36,13 +36,26 @@ app = typer.Typer(
 
 
 @app.command()
-def scenarios() -> None:
-    """List the built-in scenarios."""
-    from gainnet.scenario.load import load, names
+def scenarios(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Print the file of this one.")] = None,
+) -> None:
+    """List the built-in scenarios, or print the file of one, to begin your own with."""
+    from gainnet.scenario.load import builtin, load, names
 
+    if name is not None:
+        print(builtin(name), end="")
+        return
     width = max(map(len, names()))
-    for name in names():
-        print(f"{name:<{width}}  {load(name).description}")
+    for each in names():
+        print(f"{each:<{width}}  {load(each).description}")
+
+
+@app.command()
+def presets() -> None:
+    """Print the machines, base stations and models that scenarios may name, with their sources."""
+    from gainnet.scenario.load import presets as known
+
+    print(known(), end="")
 
 
 @app.command()

@@ -6,11 +6,14 @@ import re
 from collections.abc import Hashable
 from typing import Any
 
+import numpy as np
 import yaml
 
 from gainnet.errors import ScenarioError
 
 NODES_MAX = 1_000_000
+LARGE = 1e5
+"""From which on a number is written with an exponent."""
 # YAML 1.2 numbers: PyYAML takes 1e9 (no dot) for text, which nobody means.
 _FLOAT = re.compile(
     r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|\.[0-9]+(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+"
@@ -42,6 +45,15 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+def _number(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
+    """Large numbers as 1.7e+13, with the dot and the sign that YAML 1.1 asks for; the others as they are."""
+    if LARGE <= abs(value) < float("inf"):
+        text = np.format_float_scientific(value, trim="0", exp_digits=1)
+        return dumper.represent_scalar("tag:yaml.org,2002:float", text)
+    return dumper.represent_float(value)
+
+
+_Dumper.add_representer(float, _number)
 for _class in (_Loader, _Dumper):
     _class.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
 

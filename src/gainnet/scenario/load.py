@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,9 @@ from pydantic import ValidationError
 from gainnet.errors import ScenarioError
 from gainnet.scenario import document, override, shape
 from gainnet.scenario.complaint import complaint, nearest, shown
+from gainnet.scenario.hardware import BASE_STATIONS, HARDWARE
+from gainnet.scenario.models import MODELS
+from gainnet.scenario.quantity import Section
 from gainnet.scenario.scenario import Scenario
 
 _BUILTIN = resources.files("gainnet.scenario") / "builtin"
@@ -23,6 +26,24 @@ def names() -> tuple[str, ...]:
     """The built-in scenarios, in alphabetical order."""
     files = (entry.name for entry in _BUILTIN.iterdir())
     return tuple(sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml")))
+
+
+def builtin(name: str) -> str:
+    """The file of a built-in scenario as it was written, comments included; ScenarioError where there is none of that name."""
+    if name not in names():
+        raise ScenarioError(f"unknown scenario {name!r}: one of {', '.join(names())}{nearest(name, names())}")
+    return (_BUILTIN / f"{name}.yaml").read_text("utf-8")
+
+
+def presets() -> str:
+    """What a scenario may name, as YAML by the field that names it: hardware, base stations and models, with their sources."""
+    known: dict[str, Mapping[str, Section]] = {"hardware": HARDWARE, "base_station": BASE_STATIONS, "models": MODELS}
+    return document.write(
+        {
+            field: {name: preset.model_dump(mode="json") for name, preset in found.items()}
+            for field, found in known.items()
+        }
+    )
 
 
 def load(name_or_path: str, overrides: Sequence[str] = (), **top_level: Any) -> Scenario:
@@ -71,7 +92,7 @@ def schema() -> dict[str, Any]:
 def _source(name_or_path: str) -> tuple[str, str, Path]:
     """Text, name for errors, and folder for relative paths."""
     if name_or_path in names():
-        return (_BUILTIN / f"{name_or_path}.yaml").read_text("utf-8"), name_or_path, Path.cwd()
+        return builtin(name_or_path), name_or_path, Path.cwd()
     path = Path(name_or_path).expanduser()
     try:
         if path.is_file():
