@@ -102,13 +102,19 @@ def _teach(world: World, teachers: list[LowRank], seed: int = 3, **given: object
 def test_the_student_moves_towards_its_teacher(world: World) -> None:
     teacher = world.teachers["HPI"]
     digests = (world.start.digest(), teacher.digest())
-    taught = distill.teach(world.tuner, world.start, [teacher], ("HPI",), CONFIG, np.random.default_rng(0))
-    assert taught.refused == ""
-    assert taught.samples == 32
-    assert 0 < taught.accepted[0] <= taught.kept <= 32
-    assert taught.after < taught.before - 0.5
-    assert _divergence(world, taught.adapter, teacher) < 0.85 * _divergence(world, world.start, teacher)
-    assert world.loss(taught.adapter, "HPI") < world.loss(world.start, "HPI") - 0.5
+    nearer, better = [], []
+    for seed in range(5):  # one draw may be a poor one: which is so differs between processors
+        taught = distill.teach(world.tuner, world.start, [teacher], ("HPI",), CONFIG, np.random.default_rng(seed))
+        assert taught.refused == ""
+        assert taught.samples == 32
+        assert 0 < taught.accepted[0] <= taught.kept <= 32
+        assert taught.after < taught.before - 0.5
+        nearer.append(_divergence(world, taught.adapter, teacher) / _divergence(world, world.start, teacher))
+        better.append(world.loss(world.start, "HPI") - world.loss(taught.adapter, "HPI"))
+    assert max(nearer) < 1.0
+    assert np.mean(nearer) < 0.7
+    assert min(better) > 0.0
+    assert np.mean(better) > 0.75
     assert (world.start.digest(), teacher.digest()) == digests
     assert taught.adapter.rank == world.start.rank
 
