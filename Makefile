@@ -47,7 +47,7 @@ test: $(VENV)/compiled  ## the tests, with a floor under their coverage
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=95
 
 netem: $(VENV)/installed-dev  ## tests of links that a kernel shapes, in a user-mode Linux, whose kernel has netem
-	deploy/user-mode-linux.sh $(BIN)/python -m pytest -p no:cacheprovider -rsP --color=no $(addprefix tests/serving/,test_netem.py test_namespaces.py test_lab_netem.py)
+	GAINNET_TEST_NETEM=required deploy/user-mode-linux.sh $(BIN)/python -m pytest -p no:cacheprovider -rsP --color=no $(addprefix tests/serving/,test_netem.py test_namespaces.py test_lab_netem.py)
 
 collected: $(VENV)/installed-dev  ## tests are compiled once, with what they check, before each worker does it under the tracer
 	$(BIN)/python -m pytest --collect-only -qq > /dev/null

@@ -10,6 +10,12 @@ from gainnet.serving import namespaces, netem
 from gainnet.serving.links import Shape
 
 
+def need(discipline: list[str]) -> None:
+    """Skips a test where the kernel lacks namespaces or this queueing discipline; fails it where it must not be skipped."""
+    if reason := namespaces.missing(discipline):
+        (pytest.fail if "GAINNET_TEST_NETEM" in os.environ else pytest.skip)(reason)
+
+
 def rate_only(shape: Shape, direction: int) -> list[str]:
     """As `netem.arguments`: all but this is as it is with netem."""
     rate = round(min(shape.rate(direction), 1e10))
@@ -19,8 +25,7 @@ def rate_only(shape: Shape, direction: int) -> list[str]:
 def plumb(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have links so; skip the test where even that may not be."""
     monkeypatch.setattr(netem, "arguments", rate_only)
-    if reason := namespaces.missing(rate_only(Shape(), 0)):
-        pytest.skip(reason)
+    need(rate_only(Shape(), 0))
 
 
 def left() -> list[str]:

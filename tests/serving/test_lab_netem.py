@@ -18,10 +18,10 @@ import aiohttp
 import pytest
 import uvloop
 from openai import APIStatusError, AsyncOpenAI
-from plumbing import left
+from plumbing import left, need
 
 from gainnet.scenario.load import load
-from gainnet.serving import namespaces, netem
+from gainnet.serving import netem
 from gainnet.serving.lab import FILE, Lab
 from gainnet.serving.links import Shape
 
@@ -35,8 +35,7 @@ ANY = {"x-gainnet-quality-min": "0.3", "x-gainnet-deadline-ms": "100000", "x-gai
 
 @pytest.fixture
 def shaped() -> None:
-    if reason := namespaces.missing(netem.arguments(Shape(), 0)):
-        pytest.skip(reason)
+    need(netem.arguments(Shape(), 0))
 
 
 async def said(client: aiohttp.ClientSession, links: str, **change: Any) -> Any:

@@ -10,7 +10,7 @@ import sys
 import threading
 
 import pytest
-from plumbing import rate_only
+from plumbing import need, rate_only
 
 from gainnet.serving import namespaces
 from gainnet.serving.links import Shape
@@ -21,8 +21,7 @@ RATE = rate_only(Shape(), 0)
 
 @pytest.fixture
 def permitted() -> None:
-    if reason := namespaces.missing(RATE):
-        pytest.skip(reason)
+    need(RATE)
 
 
 def there() -> str:

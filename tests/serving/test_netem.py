@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from fakes import run
-from plumbing import left, plumb, rate_only
+from plumbing import left, need, plumb, rate_only
 
 from gainnet.errors import InputError
 from gainnet.serving import namespaces, netem
@@ -31,8 +31,7 @@ def plumbed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def shaped() -> None:
-    if reason := namespaces.missing(netem.arguments(Shape(), 0)):
-        pytest.skip(reason)
+    need(netem.arguments(Shape(), 0))
 
 
 def inside(links: Netem, name: str) -> socket.socket:
