@@ -209,10 +209,11 @@ class _Direct:
         optimiser = torch.optim.AdamW(self._weights.values(), RATE, weight_decay=0.0, fused=True)
         order, total, counted = rng.permutation(len(texts)), 0.0, 0
         for first in range(0, len(order), BATCH):
-            side = collate([texts[index] for index in order[first : first + BATCH]], 0)
-            labels = torch.full_like(side.token, -100)
-            labels[side.row, side.position + 1] = side.target
-            loss = self._model(input_ids=side.token, attention_mask=side.mask, labels=labels).loss
+            side = collate([texts[index] for index in order[first : first + BATCH]])
+            token, mask = side.rectangle(0)
+            labels = torch.full_like(token, -100)
+            labels[side.row, side.position[side.at] + 1] = side.target
+            loss = self._model(input_ids=token, attention_mask=mask, labels=labels).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self._weights.values(), 1.0)
             optimiser.step()

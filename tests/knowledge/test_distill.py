@@ -37,9 +37,10 @@ def _trained(language: hub.Language, texts: list[Encoded], steps: int) -> hub.La
     """The same model, all of it trained on every token of texts."""
     model = language.model.requires_grad_(True)
     optimiser = torch.optim.AdamW(model.parameters(), 5e-3, weight_decay=0.0)
-    batch = collate([Encoded(found.token, 1) for found in texts], 0)
+    batch = collate([Encoded(found.token, 1) for found in texts])
+    token, mask = batch.rectangle(0)
     for _ in range(steps):
-        logits = model(batch.token, attention_mask=batch.mask).logits[batch.row, batch.position]
+        logits = model(token, attention_mask=mask).logits[batch.row, batch.position[batch.at]]
         torch.nn.functional.cross_entropy(logits, batch.target).backward()
         optimiser.step()
         optimiser.zero_grad()

@@ -31,9 +31,10 @@ def texts():
 
 
 def loss_of(tuner, texts):
-    batch = collate(texts, 0)
-    hidden = tuner.language.model.base_model(input_ids=batch.token, attention_mask=batch.mask).last_hidden_state
-    logits = tuner.language.model.lm_head(hidden[batch.row, batch.position])
+    batch = collate(texts)
+    token, mask = batch.rectangle(0)
+    hidden = tuner.language.model.base_model(input_ids=token, attention_mask=mask).last_hidden_state
+    logits = tuner.language.model.lm_head(hidden[batch.row, batch.position[batch.at]])
     return torch.nn.functional.cross_entropy(logits, batch.target)
 
 
@@ -78,6 +79,6 @@ def test_a_load_counts_what_training_counts(texts):
     load = load_of([*texts, silent, longer], 3, 4, RANK, 8)
     assert load == Load(
         texts=27, steps=9, token=3 * (8 * TEXT + 60), token2=3 * (8 * TEXT**2 + 3600), counted=3 * (8 * 28 + 30),
-        flags_byte=3 * (8 * 6 + 8), token_at_once=240, counted_at_once=120, rank=RANK, activation_bits=8,
+        flags_byte=3 * (8 * 6 + 8), token_at_once=60 + 3 * TEXT, counted_at_once=30 + 3 * 28, rank=RANK, activation_bits=8,
     )  # fmt: skip
     assert load_of([silent], 3, 4, RANK, 8).token == 0

@@ -71,17 +71,17 @@ def direct(
         order = rng.permutation(len(TEXTS))
         for first in range(0, len(order), batch):
             chosen = [TEXTS[i] for i in order[first : first + batch]]
-            side = collate(chosen, 0)
-            labels = side.token.clone()
+            token, mask = collate(chosen).rectangle(0)
+            labels = token.clone()
             for row, text in enumerate(chosen):
                 labels[row, : text.answer] = -100
                 labels[row, len(text.token) :] = -100
-            loss = model(side.token, attention_mask=side.mask, labels=labels).loss
+            loss = model(token, attention_mask=mask, labels=labels).loss
             if prompt_weight:
-                prompts = side.token.clone()
+                prompts = token.clone()
                 for row, text in enumerate(chosen):
                     prompts[row, text.answer :] = -100
-                loss = loss + prompt_weight * model(side.token, attention_mask=side.mask, labels=prompts).loss
+                loss = loss + prompt_weight * model(token, attention_mask=mask, labels=prompts).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(weights.values(), 1.0)
             optimiser.step()
@@ -361,3 +361,29 @@ def test_a_gpu_learns_judges_and_answers_as_the_cpu_does(tuner: Tuner, start: Lo
     np.testing.assert_allclose(top[0].value, same[0].value, atol=1e-3)
     soft = there.tune(start, TEXTS[:2], epochs=1, batch=2, learning_rate=1e-3, rng=np.random.default_rng(0), soft=top)
     assert np.isfinite(soft.loss)
+
+
+@pytest.mark.untraced
+def test_bfloat16_learns_and_judges_nearly_the_same(tuner: Tuner, start: LowRank) -> None:
+    rough = Tuner(language(), [2, 4], bf16=True)
+    here, there = tune(tuner, start, prompt_weight=0.3), tune(rough, start, prompt_weight=0.3)
+    assert there.loss != here.loss
+    assert there.loss == pytest.approx(here.loss, rel=0.02)
+    nat, same = tuner.losses(here.adapter, TEXTS)[0], rough.losses(here.adapter, TEXTS)[0]
+    assert nat.tolist() != same.tolist()
+    np.testing.assert_allclose(same, nat, rtol=0.03)
+    assert tune(rough, start, prompt_weight=0.3).adapter.digest() == there.adapter.digest()
+
+
+@pytest.mark.untraced
+def test_a_model_that_takes_no_rows_of_texts_learns_the_same(
+    tuner: Tuner, start: LowRank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tuner.packs
+    row, nat = tune(tuner, start, prompt_weight=0.3), tuner.losses(start, TEXTS)[0]
+    monkeypatch.setattr(tuner, "packs", False)
+    padded = tune(tuner, start, prompt_weight=0.3)
+    assert padded.loss == pytest.approx(row.loss, rel=1e-5)
+    np.testing.assert_allclose(tuner.losses(start, TEXTS)[0], nat, rtol=1e-5)
+    for name, factors in row.adapter.layers.items():
+        np.testing.assert_allclose(padded.adapter.layers[name].b, factors.b, atol=2e-4)

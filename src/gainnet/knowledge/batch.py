@@ -1,4 +1,4 @@
-"""Texts side by side: padded to the longest, with which tokens count; and which to put side by side."""
+"""Texts side by side: one after another in a row, with which tokens count; and which to put side by side."""
 
 from __future__ import annotations
 
@@ -7,29 +7,31 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Int
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 from gainnet.knowledge.text import Encoded
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Texts as one rectangle, padded on the right.
+    """Texts one after another.
 
     Attributes:
-        token: (text, position).
-        mask: 1 where there is a token, 0 where padding.
-        row, position: where each counted token is predicted: one position before its own.
+        token: of all of them.
+        position: of each token in its text.
+        lengths: of the texts.
+        row, at: of each counted token, its text, and where among all tokens it is predicted: one before its own place.
         target: the counted tokens.
         weight: of each in the loss where they differ: then tokens of prompts are counted too.
         answers: how many of them are tokens of answers.
     """
 
     token: torch.Tensor
-    mask: torch.Tensor
-    row: torch.Tensor
     position: torch.Tensor
+    lengths: tuple[int, ...]
+    row: torch.Tensor
+    at: torch.Tensor
     target: torch.Tensor
     weight: torch.Tensor | None
     answers: int
@@ -40,42 +42,31 @@ class Batch:
             return functional.cross_entropy(logits, self.target)
         return functional.cross_entropy(logits, self.target, reduction="none") @ self.weight
 
+    def rectangle(self, pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The texts as rows, padded on the right, and where their tokens are; both (text, position)."""
+        token = pad_sequence(list(torch.split(self.token, list(self.lengths))), batch_first=True, padding_value=pad)
+        length = torch.tensor(self.lengths, device=token.device)
+        return token, (torch.arange(token.shape[1], device=token.device) < length[:, None]).long()
 
-def collate(
-    texts: Sequence[Encoded], pad: int, device: torch.device | str = "cpu", prompt_weight: float = 0.0
-) -> Batch:
+
+def collate(texts: Sequence[Encoded], device: torch.device | str = "cpu", prompt_weight: float = 0.0) -> Batch:
     """Put texts side by side, on a device; with a weight for prompts their tokens count in the loss too."""
-    longest = max(len(text.token) for text in texts)
-    token = np.full((len(texts), longest), pad, np.int64)
-    mask = np.zeros((len(texts), longest), np.int64)
-    for index, text in enumerate(texts):
-        token[index, : len(text.token)] = text.token
-        mask[index, : len(text.token)] = 1
-    firsts = [1 if prompt_weight else text.answer for text in texts]
-    row = np.repeat(np.arange(len(texts)), [len(t.token) - first for t, first in zip(texts, firsts, strict=True)])
-    position = np.concatenate([np.arange(first - 1, len(t.token) - 1) for t, first in zip(texts, firsts, strict=True)])
-    target = token[row, position + 1]
+    lengths = np.array([len(text.token) for text in texts])
+    begins = np.cumsum(lengths) - lengths
+    token = np.concatenate([text.token for text in texts])
+    text_of = np.repeat(np.arange(len(texts)), lengths)
+    position = np.arange(len(token)) - begins[text_of]
+    answer = np.array([text.answer for text in texts])
+    own = np.flatnonzero(position >= (1 if prompt_weight else answer[text_of]))
+    row = text_of[own]
     answers = sum(text.counted for text in texts)
     weight = None
     if answers < len(row):
-        of_answer = position + 1 >= np.array([text.answer for text in texts])[row]
+        of_answer = position[own] >= answer[row]
         each = np.where(of_answer, 1.0 / max(answers, 1), prompt_weight / (len(row) - answers))
         weight = torch.from_numpy(each.astype(np.float32)).to(device)
-    parts = [torch.from_numpy(part).to(device) for part in (token, mask, row, position, target)]
-    return Batch(parts[0], parts[1], parts[2], parts[3], parts[4], weight, answers)
-
-
-def prompts_side_by_side(
-    prompts: Sequence[Int[np.ndarray, " _"]], pad: int, device: torch.device | str = "cpu"
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Prompts padded on the left, so that all end together, and their mask; both (prompt, position)."""
-    longest = max(map(len, prompts))
-    token = np.full((len(prompts), longest), pad, np.int64)
-    mask = np.zeros((len(prompts), longest), np.int64)
-    for index, prompt in enumerate(prompts):
-        token[index, longest - len(prompt) :] = prompt
-        mask[index, longest - len(prompt) :] = 1
-    return torch.from_numpy(token).to(device), torch.from_numpy(mask).to(device)
+    parts = [torch.from_numpy(part).to(device) for part in (token, position, row, own - 1, token[own])]
+    return Batch(parts[0], parts[1], tuple(lengths.tolist()), parts[2], parts[3], parts[4], weight, answers)
 
 
 def alike(lengths: Sequence[int], token_max: int) -> Iterator[list[int]]:

@@ -8,7 +8,7 @@ the activations down. `choose` says whether an end should do so at all, and wher
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -198,23 +198,21 @@ class _Direction:
         self._bits = compression.activation_bits
         self._rows = Rows(self._bits, compression.activation_change)
 
-    def activation(self, value: torch.Tensor, there: torch.Tensor, keys: Sequence[int]) -> torch.Tensor:
-        """Activations of the texts of these keys as they arrive; 0 at padding, which is not sent."""
-        arrived = torch.zeros_like(value)
-        for index, (key, length) in enumerate(zip(keys, there.sum(1).tolist(), strict=True)):
-            data, rows = self._rows.send(key, value[index, :length].cpu().numpy())
+    def activation(self, value: torch.Tensor, lengths: Sequence[int], keys: Sequence[int]) -> torch.Tensor:
+        """Activations (1, token, width) of the texts of these keys, one after another, as they arrive."""
+        arrived = []
+        for key, text in zip(keys, torch.split(value[0], list(lengths)), strict=True):
+            data, rows = self._rows.send(key, text.cpu().numpy())
             self.bit += 8 * len(data)
-            arrived[index, :length] = torch.from_numpy(rows)
-        return arrived
+            arrived.append(torch.from_numpy(rows))
+        return torch.cat(arrived)[None].to(value.device)
 
-    def gradient(self, value: torch.Tensor | None, there: torch.Tensor) -> torch.Tensor:
+    def gradient(self, value: torch.Tensor | None) -> torch.Tensor:
         """A gradient as it arrives."""
         assert value is not None  # no part that gives one is the first
-        data = pack_rows(value[there].cpu().numpy(), self._bits)
+        data = pack_rows(value[0].cpu().numpy(), self._bits)
         self.bit += 8 * len(data)
-        arrived = torch.zeros_like(value)
-        arrived[there] = torch.from_numpy(unpack_rows(data)).to(value.device)
-        return arrived
+        return torch.from_numpy(unpack_rows(data))[None].to(value.device)
 
 
 class SplitTuner:
@@ -232,7 +230,6 @@ class SplitTuner:
     def __init__(self, tuner: Tuner) -> None:
         self._tuner = tuner
         self.shape = shape_of(tuner.language)
-        self._pad = int(tuner.language.tokenizer.pad_token_id)
 
     def tune(
         self,
@@ -262,7 +259,7 @@ class SplitTuner:
         kept = [text for text in texts if text.counted]
         if not kept:
             raise InputError("there is nothing to learn from: no text has a token that counts")
-        sides = _Sides(Cut(self._tuner.language.model, cut).parts, compression)
+        sides = _Sides(Cut(self._tuner.language.model, cut).parts, compression, self._tuner.multiplying)
         with self._tuner._learning(start, factors) as learning:
             optimiser = torch.optim.AdamW(learning, learning_rate, weight_decay=0.0, fused=True)
             steps, total = 0, 0.0
@@ -270,9 +267,7 @@ class SplitTuner:
                 order, total = rng.permutation(len(kept)), 0.0
                 for first in range(0, len(order), batch):
                     drawn = order[first : first + batch].tolist()
-                    together = collate(
-                        [kept[index] for index in drawn], self._pad, self._tuner.language.device, prompt_weight
-                    )
+                    together = collate([kept[index] for index in drawn], self._tuner.language.device, prompt_weight)
                     loss = sides.descend(together, drawn)
                     self._tuner._check(loss, steps)
                     torch.nn.utils.clip_grad_norm_(learning, GRADIENT_MAX)
@@ -293,7 +288,10 @@ class SplitTuner:
 class _Sides:
     """The parts of a model on end and edge, and the link between them."""
 
-    def __init__(self, parts: Sequence[Part], compression: Compression) -> None:
+    def __init__(
+        self, parts: Sequence[Part], compression: Compression, multiplying: Callable[[], torch.autocast]
+    ) -> None:
+        self._multiplying = multiplying
         self.up, self.down = _Direction(compression), _Direction(compression)
         self._begin, self._middle, self._end = parts
 
@@ -308,16 +306,20 @@ class _Sides:
             raise Diverged(f"training diverged: {error}") from error
 
     def _descend(self, batch: Batch, keys: Sequence[int]) -> float:
-        there = batch.mask.bool()
-        counts = torch.zeros_like(there)
-        counts[batch.row, batch.position] = True
-        begin = self._begin.run(batch.token, batch.mask)
-        middle = self._middle.run(self.up.activation(begin.output, there, keys), batch.mask)
-        end = self._end.run(self.down.activation(middle.output, there, keys), batch.mask, keep=counts)
-        logits = end.output.requires_grad_()
+        counts = torch.zeros_like(batch.token, dtype=torch.bool)
+        counts[batch.at] = True
+        place, lengths = batch.position[None], batch.lengths
+        with self._multiplying():
+            begin = self._begin.run(batch.token[None], position=place, lengths=lengths)
+            above = self.up.activation(begin.output, lengths, keys)
+            middle = self._middle.run(above, position=place, lengths=lengths)
+            back = self.down.activation(middle.output, lengths, keys)
+            end = self._end.run(back, position=place, lengths=lengths, keep=counts[None])
+        logits = end.output.float().requires_grad_()
         loss = batch.loss(logits)
         (gradient,) = torch.autograd.grad(loss, logits)
-        begin.backward(self.down.gradient(middle.backward(self.up.gradient(end.backward(gradient), there)), there))
+        last = end.backward(gradient.to(end.output.dtype))
+        begin.backward(self.down.gradient(middle.backward(self.up.gradient(last))))
         self.up.bit += NORM_BIT
         self.down.bit += NORM_BIT
         return float(loss.detach())

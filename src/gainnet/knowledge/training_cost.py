@@ -78,7 +78,7 @@ class Load:
         steps: of the optimiser.
         token, token2, counted: tokens, sum of the squared lengths of texts, and tokens that count, of all epochs.
         flags_byte: of the flags that say which rows are sent anew, one a token, of all epochs one way.
-        token_at_once, counted_at_once: the most that a batch may have, padding included.
+        token_at_once, counted_at_once: the most that a batch may have: those of its longest texts.
         rank: of the adapter.
         activation_bits: of each number that is sent.
     """
@@ -120,8 +120,8 @@ def load_of(
         token2=epochs * int((length**2).sum()),
         counted=epochs * int(counted.sum()),
         flags_byte=epochs * int((-(-length // 8)).sum()),
-        token_at_once=at_once * int(length.max(initial=0)),
-        counted_at_once=at_once * int(counted.max(initial=0)),
+        token_at_once=int(np.sort(length)[len(length) - at_once :].sum()),
+        counted_at_once=int(np.sort(counted)[len(length) - at_once :].sum()),
         rank=rank,
         activation_bits=activation_bits,
     )

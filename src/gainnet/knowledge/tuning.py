@@ -7,8 +7,8 @@ inputs give the same bytes, on one machine with one number of threads; on a GPU 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -16,14 +16,15 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch.nn import functional
-from transformers import GenerationConfig
 
 from gainnet.errors import GainnetError, InputError
-from gainnet.knowledge.batch import Batch, alike, collate, prompts_side_by_side
+from gainnet.knowledge.batch import Batch, alike, collate
 from gainnet.knowledge.text import Encoded
 from gainnet.models.adapter import Adapters
+from gainnet.models.continuation import Tokens, continued
 from gainnet.models.hub import Language
 from gainnet.models.low_rank import LowRank
+from gainnet.models.packed import packed, packs
 
 GRADIENT_MAX = 1.0
 LOSS_MAX = 4.0
@@ -32,8 +33,6 @@ TOKENS_AT_ONCE = 4096
 PROMPT_TOKENS_AT_ONCE = 8192
 ON_A_GPU = 8
 """So many times as many tokens go through a model at once on a GPU."""
-
-Tokens = Int[np.ndarray, " _"]  # lists of these differ in length
 
 
 class Diverged(GainnetError):
@@ -89,12 +88,14 @@ class Tuner:
     Args:
         language: the model, which gets the adapters' modules (see `Adapters`).
         ranks: that are trained.
+        bf16: multiply in bfloat16 where it learns and is judged; adapters stay float32.
 
     Attributes:
         adapters: the model with whichever adapter is in it.
+        packs: whether texts go through it one after another in one row, without padding.
     """
 
-    def __init__(self, language: Language, ranks: Iterable[int]) -> None:
+    def __init__(self, language: Language, ranks: Iterable[int], bf16: bool = False) -> None:
         self.language = language
         self.adapters = Adapters(language, ranks)
         self._pad = int(language.tokenizer.pad_token_id)
@@ -105,6 +106,8 @@ class Tuner:
         self._head: Any = language.model.get_output_embeddings()  # type: ignore[no-untyped-call]
         self._loss_max = LOSS_MAX * float(np.log(len(language.tokenizer)))
         self._plain_head = self._head_is_plain()
+        self.packs = self._plain_head and packs(language.model)
+        self._bf16 = bf16
 
     def tune(
         self,
@@ -146,7 +149,7 @@ class Tuner:
             raise InputError("there is nothing to learn from: no text has a token that counts")
         chosen = [texts[index] for index in kept]
         taught = None if soft is None else [soft[index] for index in kept]
-        with self._learning(start, factors) as weights:
+        with self._learning(start, factors, fused=private is None) as weights:
             optimiser = torch.optim.AdamW(weights, learning_rate, weight_decay=0.0, fused=True)
             if private is None:
                 steps, token, loss = self._descend(
@@ -170,7 +173,7 @@ class Tuner:
         self.adapters.put(adapter)
         with self.adapters.merged(), torch.inference_mode():
             for group in alike([len(text.token) for text in texts], self._at_once * TOKENS_AT_ONCE):
-                batch = collate([texts[index] for index in group], self._pad, self._device)
+                batch = collate([texts[index] for index in group], self._device)
                 each = functional.cross_entropy(self._logits(batch), batch.target, reduction="none").double().cpu()
                 nat[group] = torch.zeros(len(group), dtype=torch.float64).index_add(0, batch.row.cpu(), each).numpy()
         return nat, counted
@@ -180,7 +183,7 @@ class Tuner:
 
         A prompt and its answer take at most the model's context. InputError where a prompt leaves no room.
         """
-        made = self._generated(adapter, prompts, token_max, {"do_sample": False})
+        made = self._generated(adapter, prompts, token_max, lambda logits: logits.argmax(-1))
         return [token[: -1 if len(token) and token[-1] == self._end else None] for token in made]
 
     def sample(
@@ -194,10 +197,12 @@ class Tuner:
         """A random continuation of each prompt, as `answer`, but with <eos> where it came to that."""
         if temperature <= 0.0:
             raise InputError(f"temperature {temperature}: must be above 0")
-        drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-        with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
-            torch.manual_seed(int(rng.integers(2**63)))
-            return self._generated(adapter, prompts, token_max, drawn)
+        generator = torch.Generator(self._device).manual_seed(int(rng.integers(2**63)))
+
+        def draw(logits: torch.Tensor) -> torch.Tensor:
+            return torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)[:, 0]
+
+        return self._generated(adapter, prompts, token_max, draw)
 
     def top(self, adapter: LowRank | None, texts: Sequence[Encoded], k: int) -> list[Top]:
         """What the model expects after each position of each text, the last one excepted: the k likeliest tokens."""
@@ -206,7 +211,7 @@ class Tuner:
         with self.adapters.merged(), torch.inference_mode():
             for group in alike([len(text.token) for text in texts], self._at_once * TOKENS_AT_ONCE):
                 whole = [Encoded(texts[index].token, 1) for index in group]
-                batch = collate(whole, self._pad, self._device)
+                batch = collate(whole, self._device)
                 value, index = self._logits(batch).log_softmax(-1).topk(k, -1)
                 ends = np.cumsum([text.counted for text in whole])[:-1]
                 parts = zip(np.split(value.cpu().numpy(), ends), np.split(index.cpu().numpy(), ends), strict=True)
@@ -214,16 +219,26 @@ class Tuner:
                     found[place] = Top(values, indices)
         return found
 
+    def multiplying(self) -> torch.autocast:
+        """Meanwhile what the model multiplies is in bfloat16, if it was asked for."""
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16)
+
     @contextmanager
-    def _learning(self, start: LowRank, factors: Literal["ab", "b"]) -> Iterator[list[torch.nn.Parameter]]:
-        """The adapter is in the model, the factors yielded can learn; afterwards all is as it was."""
+    def _learning(
+        self, start: LowRank, factors: Literal["ab", "b"], fused: bool = True
+    ) -> Iterator[list[torch.nn.Parameter]]:
+        """The adapter is in the model, the factors yielded can learn; afterwards all is as it was.
+
+        What is not ``fused`` runs PEFT's own layers, as Opacus needs it.
+        """
         self.adapters.put(start)
         pairs = self.adapters.parameters().values()
         for down, up in pairs:
             down.requires_grad_(factors == "ab")
             up.requires_grad_(True)
         try:
-            yield [weight for pair in pairs for weight in pair if weight.requires_grad]
+            with self.adapters.fused(self._bf16) if fused else nullcontext():
+                yield [weight for pair in pairs for weight in pair if weight.requires_grad]
         finally:
             for pair in pairs:
                 for weight in pair:
@@ -247,7 +262,7 @@ class Tuner:
             order, total, counted = rng.permutation(len(texts)), 0.0, 0
             for first in range(0, len(order), size):
                 drawn = order[first : first + size].tolist()
-                batch = collate([texts[index] for index in drawn], self._pad, self._device, prompt_weight)
+                batch = collate([texts[index] for index in drawn], self._device, prompt_weight)
                 logits = self._logits(batch)
                 if soft is None:
                     loss = batch.loss(logits)
@@ -292,11 +307,11 @@ class Tuner:
             for step in range(steps):
                 drawn = np.flatnonzero(rng.random(len(texts)) < rate).tolist()
                 if drawn:
-                    batch = collate([texts[index] for index in drawn], self._pad, self._device)
+                    batch = collate([texts[index] for index in drawn], self._device)
                     loss = self._mean_of_examples(batch)
                     self._check(float(loss.detach()), step)
                     loss.backward()  # type: ignore[no-untyped-call]
-                    token += int(batch.mask.sum())
+                    token += sum(batch.lengths)
                     losses.append(float(loss.detach()))
                 else:  # an empty sample still gets its noise
                     for weight in noisy.params:
@@ -328,9 +343,9 @@ class Tuner:
                         weight.__dict__.pop(left, None)
 
     def _mean_of_examples(self, batch: Batch) -> torch.Tensor:
-        """Mean over texts of the mean loss of their counted tokens."""
-        each = functional.cross_entropy(self._logits(batch), batch.target, reduction="none")
-        texts = len(batch.token)
+        """Mean over texts of the mean loss of their counted tokens; Opacus wants a row for each text."""
+        each = functional.cross_entropy(self._logits(batch, packs=False), batch.target, reduction="none")
+        texts = len(batch.lengths)
         count = torch.bincount(batch.row, minlength=texts).to(each.dtype)
         return (each.new_zeros(texts).index_add(0, batch.row, each) / count).mean()
 
@@ -338,15 +353,24 @@ class Tuner:
         if not loss <= self._loss_max:
             raise Diverged(f"training diverged: loss {loss:.4g} in step {steps + 1}: at most {self._loss_max:.4g}")
 
-    def _logits(self, batch: Batch) -> torch.Tensor:
+    def _logits(self, batch: Batch, packs: bool = True) -> torch.Tensor:
         """(counted token, vocabulary): the head runs only where a token counts."""
-        given = {"input_ids": batch.token, "attention_mask": batch.mask, "use_cache": False}
-        if self._plain_head:
-            hidden = self._body(**given).last_hidden_state
-            logits: torch.Tensor = self._head(hidden[batch.row, batch.position])
-        else:
-            logits = self.language.model(**given).logits[batch.row, batch.position]
-        return logits
+        with self.multiplying():
+            if self.packs and packs:
+                with packed(self.language.model.config):
+                    hidden = self._body(
+                        input_ids=batch.token[None],
+                        position_ids=batch.position[None],
+                        use_cache=False,
+                        lengths=batch.lengths,
+                    ).last_hidden_state
+                return self._head(hidden[0, batch.at]).float()  # type: ignore[no-any-return]
+            token, mask = batch.rectangle(self._pad)
+            given = {"input_ids": token, "attention_mask": mask, "use_cache": False}
+            place = batch.row, batch.position[batch.at]
+            if self._plain_head:
+                return self._head(self._body(**given).last_hidden_state[place]).float()  # type: ignore[no-any-return]
+            return self.language.model(**given).logits[place].float()  # type: ignore[no-any-return]
 
     def _head_is_plain(self) -> bool:
         """Whether logits are the head's output as it is: some models scale or cap it."""
@@ -356,7 +380,11 @@ class Tuner:
             return torch.allclose(self._head(hidden), self.language.model(token, use_cache=False).logits)
 
     def _generated(
-        self, adapter: LowRank | None, prompts: Sequence[Tokens], token_max: int, how: dict[str, Any]
+        self,
+        adapter: LowRank | None,
+        prompts: Sequence[Tokens],
+        token_max: int,
+        choose: Callable[[torch.Tensor], torch.Tensor],
     ) -> list[Tokens]:
         """Continuations, with <eos> where they came to that."""
         found: list[Tokens] = [np.zeros(0, np.int64)] * len(prompts)
@@ -365,17 +393,26 @@ class Tuner:
             if not len(prompt) or left < 1:
                 raise InputError(f"a prompt of {len(prompt)} tokens: from 1 to {self.language.context - 1} leave room")
         self.adapters.put(adapter)
-        settings = {"pad_token_id": self._pad, "eos_token_id": self._end, "use_cache": True, **how}
-        model: Any = self.language.model
         with self.adapters.merged(), torch.inference_mode():
             for group in alike([len(prompt) + token_max for prompt in prompts], self._at_once * PROMPT_TOKENS_AT_ONCE):
-                token, mask = prompts_side_by_side([prompts[index] for index in group], self._pad, self._device)
-                config = GenerationConfig(max_new_tokens=max(room[index] for index in group), **settings)  # type: ignore[no-untyped-call]
-                made = model.generate(token, attention_mask=mask, generation_config=config)[:, token.shape[1] :]
-                for index, row in zip(group, made.cpu().numpy(), strict=True):
-                    ended = np.flatnonzero(row == self._end)
-                    found[index] = row[: min(room[index], ended[0] + 1 if len(ended) else len(row))].copy()
+                made = continued(
+                    self.language.model,
+                    self._next,
+                    [prompts[index] for index in group],
+                    [room[index] for index in group],
+                    choose,
+                    pad=self._pad,
+                    end=self._end,
+                )
+                for index, token in zip(group, made, strict=True):
+                    found[index] = token
         return found
+
+    def _next(self, **given: Any) -> torch.Tensor:
+        """Logits after the last position of each row."""
+        if self._plain_head:
+            return self._head(self._body(**given, use_cache=True).last_hidden_state[:, -1])  # type: ignore[no-any-return]
+        return self.language.model(**given, use_cache=True).logits[:, -1]  # type: ignore[no-any-return]
 
 
 def divergence(logits: torch.Tensor, texts: Sequence[Encoded], soft: Sequence[Top]) -> torch.Tensor:

@@ -23,6 +23,7 @@ from safetensors.numpy import save as to_bytes
 from transformers.pytorch_utils import Conv1D
 
 from gainnet.errors import InputError
+from gainnet.models.changed import Changed
 from gainnet.models.hub import PICKLES, Language
 from gainnet.models.low_rank import Factors, LowRank
 
@@ -144,12 +145,39 @@ class Adapters:
                 turned = isinstance(layers[name], Conv1D)
                 change = (down.T @ up.T if turned else up @ down).mul_(SCALE)
                 layers[name].weight.data = change.add_(plain[name])
-            for name, layer in layers.items():
-                setattr(self._parents[name], name.rpartition(".")[2], layer)
-            yield
+            with self._standing(layers):
+                yield
         finally:
             for name, layer in layers.items():
                 layer.weight.data = plain[name]
+
+    @contextmanager
+    def fused(self, half: bool = False) -> Iterator[None]:
+        """Meanwhile layers that compute base and active adapter in one pass stand where PEFT's did.
+
+        So they learn faster, and what is kept for the way back is less. Layers not in float32 stay as they are.
+
+        Args:
+            half: they multiply in bfloat16.
+        """
+        found: dict[str, torch.nn.Module] = {}
+        for name, (down, up) in self.parameters().items():
+            base = self._modules[name].base_layer
+            if base.weight.dtype == torch.float32:
+                weight = base.weight.T if isinstance(base, Conv1D) else base.weight
+                found[name] = Changed(weight, base.bias, down, up, SCALE, half)
+        with self._standing(found):
+            yield
+
+    @contextmanager
+    def _standing(self, modules: Mapping[str, torch.nn.Module]) -> Iterator[None]:
+        """Meanwhile these stand where PEFT's modules did, by the name of the layer."""
+        try:
+            for name, module in modules.items():
+                setattr(self._parents[name], name.rpartition(".")[2], module)
+            yield
+        finally:
+            for name in modules:
                 setattr(self._parents[name], name.rpartition(".")[2], self._modules[name])
 
     def take(self, rank: int) -> LowRank:

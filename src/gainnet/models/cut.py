@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise, repeat
 from typing import Any, cast
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 
 from gainnet.errors import InputError
+from gainnet.models.packed import packed
 
 TYPES = ("gpt2", "llama", "mistral", "olmo2", "qwen2", "qwen3")
 """Model types whose parts are tested against the whole. Others may scale embeddings or logits where a cut would miss it."""
@@ -96,6 +98,7 @@ class Part:
         names, self._head = _names(model), _head(model) if ends else None
         self.first, self.stop, self.starts, self.ends = first, stop, starts, ends
         self._inner = copy.copy(inner)
+        self._config = inner.config  # by which its layers attend
         self._inner.config = _between(inner.config, first, stop)
         modules = dict(inner._modules)
         modules[names.layers] = nn.ModuleList(list(getattr(inner, names.layers))[first:stop])
@@ -126,6 +129,7 @@ class Part:
         position: Int[Tensor, "text position"] | Int[Tensor, "1 position"] | None = None,
         cache: PartCache | None = None,
         keep: Bool[Tensor, "text position"] | None = None,
+        lengths: Sequence[int] | None = None,
     ) -> Passed:
         """Runs it forward, under the caller's grad mode.
 
@@ -135,19 +139,23 @@ class Part:
             position: number of each position; by default they count on from what the cache holds.
             cache: keys and values of positions before these, which are added to it.
             keep: the positions whose logits are wanted (the last part; then its output is "kept vocabulary").
+            lengths: of texts that stand one after another in the one row given, each attending to itself only; their
+                positions are ``position``.
         """
         if position is None:
             past = 0 if cache is None else cache.get_seq_length()
             position = torch.arange(past, past + given.shape[1], device=given.device)[None]
         source = None if self.starts else given.detach().requires_grad_(torch.is_grad_enabled())
         layers = self.stop > self.first
-        output = self._inner(
-            **({"input_ids": given} if source is None else {"inputs_embeds": source}),
-            attention_mask=mask if layers else None,
-            position_ids=position,
-            cache=cache if layers else None,
-            use_cache=cache is not None and layers,
-        ).last_hidden_state
+        with nullcontext() if lengths is None else packed(self._inner.config, self._config):
+            output = self._inner(
+                **({"input_ids": given} if source is None else {"inputs_embeds": source}),
+                attention_mask=mask if layers else None,
+                position_ids=position,
+                cache=cache if layers else None,
+                use_cache=cache is not None and layers,
+                **({} if lengths is None else {"lengths": lengths}),
+            ).last_hidden_state
         if self._head is not None:
             output = self._head(output if keep is None else output[keep])
         return Passed(output.detach(), source, output)

@@ -212,6 +212,8 @@ class Knowledge(Section):
             and of what it makes of it, is best for its own.
         held: held-out notes of a domain that decisions are judged on, at most; ``public_held``: pieces of public text.
         test: notes that are written for each score at the end, 0 for all.
+        bf16: multiply in bfloat16 where models learn and are judged, which pays on GPUs and on processors that can; adapters
+            stay in float32.
         device: where models learn and answer: cpu, cuda, cuda:1, mps. Only on the CPU are results the same bit for bit.
     """
 
@@ -257,6 +259,7 @@ class Knowledge(Section):
     held: Count = 24
     public_held: Count = 16
     test: Annotated[int, Field(ge=0)] = 0
+    bf16: bool = False
     device: Annotated[str, Field(pattern=r"^(cpu|mps|cuda(:\d+)?)$")] = "cpu"
 
     @model_validator(mode="after")
