@@ -69,6 +69,15 @@ def test_at_32_bits_it_makes_what_local_training_makes_at_every_cut(tuner, start
         assert made.loss == pytest.approx(local.loss, abs=1e-5)
 
 
+@pytest.mark.untraced
+def test_in_bfloat16_too_it_makes_nearly_what_local_training_makes(start):
+    rough = Tuner(language(), [4], bf16=True)
+    local = rough.tune(start, texts(), rng=np.random.default_rng(5), **HOW)
+    made = tune(rough, start).tuned
+    assert made.loss == pytest.approx(local.loss, rel=0.01)
+    assert furthest(made.adapter, local.adapter) < 0.2 * furthest(local.adapter, start)
+
+
 def test_a_rank_that_is_not_built_is_trained_as_local_training_would(tuner, start):
     lower = replace(
         start, layers={n: replace(f, a=f.a[:3].copy(), b=f.b[:, :3].copy()) for n, f in start.layers.items()}

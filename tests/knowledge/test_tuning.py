@@ -373,6 +373,8 @@ def test_bfloat16_learns_and_judges_nearly_the_same(tuner: Tuner, start: LowRank
     assert nat.tolist() != same.tolist()
     np.testing.assert_allclose(same, nat, rtol=0.03)
     assert tune(rough, start, prompt_weight=0.3).adapter.digest() == there.adapter.digest()
+    noiseless = (tune(which, start, private=Noise(0.0)) for which in (tuner, rough))
+    assert next(noiseless).loss == pytest.approx(next(noiseless).loss, rel=0.02)
 
 
 @pytest.mark.untraced
