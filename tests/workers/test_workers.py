@@ -70,8 +70,9 @@ def test_a_job_whose_worker_always_dies_is_named(
 
 
 INTERRUPTED = """
-import sys, jobs
+import signal, sys, jobs
 from gainnet.workers.start import start
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's jobs in the background are born deaf to it
 try:
     with start({number}, {ray}) as workers:
         list(workers.map(jobs.linger, [{mark!r}, {mark!r} + "2"]))
