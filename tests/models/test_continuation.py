@@ -61,3 +61,14 @@ def test_the_token_that_ends_is_the_last():
             end=2,
         )
     assert [words.tolist() for words in found] == [[5, 6, 2], [2]]
+
+
+def test_a_row_that_has_ended_goes_no_further_than_the_model_has_positions():
+    model = drawn("gpt2").eval()
+    full = np.arange(63) % 50 + 3
+    with torch.inference_mode():
+        found = continued(
+            model, lambda **given: model(**given, use_cache=True).logits[:, -1], [full, *[PROMPTS[0]] * 8], [1, *[9] * 8],
+            likeliest, pad=0, end=-1,
+        )  # fmt: skip
+    assert [len(words) for words in found] == [1, *[9] * 8]

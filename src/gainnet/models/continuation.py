@@ -78,5 +78,5 @@ def continued(
             chosen, mask, position = chosen[kept], mask[kept], position[kept]
             place, alive = [place[index] for index in left], [True] * len(left)
         mask = torch.cat([mask, mask.new_ones((len(mask), 1))], 1)
-        position = position + 1
+        position = position + torch.tensor(alive, device=model.device)[:, None]  # what has ended stays where it is
         logits = predict(input_ids=chosen[:, None], attention_mask=mask, position_ids=position, cache=cache)
