@@ -4,6 +4,7 @@ import pytest
 import torch
 from kinds import KINDS, drawn
 
+from gainnet.models import packed as module
 from gainnet.models.attention import _Attention, attention
 from gainnet.models.packed import packed, packs, positions
 
@@ -19,10 +20,12 @@ def together(model, token):
         return model(input_ids=token, position_ids=positions(LENGTHS), use_cache=False, lengths=LENGTHS).logits[0]
 
 
+@pytest.mark.parametrize("way", ["one_by_one", "side_by_side"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.untraced
-def test_a_row_of_texts_gives_what_each_gives_alone(kind):
+def test_a_row_of_texts_gives_what_each_gives_alone(kind, way, monkeypatch):
     model, token = drawn(kind).eval(), row()
+    monkeypatch.setattr(module, "one_by_one", getattr(module, way))  # the other is taken on GPUs
     assert packs(model)
     found = together(model, token)
     found.square().sum().backward()

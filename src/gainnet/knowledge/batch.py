@@ -65,8 +65,10 @@ def collate(texts: Sequence[Encoded], device: torch.device | str = "cpu", prompt
         of_answer = position[own] >= answer[row]
         each = np.where(of_answer, 1.0 / max(answers, 1), prompt_weight / (len(row) - answers))
         weight = torch.from_numpy(each.astype(np.float32)).to(device)
-    parts = [torch.from_numpy(part).to(device) for part in (token, position, row, own - 1, token[own])]
-    return Batch(parts[0], parts[1], tuple(lengths.tolist()), parts[2], parts[3], parts[4], weight, answers)
+    parts = (token, position, row, own - 1, token[own])
+    moved = torch.from_numpy(np.concatenate(parts)).to(device)  # in one piece: a GPU must be waited for
+    there = torch.split(moved, [len(part) for part in parts])
+    return Batch(there[0], there[1], tuple(lengths.tolist()), there[2], there[3], there[4], weight, answers)
 
 
 def alike(lengths: Sequence[int], token_max: int) -> Iterator[list[int]]:

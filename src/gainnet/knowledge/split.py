@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -289,7 +290,7 @@ class _Sides:
     """The parts of a model on end and edge, and the link between them."""
 
     def __init__(
-        self, parts: Sequence[Part], compression: Compression, multiplying: Callable[[], torch.autocast]
+        self, parts: Sequence[Part], compression: Compression, multiplying: Callable[[], AbstractContextManager[None]]
     ) -> None:
         self._multiplying = multiplying
         self.up, self.down = _Direction(compression), _Direction(compression)

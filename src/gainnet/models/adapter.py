@@ -116,16 +116,25 @@ class Adapters:
         if self._active != rank:
             self.model.set_adapter(_name(rank))
             self._active = rank
-        factor = np.float32(adapter.scale / SCALE)
+        factor = adapter.scale / SCALE
         with torch.no_grad():
-            for name, (down, up) in self._tensors().items():
-                factors = adapter.layers[name]
-                b = factors.b if factor == 1.0 else factors.b * factor
-                if factors.rank < rank:
+            for (down, up), (a, b) in zip(self._tensors().values(), self._moved(adapter), strict=True):
+                if len(a) < rank:
                     down.zero_()
                     up.zero_()
-                down[: factors.rank].copy_(torch.from_numpy(np.array(factors.a, np.float32)))
-                up[:, : factors.rank].copy_(torch.from_numpy(np.array(b, np.float32)))
+                down[: len(a)].copy_(a)
+                up[:, : len(a)].copy_(b if factor == 1.0 else b * factor)
+
+    def _moved(self, adapter: LowRank) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """A and B of each layer where the model is, moved there in one piece: a GPU must be waited for."""
+        numbers, at = torch.from_numpy(adapter.flattened()).to(self.language.device), 0
+        found = {}
+        for name in sorted(self.layers):
+            output, rank, inward = adapter.shapes[name]
+            middle, end = at + rank * inward, at + rank * (inward + output)
+            found[name] = numbers[at:middle].view(rank, inward), numbers[middle:end].view(rank, output).T
+            at = end
+        yield from (found[name] for name in self.layers)
 
     @contextmanager
     def merged(self) -> Iterator[None]:
@@ -181,22 +190,25 @@ class Adapters:
                 setattr(self._parents[name], name.rpartition(".")[2], self._modules[name])
 
     def take(self, rank: int) -> LowRank:
-        """A copy of the active adapter, which was put with this rank or a smaller one."""
+        """A copy of the active adapter, which was put with this rank or a smaller one; it comes in one piece too."""
         if self._active is None or rank > self._active:
             raise ValueError(f"no adapter of rank {rank} is active")
-        numbers = np.empty(rank * sum(map(sum, self.layers.values())), np.float32)
         tensors, at = self._tensors(), 0
+        pairs = [tensors[name] for name in sorted(tensors)]
+        if rank < self._active:
+            rest = [part.flatten() for down, up in pairs for part in (down[rank:], up[:, rank:])]
+            if torch.cat(rest).any():
+                raise ValueError(f"the active adapter has a rank above {rank}")
+        parts = [part.flatten() for down, up in pairs for part in (down[:rank], up[:, :rank].T)]
+        numbers = torch.cat(parts).cpu().numpy()
         found: dict[str, Factors] = {}
         for name in sorted(tensors):
-            down, up = tensors[name]
-            if down[rank:].any() or up[:, rank:].any():
-                raise ValueError(f"the active adapter has a rank above {rank}")
-            parts = []
-            for part in (down[:rank], up[:, :rank].T):
-                parts.append(numbers[at : at + part.numel()].reshape(part.shape))
-                parts[-1][...] = part.cpu().numpy()
-                at += part.numel()
-            found[name] = Factors(parts[0], parts[1].T)
+            outward, inward = self.layers[name]
+            middle, end = at + rank * inward, at + rank * (inward + outward)
+            found[name] = Factors(
+                numbers[at:middle].reshape(rank, inward), numbers[middle:end].reshape(rank, outward).T
+            )
+            at = end
         return LowRank({name: found[name] for name in tensors}, SCALE, self.language.digest).made_of(numbers)
 
     def check(self, adapter: LowRank) -> None:

@@ -1,5 +1,5 @@
-"""Causal attention of one text; of a short one in bfloat16 on a CPU, where torch's fused one is slow on the way back, as
-plain products.
+"""Causal attention of texts of one length; of a short one in bfloat16 on a CPU, where torch's fused one is slow on the way
+back, as plain products.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ def attention(
     """Causal attention.
 
     Args:
-        query: (1, head, token, width).
-        key: (1, head / groups, token, width).
+        query: (text, head, token, width); texts of one length.
+        key: (text, head / groups, token, width).
         value: as key.
         dropout: part of the weights.
         scale: of the products; by default one over the root of the width.
         groups: heads that share a key, which lie one after another.
 
     Returns:
-        (1, head, token, width).
+        (text, head, token, width).
     """
     where = query.device.type
     if torch.is_autocast_enabled(where):
         query, key, value = (part.to(torch.get_autocast_dtype(where)) for part in (query, key, value))
-    short = query.dtype == torch.bfloat16 and where == "cpu" and query.shape[2] <= PLAIN_MAX
+    short = query.dtype == torch.bfloat16 and where == "cpu" and len(query) == 1 and query.shape[2] <= PLAIN_MAX
     if short and torch.is_grad_enabled() and not dropout:
         found: torch.Tensor = _Attention.apply(query[0], key[0], value[0], scale or query.shape[-1] ** -0.5)  # type: ignore[no-untyped-call]
         return found[None]

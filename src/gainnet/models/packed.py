@@ -6,8 +6,9 @@ tokens, which begin anew with each text. `packs` looks whether a model gives the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 
 from gainnet.models.attention import attention
 
+Attend = Callable[..., torch.Tensor]
+"""Causal attention of texts of one length: query, key and value, each (text, head, token, width)."""
 NAME = "gainnet_packed"
 PROBED = (5, 2, 9)
 """Lengths of the texts that `packs` tries."""
@@ -76,20 +79,57 @@ def _attend(
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """As transformers asks for it: query (1, head, token, width) to (1, token, head, width)."""
-    sizes = list(lengths)
     groups = int(getattr(module, "num_key_value_groups", 1))
-    found = []
-    for q, k, v in zip(*(torch.split(part, sizes, 2) for part in (query, key, value)), strict=True):
-        length = q.shape[2]
-        if sliding_window is not None and length > sliding_window:
-            mask = torch.ones((length, length), dtype=torch.bool, device=q.device).tril_()
-            near = functional.scaled_dot_product_attention(
-                q, k, v, mask.triu_(1 - sliding_window), dropout, scale=scaling, enable_gqa=groups > 1
-            )
-        else:
-            near = attention(q, k, v, dropout, scaling, groups)
-        found.append(near.transpose(1, 2))
-    return torch.cat(found, 1), None
+    attend = partial(_causal, dropout=dropout, scale=scaling, groups=groups, window=sliding_window)
+    by = one_by_one if query.device.type == "cpu" or len(lengths) == 1 else side_by_side
+    return by(attend, query, key, value, lengths), None
+
+
+def one_by_one(
+    attend: Attend, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: Sequence[int]
+) -> torch.Tensor:
+    """Text after text, which spends nothing on padding."""
+    parts = zip(*(torch.split(part, list(lengths), 2) for part in (query, key, value)), strict=True)
+    return torch.cat([attend(*part).transpose(1, 2) for part in parts], 1)
+
+
+def side_by_side(
+    attend: Attend, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: Sequence[int]
+) -> torch.Tensor:
+    """All texts at once, padded on the right, where nothing looks: a GPU waits for calls rather than for products."""
+    spot, size = _spots(tuple(lengths), query.device), (len(lengths), max(lengths))
+    rows = []
+    for part in (query, key, value):
+        own = part[0].transpose(0, 1)
+        padded = own.new_zeros((size[0] * size[1], *own.shape[1:])).index_copy(0, spot, own)
+        rows.append(padded.view(*size, *own.shape[1:]).transpose(1, 2))
+    return attend(*rows).transpose(1, 2).flatten(0, 1).index_select(0, spot)[None]
+
+
+@lru_cache(maxsize=8)
+def _spots(lengths: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """Where the tokens of a row lie among those of its texts padded to the longest."""
+    with torch.inference_mode(mode=False):  # it is kept for when gradients are asked for
+        places = [torch.arange(length) + index * max(lengths) for index, length in enumerate(lengths)]
+        return torch.cat(places).to(device)
+
+
+def _causal(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    dropout: float,
+    scale: float | None,
+    groups: int,
+    window: int | None,
+) -> torch.Tensor:
+    """(text, head, token, width) of texts of one length."""
+    length = query.shape[2]
+    if window is None or length <= window:
+        return attention(query, key, value, dropout, scale, groups)
+    mask = torch.ones((length, length), dtype=torch.bool, device=query.device).tril_().triu_(1 - window)
+    return functional.scaled_dot_product_attention(query, key, value, mask, dropout, scale=scale, enable_gqa=groups > 1)
 
 
 AttentionInterface.register(NAME, _attend)
