@@ -129,6 +129,14 @@ def test_a_killed_run_that_begins_from_what_is_shared_does_too(tmp_path: Path) -
     assert not all(np.array_equal(one, other) for one, other in zip(champion, base, strict=True))
 
 
+@pytest.mark.untraced
+def test_a_round_begins_from_the_best_of_what_the_one_before_made() -> None:
+    changed = {"begins": "shared", "rehearsal": {"texts": 8, "learning_rate": 0.05}}
+    first, second = (n["figures"] for n in report(learning_scenario(**changed))["knowledge"]["rounds"])
+    assert first["base"]["all"] < first["merged"]["all"]  # public text gone over made it better
+    assert second["base"] == second["merged"]  # and then worse
+
+
 def test_a_journal_of_another_run_is_refused(whole: tuple[dict[str, Any], Path]) -> None:
     with pytest.raises(InputError, match="of another scenario, model or data"):
         learn(learning_scenario(seed=5), folder=whole[1], resume=True)

@@ -85,7 +85,8 @@ class Cloud:
 
     Attributes:
         adapter: the champion, which answers.
-        base: what is learnt from: the champion or, where rounds begin from what is shared, the last candidate.
+        base: what is learnt from: the champion or, where rounds begin from what is shared, the best of what the last one
+            made, whether or not it may answer.
     """
 
     def __init__(self, setting: Setting, algebra: Algebra, registry: Registry | None) -> None:
@@ -113,18 +114,29 @@ class Cloud:
         suspected = [self._names[learnt[index].edge] for index in joined.suspected]
         figures["suspected"] = suspected
         figures["weights"] = {self._names[p.edge]: float(w) for p, w in zip(learnt, joined.weight, strict=True)}
-        figures["reach"], candidate = self._reached(joined.adapter)
-        figures["merged"] = appraise.overall(appraise.appraise(setting.tuner, candidate, setting))
+        figures["reach"], merged = self._reached(joined.adapter)
+        figures["merged"] = appraise.overall(appraise.appraise(setting.tuner, merged, setting))
         trusted = [part for part in learnt if self._names[part.edge] not in suspected]
-        candidate, figures["distilled"] = self._distil(number, candidate, trusted)
-        candidate = self._rehearse(number, candidate, trusted)
+        taught, figures["distilled"] = self._distil(number, merged, trusted)
+        candidate = self._rehearse(number, taught, trusted)
         if config.incentive.budget > 0.0:
             figures |= self._reward(number, learnt, means)
         self._losses.clear()
         figures |= self._promoted(number, candidate, learnt, joined.weight, spent)
-        goes_on = config.begins == "shared" and bool(np.isfinite(self._loss(candidate)))
-        self.base = candidate if goes_on else self.adapter
+        self.base = self.adapter
+        if config.begins == "shared":
+            self.base = self._best((candidate, taught, merged))
+            figures["base"] = appraise.overall(appraise.appraise(setting.tuner, self.base, setting))
         return figures
+
+    def _best(self, made: Sequence[LowRank]) -> LowRank:
+        """Of what a round made, what is best on all domains' held-out notes; the champion where nothing is any good.
+
+        Public text gone over again keeps what the model knew, which the gate asks of the champion, and costs some of what
+        was just learnt: what is learnt from may be the one without.
+        """
+        losses = [appraise.mean_of_domains(appraise.appraise(self._setting.tuner, one, self._setting)) for one in made]
+        return made[int(np.nanargmin(losses))] if np.isfinite(losses).any() else self.adapter
 
     def _promoted(
         self, number: int, candidate: LowRank, learnt: Sequence[Learnt], weights: Sequence[float], spent: Spent | None

@@ -154,7 +154,8 @@ class Edge:
     def settle(self, cloud: LowRank) -> dict[str, Any]:
         """Take the cloud's knowledge in: of mixes with its own, the one that is best on its held-out notes.
 
-        Where its ends begin from the cloud's, what answered so far goes on to do so until something is better.
+        ``cloud`` is what the next round begins from. Where ends begin from it, what answered so far goes on to do so until
+        something is better.
         """
         setting = self._setting
         held = setting.validation[self._index]

@@ -207,9 +207,9 @@ class Knowledge(Section):
         reach: how far an edge may go along what its ends sent, and the cloud along what edges sent, 1 being the mean;
             held-out notes choose among these, and an edge may also stay where it is.
         kept: what an edge may keep of its own beside the cloud's knowledge; its held-out data choose among these.
-        begins: what an edge's ends begin a round with: what answers its domain (``own``), or the cloud's last candidate,
-            promoted or not (``shared``): all domains learn one model together, and each edge answers with what of it,
-            and of what it makes of it, is best for its own.
+        begins: what an edge's ends begin a round with: what answers its domain (``own``), or the best of what the cloud's
+            last round made, promoted or not (``shared``): all domains learn one model together, and each edge answers with
+            what of it, and of what it makes of it, is best for its own.
         held: held-out notes of a domain that decisions are judged on, at most; ``public_held``: pieces of public text.
         test: notes that are written for each score at the end, 0 for all.
         bf16: multiply in bfloat16 where models learn and are judged, which pays on GPUs and on processors that can; adapters

@@ -100,7 +100,7 @@ class Tiers(Arm):
         lines.extend(f"{name}: suspected of poison" for name in figures.get("suspected", ()))
         if not figures.get("promoted", True):
             lines.append(f"candidate refused, the champion stays: {figures['gate']}")
-        down = {edge.name: edge.settle(self._cloud.adapter) for edge in self._edges}
+        down = {edge.name: edge.settle(self._cloud.base) for edge in self._edges}
         taught = {}
         for edge, sampled in zip(self._edges, texts, strict=True):
             taught[edge.name], said = edge.teach(number, sampled)
