@@ -11,10 +11,12 @@ import pytest
 from jaxtyping import Float, Int
 
 from gainnet.knowledge import appraise
+from gainnet.knowledge.example import Example
 from gainnet.knowledge.setting import Setting
 from gainnet.knowledge.text import Encoded
 from gainnet.knowledge.tuning import Tuner
 from gainnet.models.low_rank import Factors, LowRank
+from gainnet.scenario.knowledge import Knowledge, Writing
 
 PLAIN = "plain"
 
@@ -88,3 +90,39 @@ def test_another_models_adapters_are_never_kept(setting: Setting) -> None:
     assert twice[0] == twice[1]
     assert len(small.asked) == 6
     assert not setting.measured
+
+
+@pytest.mark.parametrize(
+    ("notes", "short", "way"),
+    [
+        (["I had asthma as a child.", "Only a cough."], ["asthma child", "cough"], "extract"),
+        (["noncontributory", "none"], ["noncontributory", "none"], "consensus"),
+    ],
+)
+def test_a_domains_notes_are_written_as_its_held_out_ones_are_written_best(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, notes: list[str], short: list[str], way: str
+) -> None:
+    said = ["Patient: I had asthma as a child. And you?", "Patient: Only a cough. Well."]
+    held = tuple(
+        Example(str(k), "s", dialogue, note) for k, (dialogue, note) in enumerate(zip(said, notes, strict=True))
+    )
+    fields = {
+        "config": Knowledge(writing=Writing(way="best"), held=8),
+        "corpus": SimpleNamespace(domains=[SimpleNamespace(validation=held)]),
+        "seed": 0,
+    }
+    for name, value in fields.items():
+        object.__setattr__(setting, name, value)
+    asked: list[list[str]] = []
+
+    def drawn(
+        _setting: Setting, _adapter: LowRank | None, examples: Sequence[Example], _rng: object
+    ) -> list[list[str]]:
+        asked.append([example.key for example in examples])
+        return [[short[int(example.key)], "something else"] for example in examples]
+
+    monkeypatch.setattr(appraise, "_drawn", drawn)
+    assert appraise._way(setting, [None, None], 0) == way
+    assert asked == [["0"], ["1"]]  # two models answer in turn
+    object.__setattr__(setting, "config", Knowledge())
+    assert appraise._way(setting, [None], 0) == "greedy"

@@ -174,7 +174,7 @@ def test_a_loop_that_is_open_learns_nothing(whole: tuple[dict[str, Any], Path]) 
         {"begins": "shared", "robust": {"kind": "fltrust"}},
         {"ranks": [1, 2, 4], "loss": 0.3, "robust": {"kind": "krum"}, "poison": {"edge": 0}},
         {"starts": "drift", "arriving": 0.5, "participation": 0.5},
-        {"renamed": 0.6, "prompt_weight": 0.3, "arriving": 0.5, "writing": {"way": "extract", "samples": 2}},
+        {"renamed": 0.6, "prompt_weight": 0.3, "arriving": 0.5, "writing": {"way": "best", "samples": 2}},
     ],
     ids=[
         "secure",
@@ -195,6 +195,8 @@ def test_every_way_to_learn_runs_and_reports(changed: dict[str, Any]) -> None:
     for notes in found["rounds"]:
         assert np.isfinite(notes["figures"]["cloud"]["all"])
     assert np.isfinite(found["final"]["perplexity"])
+    ways = set(found["final"]["ways"].values())
+    assert ways <= ({"consensus", "extract"} if "writing" in changed else {"greedy"})
 
 
 def test_a_candidate_beyond_its_limits_is_kept_and_marked_and_the_champion_stays(tmp_path: Path) -> None:

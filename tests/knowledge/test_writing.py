@@ -28,6 +28,14 @@ def test_agreement_is_rouge_of_words_and_of_pairs(one: str, other: str) -> None:
     assert agreement(grams(one), grams(other)) == agreement(grams(other), grams(one))
 
 
+def test_recall_may_count_for_more() -> None:
+    long, short = grams("a cough and a fever"), grams("cough")
+    assert agreement(long, short, recall=2.0) > agreement(long, short)
+    assert agreement(short, long, recall=2.0) < agreement(short, long)
+    # one of five words, and the one word whole: (1 + 4) * 1 / (5 + 4 * 1)
+    assert agreement(long, short, recall=2.0) == pytest.approx((1.0 - BIGRAMS) * 5.0 / 9.0)
+
+
 def test_a_consensus_is_what_the_others_agree_with() -> None:
     assert consensus(["He has a cough.", "Nothing.", "She has a cough.", "A knee hurts."]) == "He has a cough."
     assert consensus(["one", "two"]) == "one"

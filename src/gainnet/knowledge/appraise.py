@@ -134,38 +134,55 @@ def final(
 
     ``answering`` has the adapters of each domain that answer its notes, in turn; ``limit`` is how many notes of a domain
     are written at most, 0 for all; ``progress`` is called with the domains done and the domains in all. Notes are written
-    as `knowledge.writing` has it; where that is not greedily, ROUGE of greedy ones stands beside.
+    as `knowledge.writing` has it (``ways`` says how in each domain); where that is not greedily, ROUGE of greedy ones stands
+    beside.
     """
     nat, token = 0.0, 0
     greedy: list[str] = []
     written: list[str] = []
     examples: list[Example] = []
+    ways: dict[str, str] = {}
     for done, (domain, adapters) in enumerate(zip(setting.corpus.domains, answering, strict=True)):
         progress(done, setting.domains)
         test = domain.test[:limit] if limit else domain.test
+        way = ways[domain.name] = _way(setting, adapters, done)
         for turn, adapter in enumerate(adapters):
             mine = test[turn :: len(adapters)]
             if mine:
                 lost, counted = setting.tuner.losses(adapter, setting.encode(mine))
                 nat, token = nat + float(lost.sum()), token + int(counted.sum())
                 greedy.extend(write(setting.tuner, adapter, setting, mine))
-                written.extend(_chosen(setting, adapter, mine, setting.stream(f"writing.{done}.{turn}")))
+                if way != "greedy":
+                    drawn = _drawn(setting, adapter, mine, setting.stream(f"writing.{done}.{turn}"))
+                    written.extend(map(writing.WAYS[way], (example.dialogue for example in mine), drawn))
                 examples.extend(mine)
-    return _scores(nat, token, written or greedy, greedy, examples)
+    return _scores(nat, token, written or greedy, greedy, examples) | {"ways": ways}
 
 
-def _chosen(
+def _way(setting: Setting, adapters: Sequence[LowRank | None], domain: int) -> str:
+    """How a domain's notes are written: what `knowledge.writing` says or, of all ways, what is best on held-out notes."""
+    way, held = setting.config.writing.way, setting.corpus.domains[domain].validation[: setting.config.held]
+    if way != "best":
+        return way
+    score_of = dict.fromkeys(writing.WAYS, 0.0)
+    for turn, adapter in enumerate(adapters):
+        mine = held[turn :: len(adapters)]
+        drawn = _drawn(setting, adapter, mine, setting.stream(f"writing.held.{domain}.{turn}")) if mine else []
+        for name, make in writing.WAYS.items():
+            made = [make(example.dialogue, notes) for example, notes in zip(mine, drawn, strict=True)]
+            score_of[name] += float(score.rouge1(made, [example.note for example in mine]).sum())
+    return max(score_of, key=score_of.__getitem__)
+
+
+def _drawn(
     setting: Setting, adapter: LowRank | None, examples: Sequence[Example], rng: np.random.Generator
-) -> list[str]:
-    """Notes that are chosen by drawn ones, as `knowledge.writing` has it; none where they are written greedily."""
+) -> list[list[str]]:
+    """Notes that are drawn for each example, as `knowledge.writing` has it."""
     config, tuner = setting.config.writing, setting.tuner
-    if config.way == "greedy":
-        return []
     prompts = [_prompt(setting.language.tokenizer, example, tuner.language.context) for example in examples]
     made = tuner.sample(adapter, prompts * config.samples, _note_max(tuner), config.temperature, rng)
     notes = [text.decode(setting.language.tokenizer, token) for token in made]
-    way = writing.WAYS[config.way]
-    return [way(example.dialogue, notes[place :: len(examples)]) for place, example in enumerate(examples)]
+    return [notes[place :: len(examples)] for place in range(len(examples))]
 
 
 def _note_max(tuner: Tuner) -> int:

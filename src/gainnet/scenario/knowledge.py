@@ -166,10 +166,11 @@ class Writing(Section):
     """How the notes that are scored at the end are written.
 
     ``greedy``: the likeliest token, one after another. The others draw ``samples`` notes at ``temperature`` first:
-    ``consensus`` takes the one that agrees best with all, ``extract`` the sentences of the dialogue that do.
+    ``consensus`` takes the one that agrees best with all, ``extract`` the sentences of the dialogue that do, ``best`` in
+    each domain whichever of these two writes its held-out notes better.
     """
 
-    way: Literal["greedy", "consensus", "extract"] = "greedy"
+    way: Literal["greedy", "consensus", "extract", "best"] = "greedy"
     samples: Annotated[int, Field(ge=2, le=64)] = 8
     temperature: Positive = 0.7
 
