@@ -51,10 +51,13 @@ def draw(found: list[Row], file: Path) -> None:
         axes[0].plot(number + 1, perplexity, **style)
         if sent.sum() > 0.0 and arm != "central":
             axes[1].plot(sent.cumsum(), perplexity, **style)
-    axes[0].set(xlabel="round", ylabel="validation perplexity", yscale="log")
+    ticks = (15, 20, 30, 40)
+    axes[0].set(xlabel="round", ylabel="validation perplexity", yscale="log", yticks=ticks, yticklabels=ticks)
     axes[1].set(xlabel="sent by ends, Mbit")
-    axes[0].legend(frameon=False)
+    handles, labels = axes[0].get_legend_handles_labels()
+    axes[1].legend(handles, labels, frameon=False)
     for ax in axes:
+        ax.minorticks_off()
         ax.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     figure.savefig(file, metadata={"Date": None})

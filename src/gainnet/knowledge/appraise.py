@@ -145,6 +145,8 @@ def final(
     for done, (domain, adapters) in enumerate(zip(setting.corpus.domains, answering, strict=True)):
         progress(done, setting.domains)
         test = domain.test[:limit] if limit else domain.test
+        if not test:
+            continue
         way = ways[domain.name] = _way(setting, adapters, done)
         for turn, adapter in enumerate(adapters):
             mine = test[turn :: len(adapters)]
