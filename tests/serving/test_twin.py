@@ -101,7 +101,7 @@ def test_a_node_is_profiled_and_asked(twin: ModuleType) -> None:
             assert sent.sent_s[0] == 0.0
             own_s, busy_s, whole_s = twin._processor_s([os.getpid()]) - before
             assert own_s >= 0.0
-            assert busy_s <= whole_s
+            assert busy_s <= whole_s + 1e-6  # sums of ticks since the boot, and no core had a rest
             _, refused = await twin._asked(Server(node.http, node.node.url, "other"), given)
             assert np.isnan(refused).all()
 
