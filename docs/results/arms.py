@@ -17,7 +17,7 @@ import yaml
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1] / "benchmarks"))
-from medical import ARMS, _known  # noqa: E402
+from medical import ARMS, known  # noqa: E402
 
 COLOURS = dict(zip(ARMS, ("#888888", "#b35900", "#0b6bcb", "#333333"), strict=True))
 HEAD = ("arm", "seed", "round", "validation_perplexity", "uplink_mbit", "simulated_s")
@@ -34,7 +34,7 @@ def rows(folder: Path) -> list[Row]:
             continue
         for notes in report["knowledge"]["rounds"]:
             took, sent = notes["close_s"] - notes["start_s"], notes["uplink_bit"] / 1e6
-            found.append((config["arm"], report["seed"], notes["number"], _known(notes), sent, took))
+            found.append((config["arm"], report["seed"], notes["number"], known(notes), sent, took))
     return sorted(found)
 
 

@@ -27,6 +27,8 @@ def test_a_row_of_texts_gives_what_each_gives_alone(kind, way, monkeypatch):
     model, token = drawn(kind).eval(), row()
     monkeypatch.setattr(module, "one_by_one", getattr(module, way))  # the other is taken on GPUs
     assert packs(model)
+    with torch.inference_mode():
+        together(model, token)  # what is kept of it serves where gradients are asked for
     found = together(model, token)
     found.square().sum().backward()
     gradients = {name: weight.grad.clone() for name, weight in model.named_parameters()}

@@ -112,8 +112,7 @@ class Tiers(Arm):
             "ends": self._ends_know(),
         }
         up = sum(part.bit for part in learnt)
-        down_again = 1 if self._cloud.base is self._cloud.adapter else 2
-        back = down_again * self._encoded_bit(self._cloud.adapter) * len(self._edges) if learnt else 0.0
+        back = self._encoded_bit(self._cloud.base) * len(self._edges) if learnt else 0.0
         return Closed(figures, tuple(lines), self.quality(), bit, up + back)
 
     @override
