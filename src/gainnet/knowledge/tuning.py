@@ -21,6 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from gainnet.errors import GainnetError, InputError
 from gainnet.knowledge.batch import Batch, alike, collate
 from gainnet.knowledge.text import Encoded
+from gainnet.models import half
 from gainnet.models.adapter import Adapters
 from gainnet.models.continuation import Tokens, continued
 from gainnet.models.hub import Language
@@ -112,6 +113,8 @@ class Tuner:
         self._plain_head = self._head_is_plain()
         self.packs = self._plain_head and packs(language.model)
         self._bf16 = bf16
+        if bf16:
+            half.keep_few()
 
     def tune(
         self,
