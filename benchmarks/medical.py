@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,13 +93,22 @@ PRIVATE = (
 )
 LIGHT = (*LEAN, "knowledge.test=1", "knowledge.held=1", "knowledge.public_held=1", "knowledge.local_epochs=1")
 FINAL = ("rouge1", "rouge2", "rougeL", "perplexity")
-GREEDY = FINAL[:3]
+ROUGE = FINAL[:3]
+COMPARED = {"perplexity": "perplexity", "rouge1": "rouge1", "distinct.rouge1": "rouge1_distinct"}
+"""Figures whose ratios are paired by seed, and what reports call them."""
 SPENT = ("uplink_bit", "time_s", "energy_j")
+REACHED: dict[str, Callable[[Mapping[str, Any]], float]] = {
+    "uplink": lambda notes: float(notes["uplink_bit"]),
+    "time": lambda notes: float(notes["close_s"] - notes["start_s"]),
+    "energy": lambda notes: float(notes["energy_j"]),
+}
+"""What a round takes."""
 
 MEANING = {
     "made": "on the scenario's own synthetic dialogues and small model; without it: MTS-Dialog",
     "rouge1": "F1 of ROUGE-1 on the test notes, no stemming; greedy notes, of MTS-Dialog (test1) by consensus or extracts",
     "greedy.rouge1": "of notes written greedily, likewise rouge2 and rougeL",
+    "distinct.rouge1": "over the test notes whose reference stands once and not in training, likewise rouge2 and rougeL",
     "rouge2": "F1 of ROUGE-2",
     "rougeL": "F1 of ROUGE-L",
     "perplexity": "of the test notes (MTS-Dialog: test1)",
@@ -110,6 +119,8 @@ MEANING = {
     "copy": "copying the dialogue",
     "gainnet_to_X": "a ratio paired by seed; to central: perplexity at most 1.02, rouge1 at least 0.98",
     "uplink_to_reach_flat": "uplink bits of gainnet until it is as good as flat in the end, over flat's; at most 0.25",
+    "time_to_reach_flat": "simulated time in those rounds, over flat's",
+    "energy_to_reach_flat": "energy of those rounds' tasks, over flat's",
     "uplink_gainnet_to_flat": "uplink bits in all",
     "trouble.perplexity_ratio": "ranks mixed, 30 % of ends lost, one edge poisoned, over the same clean; at most 1.03",
     "trouble.named": "part of the rounds in which the poisoned edge, and no other, was named",
@@ -202,9 +213,9 @@ def _arms(found: dict[str, float], prefix: str, runs: Mapping[str, Reports]) -> 
     first = runs["gainnet"][0]["knowledge"]["final"]
     found |= {f"{prefix}copy.{name}": first[f"{name}_copy"] for name in ("rouge1", "rouge2", "rougeL")}
     for other in ("central", "flat", "local"):
-        for name in ("perplexity", "rouge1"):
-            _interval(found, f"{prefix}gainnet_to_{other}.{name}", _ratios(runs["gainnet"], runs[other], name))
-    _uplink(found, prefix, runs["gainnet"], runs["flat"])
+        for name, figure in COMPARED.items():
+            _interval(found, f"{prefix}gainnet_to_{other}.{name}", _ratios(runs["gainnet"], runs[other], figure))
+    _reach(found, prefix, runs["gainnet"], runs["flat"])
 
 
 def _recorded(data: Path, model: Path | None, device: str, *, quick: bool) -> tuple[str, ...]:
@@ -248,23 +259,26 @@ def _run(part: Part, folder: Path) -> dict[str, Any]:
     return done
 
 
-def _ratios(these: Reports, those: Reports, figure: str) -> list[float]:
-    """Of a final score, seed by seed."""
-    pairs = zip(these, those, strict=True)
-    return [a["knowledge"]["final"][figure] / b["knowledge"]["final"][figure] for a, b in pairs]
+def _ratios(these: Reports, those: Reports, figure: str) -> list[float | None]:
+    """Of a final score, seed by seed; None where it is not known: of few notes none may stand once."""
+    pairs = [
+        (a["knowledge"]["final"][figure], b["knowledge"]["final"][figure]) for a, b in zip(these, those, strict=True)
+    ]
+    return [None if a is None or b is None else a / b for a, b in pairs]
 
 
 def _put(found: dict[str, float], name: str, reports: Sequence[Mapping[str, Any]]) -> None:
     for figure in FINAL:
         _interval(found, f"{name}.{figure}", [report["knowledge"]["final"][figure] for report in reports])
-    for figure in GREEDY:
-        values = [report["knowledge"]["final"][f"{figure}_greedy"] for report in reports]
-        _interval(found, f"{name}.greedy.{figure}", values)
+    for of in ("greedy", "distinct"):
+        for figure in ROUGE:
+            values = [report["knowledge"]["final"][f"{figure}_{of}"] for report in reports]
+            _interval(found, f"{name}.{of}.{figure}", values)
     for figure in SPENT:
         _interval(found, f"{name}.{figure}", [report["knowledge"][figure] for report in reports])
 
 
-def _interval(found: dict[str, float], name: str, values: Sequence[float]) -> None:
+def _interval(found: dict[str, float], name: str, values: Sequence[float | None]) -> None:
     made = interval(values)
     if made.mean is not None:
         found[name] = made.mean
@@ -280,26 +294,31 @@ def known(notes: Mapping[str, Any]) -> float:
     return float(notes["figures"]["cloud"]["all"])
 
 
-def _reach(own: Mapping[str, Any], flat: Mapping[str, Any]) -> float | None:
-    """Uplink bits until validation perplexity is at most flat's last, over flat's bits; None where it never is."""
-    goal, sent = known(flat["knowledge"]["rounds"][-1]), 0.0
-    for notes in own["knowledge"]["rounds"]:
-        sent += notes["uplink_bit"]
+def _until(own: Mapping[str, Any], goal: float) -> list[Mapping[str, Any]] | None:
+    """The first rounds, as many as it takes until validation perplexity is at most ``goal``; None where it never is."""
+    rounds = own["knowledge"]["rounds"]
+    for number, notes in enumerate(rounds, 1):
         if known(notes) <= goal:
-            return sent / float(flat["knowledge"]["uplink_bit"])
+            return list(rounds[:number])
     return None
 
 
-def _uplink(found: dict[str, float], prefix: str, own: Reports, flat: Reports) -> None:
-    """What gainnet sends beside flat: in all, and until it is as good as flat in the end (absent where it never is)."""
+def _reach(found: dict[str, float], prefix: str, own: Reports, flat: Reports) -> None:
+    """What gainnet takes beside flat: uplink in all, and all until it is as good as flat in the end (absent where never)."""
     _interval(
         found,
         f"{prefix}uplink_gainnet_to_flat",
         [a["knowledge"]["uplink_bit"] / b["knowledge"]["uplink_bit"] for a, b in zip(own, flat, strict=True)],
     )
-    reached = [_reach(a, b) for a, b in zip(own, flat, strict=True)]
-    if all(part is not None for part in reached):
-        _interval(found, f"{prefix}uplink_to_reach_flat", [part for part in reached if part is not None])
+    reached = [_until(a, known(b["knowledge"]["rounds"][-1])) for a, b in zip(own, flat, strict=True)]
+    for name, spent in REACHED.items():
+        parts = [
+            sum(map(spent, rounds)) / sum(map(spent, report["knowledge"]["rounds"]))
+            for rounds, report in zip(reached, flat, strict=True)
+            if rounds is not None
+        ]
+        if len(parts) == len(flat):
+            _interval(found, f"{prefix}{name}_to_reach_flat", parts)
 
 
 def _named(report: Mapping[str, Any]) -> float:
