@@ -129,6 +129,27 @@ def test_a_killed_run_that_begins_from_what_is_shared_does_too(tmp_path: Path) -
     assert not all(np.array_equal(one, other) for one, other in zip(champion, base, strict=True))
 
 
+@pytest.mark.parametrize(("marker", "count"), [("simulating", 30), ("writing notes", 1)], ids=["at 3 s", "at the end"])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        *({"arm": arm} for arm in ("flat", "local", "central")),
+        {"arm": "flat", "loss": 0.5, "deadline_s": 0.3},
+        {"aggregation": "ffa", "ranks": [4], "edge_rank": 4, "privacy": {"kind": "update", "epsilon": 8.0}},
+    ],
+    ids=["flat", "local", "central", "flat, losing some", "private"],
+)
+@pytest.mark.untraced
+def test_any_other_killed_run_does_too(tmp_path: Path, changed: dict[str, Any], marker: str, count: int) -> None:
+    whole = report(learning_scenario(**changed), folder=tmp_path / "whole")
+    _killed(tmp_path / "killed", marker, count, changed)
+    resumed = report(learning_scenario(**changed), folder=tmp_path / "killed", resume=True)
+    assert json.dumps(resumed, sort_keys=True) == json.dumps(whole, sort_keys=True)
+    first, second = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    assert first.keys() == second.keys()
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
 @pytest.mark.untraced
 def test_a_round_begins_from_the_best_of_what_the_one_before_made() -> None:
     changed = {"begins": "shared", "rehearsal": {"texts": 8, "learning_rate": 0.05}}

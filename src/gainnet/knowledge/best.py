@@ -42,4 +42,4 @@ class Best:
         """Go on from there."""
         self.last = journal.unpacked(name, weights, base)
         self.best = journal.unpacked(f"{name}.best", weights, base)
-        self.loss = float(weights[f"{name}.loss"])
+        self.loss = weights[f"{name}.loss"].item()  # a journal gives a number back as an array of one
