@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from gainnet.errors import ScenarioError
 from gainnet.scenario import document
+from gainnet.scenario.demand import TraceArrivals
 from gainnet.scenario.hardware import BASE_STATIONS, HARDWARE
+from gainnet.scenario.knowledge import Recorded
 from gainnet.scenario.load import builtin, change, dump, load, names, presets, schema
 from gainnet.scenario.models import MODELS
 from gainnet.scenario.scenario import Scenario
@@ -265,6 +267,23 @@ def test_another_kind_keeps_what_means_the_same() -> None:
     bare = load("campus", ["orchestrator.matcher.iterations=7", "orchestrator.matcher=greedy"]).orchestrator.matcher
     assert bare.kind == "greedy"
     assert bare == load("campus", ["orchestrator.matcher={kind: greedy}"]).orchestrator.matcher
+
+
+def test_a_bare_path_means_the_kind_that_is_read_from_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "notes").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for path in ("notes", "./notes", str(tmp_path / "notes")):
+        loop = load("medical", [f"knowledge.data={path}", "knowledge.data.note=summary"]).knowledge
+        assert loop is not None
+        assert isinstance(loop.data, Recorded)
+        assert (loop.data.path, loop.data.note) == (tmp_path / "notes", "summary")
+    trace = load("medical", ["demand.services.notes.arrivals=trace.csv"]).demand.services["notes"].arrivals
+    assert isinstance(trace, TraceArrivals)
+    assert trace.path == tmp_path / "trace.csv"
+    with pytest.raises(ScenarioError, match=r"knowledge\.data: unknown data 'ntes': one of recorded, synthetic"):
+        load("medical", ["knowledge.data=ntes"])
+    with pytest.raises(ScenarioError, match=r"unknown mobility 'a/b\.csv': one of"):  # two kinds are read from a path
+        load("medical", ["network.mobility=a/b.csv"])
 
 
 def test_presets_open_up() -> None:

@@ -19,7 +19,7 @@ from gainnet.knowledge import general, public_text
 from gainnet.knowledge.draw import Draw
 from gainnet.knowledge.example import Corpus, Example
 from gainnet.knowledge.grouping import grouped
-from gainnet.knowledge.rows import FORMATS, Refused, kind, rows, stem
+from gainnet.knowledge.rows import FORMATS, MissingColumn, Refused, kind, rows, stem
 from gainnet.knowledge.shards import Parts, domains, refuse_endless
 from gainnet.rng import stream
 from gainnet.scenario.knowledge import Recorded, Synthetic
@@ -90,9 +90,12 @@ def _file(data: Recorded, path: Path, refused: Refused) -> Read:
     columns = (data.section, data.dialogue, data.note)
     name = stem(path)
     examples = []
-    for row in rows(path, (columns,), refused):
-        section, dialogue, note = row.fields
-        examples.append(Example(f"{name}/{row.line}", section, dialogue, note))
+    try:
+        for row in rows(path, (columns,), refused):
+            section, dialogue, note = row.fields
+            examples.append(Example(f"{name}/{row.line}", section, dialogue, note))
+    except MissingColumn as error:
+        raise InputError(f"{error}; knowledge.data.section, .dialogue and .note name others") from None
     return examples, [], []
 
 

@@ -68,6 +68,10 @@ def stem(path: Path) -> str:
     return Path(path.name.removesuffix(".gz")).stem
 
 
+class MissingColumn(InputError):
+    """A file has other columns than those that were asked for."""
+
+
 def rows(path: Path, choices: Sequence[tuple[str, ...]], refused: Refused) -> Iterator[Row]:
     """The rows of a CSV or JSONL file that have text in all columns of one of the choices, the first that is there.
 
@@ -202,8 +206,8 @@ def _jsonl(
             yield number, "no JSON object"
 
 
-def _lacks(path: Path, choices: Sequence[tuple[str, ...]], there: Sequence[str]) -> InputError:
+def _lacks(path: Path, choices: Sequence[tuple[str, ...]], there: Sequence[str]) -> MissingColumn:
     wanted = " or ".join(", ".join(names) for names in choices)
     missing = ", ".join(repr(name) for name in choices[0] if name not in there)
     shown = ascii(", ".join(there))[1:-1][:120]
-    return InputError(f"{path}: has no column {missing}; it must have the columns {wanted}, and has {shown}")
+    return MissingColumn(f"{path}: has no column {missing}; it must have the columns {wanted}, and has {shown}")

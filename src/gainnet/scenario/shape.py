@@ -131,9 +131,11 @@ def _number(node: Node) -> str:
 
 
 def normalised(node: Node, value: Any, folder: Path) -> Any:
-    """``value`` with every short form written out: a bare kind as a section, a relative path under ``folder``."""
-    if isinstance(value, str) and kinds(node):
-        return {"kind": value}
+    """``value`` with every short form written out: a bare kind or path as a section, a relative path under ``folder``."""
+    if isinstance(value, str) and (members := kinds(node)):
+        if value in members or (reader := _reader(members)) is None or not _is_path(value, folder):
+            return {"kind": value}
+        value = {"kind": reader, "path": value}
     node = member(node, value)
     if isinstance(value, dict):
         return {key: normalised(below(node, str(key)), entry, folder) for key, entry in value.items()}
@@ -142,3 +144,15 @@ def normalised(node: Node, value: Any, folder: Path) -> Any:
     if isinstance(value, str) and value and node.get("format") == "path":
         return str((folder / Path(value).expanduser()).resolve())
     return value
+
+
+def _reader(members: dict[str, Node]) -> str | None:
+    """The kind that a bare path means: the only one that is read from a path."""
+    readers = [kind for kind, node in members.items() if fields(node).get("path", {}).get("format") == "path"]
+    return readers[0] if len(readers) == 1 else None
+
+
+def _is_path(value: str, folder: Path) -> bool:
+    """Whether a word is meant as a path: it is more than a name, or something is there."""
+    path = Path(value).expanduser()
+    return len(path.parts) > 1 or bool(path.suffix) or (folder / path).exists()
