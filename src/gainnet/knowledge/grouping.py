@@ -44,8 +44,8 @@ def grouped(
             return there
     if len(counts) < edges:
         raise InputError(
-            f"{field}: the data have {len(counts)} sections for {edges} edges; have at most {len(counts)} edges, or data "
-            "with more sections"
+            f"{field}: the data have {len(counts)} sections for {edges} edges; have at most {len(counts)} edges (one stands at "
+            "each cell of network.topology), or data with more sections"
         )
     return _dealt(counts, edges)
 
