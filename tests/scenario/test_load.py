@@ -16,6 +16,7 @@ from gainnet.errors import ScenarioError
 from gainnet.scenario import document
 from gainnet.scenario.demand import TraceArrivals
 from gainnet.scenario.hardware import BASE_STATIONS, HARDWARE
+from gainnet.scenario.home import expanded
 from gainnet.scenario.knowledge import Recorded
 from gainnet.scenario.load import builtin, change, dump, load, names, presets, schema
 from gainnet.scenario.models import MODELS
@@ -282,8 +283,21 @@ def test_a_bare_path_means_the_kind_that_is_read_from_one(tmp_path: Path, monkey
     assert trace.path == tmp_path / "trace.csv"
     with pytest.raises(ScenarioError, match=r"knowledge\.data: unknown data 'ntes': one of recorded, synthetic"):
         load("medical", ["knowledge.data=ntes"])
+    for name in ('""', "x" * 5000, '"a\\0b"'):
+        with pytest.raises(ScenarioError, match=r"knowledge\.data: unknown data"):
+            load("medical", [f"knowledge.data={name}"])
+    nowhere = load("medical", ["knowledge.data=~nobody-of-that-name/notes"]).knowledge
+    assert nowhere is not None
+    assert isinstance(nowhere.data, Recorded)
+    assert nowhere.data.path == tmp_path / "~nobody-of-that-name" / "notes"
     with pytest.raises(ScenarioError, match=r"unknown mobility 'a/b\.csv': one of"):  # two kinds are read from a path
         load("medical", ["network.mobility=a/b.csv"])
+
+
+def test_a_home_that_is_nobodys_is_no_crash() -> None:
+    with pytest.raises(ScenarioError, match=r"~nobody-of-that-name/x\.yaml: there is no such file"):
+        load("~nobody-of-that-name/x.yaml")
+    assert expanded("~/x") == Path.home() / "x"
 
 
 def test_presets_open_up() -> None:

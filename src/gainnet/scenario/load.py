@@ -14,6 +14,7 @@ from gainnet.errors import ScenarioError
 from gainnet.scenario import document, override, shape
 from gainnet.scenario.complaint import complaint, nearest, shown
 from gainnet.scenario.hardware import BASE_STATIONS, HARDWARE
+from gainnet.scenario.home import expanded
 from gainnet.scenario.models import MODELS
 from gainnet.scenario.quantity import Section
 from gainnet.scenario.scenario import Scenario
@@ -94,7 +95,7 @@ def _source(name_or_path: str) -> tuple[str, str, Path]:
     """Text, name for errors, and folder for relative paths."""
     if name_or_path in names():
         return builtin(name_or_path), name_or_path, Path.cwd()
-    path = Path(name_or_path).expanduser()
+    path = expanded(name_or_path)
     try:
         if path.is_file():
             if path.stat().st_size > _BYTES_MAX:

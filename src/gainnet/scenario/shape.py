@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from gainnet.scenario.home import expanded
 from gainnet.scenario.scenario import Scenario
 
 Node = dict[str, Any]
@@ -142,7 +143,7 @@ def normalised(node: Node, value: Any, folder: Path) -> Any:
     if isinstance(value, list):
         return [normalised(below(node, 0), entry, folder) for entry in value]
     if isinstance(value, str) and value and node.get("format") == "path":
-        return str((folder / Path(value).expanduser()).resolve())
+        return str((folder / expanded(value)).resolve())
     return value
 
 
@@ -154,5 +155,10 @@ def _reader(members: dict[str, Node]) -> str | None:
 
 def _is_path(value: str, folder: Path) -> bool:
     """Whether a word is meant as a path: it is more than a name, or something is there."""
-    path = Path(value).expanduser()
-    return len(path.parts) > 1 or bool(path.suffix) or (folder / path).exists()
+    path = expanded(value)
+    if len(path.parts) > 1 or path.suffix:
+        return True
+    try:
+        return bool(value) and (folder / path).exists()
+    except OSError:  # a name too long for any file
+        return False

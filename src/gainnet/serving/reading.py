@@ -19,13 +19,14 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from gainnet.errors import InputError
 from gainnet.scenario import document
 from gainnet.scenario.complaint import nearest, shown
+from gainnet.scenario.home import expanded
 
 _folder: ContextVar[Path] = ContextVar("folder of the settings file")
 
 
 def under_folder(path: Path) -> Path:
     """A path of the settings that are read now, in full."""
-    return (_folder.get(Path()) / path.expanduser()).resolve()
+    return (_folder.get(Path()) / expanded(path)).resolve()
 
 
 @contextmanager
