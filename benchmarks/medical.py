@@ -125,6 +125,7 @@ MEANING = {
     "trouble.perplexity_ratio": "ranks mixed, 30 % of ends lost, one edge poisoned, over the same clean; at most 1.03",
     "trouble.named": "part of the rounds in which the poisoned edge, and no other, was named",
     "private.perplexity_ratio": "updates private at epsilon 8 over the same without noise",
+    "loop.quality": "ROUGE-1 of ends' models on held-out notes, last round less the start, loop closed less loop open",
     "loop.satisfaction": "of note requests, last period less first, loop closed less loop open",
     "loop.share_on_ends": "of answered requests, likewise",
     "loop.public_ratio": "perplexity on public text after the last round over before the first; at most 1.01",
@@ -329,6 +330,7 @@ def _named(report: Mapping[str, Any]) -> float:
 
 def _loop(found: dict[str, float], closed: Reports, still: Reports) -> None:
     """What the loop pays back, beside the same network with the loop switched off."""
+    _paired(found, "loop.quality", [[_learnt(report) for report in reports] for reports in (closed, still)])
     for figure in ("satisfaction", "share_on_ends"):
         _paired(found, f"loop.{figure}", [[_rise(report, figure) for report in reports] for reports in (closed, still)])
     _interval(
@@ -348,6 +350,13 @@ def _paired(found: dict[str, float], name: str, samples: Sequence[Sequence[float
         found[name] = made.mean
     if made.half_width is not None:
         found[f"{name}.ci95"] = made.half_width
+
+
+def _learnt(report: Mapping[str, Any]) -> float:
+    """What the quality of the ends' models rose by."""
+    start, rounds = report["knowledge"]["start"], report["knowledge"]["rounds"]
+    last = rounds[-1] if rounds else start
+    return float(last["quality"]["end"] - start["quality"]["end"])
 
 
 def _rise(report: Mapping[str, Any], figure: str) -> float:

@@ -93,6 +93,15 @@ def _killed(folder: Path, marker: str, count: int, changed: dict[str, Any]) -> N
     assert child.exitcode == -signal.SIGKILL
 
 
+def _goes_on_as(whole: tuple[dict[str, Any], Path], folder: Path, changed: dict[str, Any]) -> None:
+    """Resume what was killed: the report and the weights are, to the bit, those of a run that nobody killed."""
+    resumed = report(learning_scenario(**changed), folder=folder, resume=True)
+    assert json.dumps(resumed, sort_keys=True) == json.dumps(whole[0], sort_keys=True)
+    first, second = weights(whole[1]), weights(folder)
+    assert first.keys() == second.keys()
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
 @pytest.mark.parametrize(
     ("marker", "count"),
     [("round 0: learning", 3), ("round 1: joining", 1), ("writing notes", 1)],
@@ -103,11 +112,7 @@ def test_a_killed_run_goes_on_to_the_same_weights_bit_for_bit(
     whole: tuple[dict[str, Any], Path], tmp_path: Path, marker: str, count: int
 ) -> None:
     _killed(tmp_path, marker, count, {})
-    resumed = report(learning_scenario(), folder=tmp_path, resume=True)
-    assert json.dumps(resumed, sort_keys=True) == json.dumps(whole[0], sort_keys=True)
-    first, second = weights(whole[1]), weights(tmp_path)
-    assert first.keys() == second.keys()
-    assert all(np.array_equal(first[name], second[name]) for name in first)
+    _goes_on_as(whole, tmp_path, {})
 
 
 @pytest.mark.untraced
@@ -118,10 +123,8 @@ def test_a_killed_run_that_begins_from_what_is_shared_does_too(tmp_path: Path) -
     }  # nothing is promoted, and it is learnt from all the same
     whole = report(learning_scenario(**changed), folder=tmp_path / "whole")
     _killed(tmp_path / "killed", "round 1: joining", 1, changed)
-    resumed = report(learning_scenario(**changed), folder=tmp_path / "killed", resume=True)
-    assert json.dumps(resumed, sort_keys=True) == json.dumps(whole, sort_keys=True)
-    first, second = weights(tmp_path / "whole"), weights(tmp_path / "killed")
-    assert all(np.array_equal(first[name], second[name]) for name in first)
+    _goes_on_as((whole, tmp_path / "whole"), tmp_path / "killed", changed)
+    first = weights(tmp_path / "whole")
     champion, base = (
         [value for name, value in first.items() if name.startswith(f"{kind}|")] for kind in ("cloud", "cloud.base")
     )
@@ -143,11 +146,7 @@ def test_a_killed_run_that_begins_from_what_is_shared_does_too(tmp_path: Path) -
 def test_any_other_killed_run_does_too(tmp_path: Path, changed: dict[str, Any], marker: str, count: int) -> None:
     whole = report(learning_scenario(**changed), folder=tmp_path / "whole")
     _killed(tmp_path / "killed", marker, count, changed)
-    resumed = report(learning_scenario(**changed), folder=tmp_path / "killed", resume=True)
-    assert json.dumps(resumed, sort_keys=True) == json.dumps(whole, sort_keys=True)
-    first, second = weights(tmp_path / "whole"), weights(tmp_path / "killed")
-    assert first.keys() == second.keys()
-    assert all(np.array_equal(first[name], second[name]) for name in first)
+    _goes_on_as((whole, tmp_path / "whole"), tmp_path / "killed", changed)
 
 
 @pytest.mark.untraced
