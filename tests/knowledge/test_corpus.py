@@ -276,20 +276,53 @@ def test_domains_must_fit(domains: dict[str, tuple[str, ...]], message: str) -> 
 
 def test_sections_are_dealt_by_size() -> None:
     assert grouped({"A": 5, "B": 9, "C": 4, "D": 1}, 2, {}) == {"B": ("B", "D"), "A": ("A", "C")}
-    with pytest.raises(InputError, match="the data have 1 sections for 2 edges"):
-        grouped({"A": 5}, 2, {})
     some = {"GENHX": 9, "GYNHX": 2, "ALLERGY": 3, "ROS": 3}
     assert list(grouped(some, 4, {})) == list(MTS_DIALOG)
     assert list(grouped({**some, "NEW": 1}, 4, {})) == ["GENHX", "ALLERGY", "ROS", "GYNHX"]
     assert list(grouped({"GENHX": 9, "CC": 2, "ALLERGY": 3, "ROS": 3}, 4, {})) == ["GENHX", "ALLERGY", "ROS", "CC"]
 
 
+def test_fewer_sections_than_edges_are_shared() -> None:
+    assert grouped({"A": 50, "B": 9, "C": 20}, 6, {}) == {
+        **{f"A ({part} of 3)": ("A",) for part in (1, 2, 3)},
+        **{f"C ({part} of 2)": ("C",) for part in (1, 2)},
+        "B": ("B",),
+    }
+    assert len(grouped({"A": 9, "A (1 of 2)": 1}, 3, {})) == 3
+    assert list(grouped({"GENHX": 5}, 4, {})) == [f"GENHX ({part} of 4)" for part in (1, 2, 3, 4)]
+
+
+def test_who_shares_a_section_has_a_part_of_its_examples(tmp_path: Path) -> None:
+    parts = {name: as_csv(body(number, "A", name)) for name, number in (("train", 30), ("valid", 7), ("test", 8))}
+    found = corpus(folder(tmp_path, **parts), 2, 2, 3)
+    assert [d.name for d in found.domains] == ["A (1 of 3)", "A (2 of 3)", "A (3 of 3)"]
+    assert [sum(map(len, d.shards)) for d in found.domains] == [10, 10, 10]
+    assert [(len(d.validation), len(d.test)) for d in found.domains] == [(3, 3), (2, 3), (2, 2)]
+    assert len(set(keys(found))) == 45
+    with pytest.raises(InputError, match=r"domain 'A \(8 of 8\)' has no validation example"):
+        corpus(tmp_path, *[1] * 8)
+
+
+def test_data_without_sections(tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text(as_csv([row[2:] for row in body(40)], ("summary", "talk")))
+    data = Recorded(path=file, section=None, note="summary", dialogue="talk")
+    found = read(data, ends_of_edge=(3, 3), rng=stream(1, "data"))
+    assert [d.sections for d in found.domains] == [("note",), ("note",)]
+    assert len(set(keys(found))) == 40
+    with pytest.raises(InputError, match=r"no column 'section_header'; .*data\.section \(null for data without\)"):
+        read(Recorded(path=file, note="summary", dialogue="talk"), ends_of_edge=(3, 3), rng=stream(1, "data"))
+
+
 @given(st.dictionaries(st.text(min_size=1), st.integers(0, 99), min_size=1), st.data())
 @pytest.mark.untraced
 def test_every_section_is_dealt_once(counts: dict[str, int], data: st.DataObject) -> None:
-    edges = data.draw(st.integers(1, len(counts)))
+    edges = data.draw(st.integers(1, 2 * len(counts)))
     groups = grouped(counts, edges, {})
     assert len(groups) == edges
+    if edges > len(counts):  # each edge has one, and all are there
+        assert {section for (section,) in groups.values()} == set(counts)
+        return
     assert all(groups.values())
     assert sorted(s for group in groups.values() for s in group) == sorted(counts)
     totals = [sum(counts[s] for s in group) for group in groups.values()]

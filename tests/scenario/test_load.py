@@ -17,7 +17,7 @@ from gainnet.scenario import document
 from gainnet.scenario.demand import TraceArrivals
 from gainnet.scenario.hardware import BASE_STATIONS, HARDWARE
 from gainnet.scenario.home import expanded
-from gainnet.scenario.knowledge import Recorded
+from gainnet.scenario.knowledge import Pretrained, Recorded
 from gainnet.scenario.load import builtin, change, dump, load, names, presets, schema
 from gainnet.scenario.models import MODELS
 from gainnet.scenario.scenario import Scenario
@@ -292,6 +292,40 @@ def test_a_bare_path_means_the_kind_that_is_read_from_one(tmp_path: Path, monkey
     assert nowhere.data.path == tmp_path / "~nobody-of-that-name" / "notes"
     with pytest.raises(ScenarioError, match=r"unknown mobility 'a/b\.csv': one of"):  # two kinds are read from a path
         load("medical", ["network.mobility=a/b.csv"])
+
+
+def test_a_models_folder_is_written_out_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a run goes on from wherever it is resumed; what is no folder is a name on a hub, and stays."""
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "models")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for said in (
+        "mine",
+        "./mine",
+        "~/models/mine",
+        "{kind: pretrained, name: mine}",
+        str(tmp_path / "models" / "mine"),
+    ):
+        loop = load("medical", [f"knowledge.foundation={said}"]).knowledge
+        assert loop is not None
+        assert loop.foundation == Pretrained(name=str(tmp_path / "models" / "mine"))
+    for said in ("org/model", "{kind: pretrained, name: org/model}", "{kind: pretrained, name: gpt2}"):
+        loop = load("medical", [f"knowledge.foundation={said}", "knowledge.foundation.context=64"]).knowledge
+        assert loop is not None
+        assert isinstance(loop.foundation, Pretrained)
+        assert loop.foundation.name in ("org/model", "gpt2")
+    file = _file(
+        tmp_path, dump(load("medical", ["knowledge.foundation=org/model"])).replace("org/model", "models/mine")
+    )
+    beside = load(file).knowledge
+    assert beside is not None
+    assert beside.foundation == Pretrained(name=str(tmp_path / "models" / "mine"))
+    with pytest.raises(
+        ScenarioError, match=r"knowledge\.foundation: unknown foundation 'smal': one of pretrained, small"
+    ):
+        load("medical", ["knowledge.foundation=smal"])
+    with pytest.raises(ScenarioError, match=r"foundation\.name is missing.*a model's folder, or its name on a hub"):
+        load("medical", ["knowledge.foundation.kind=pretrained"])
 
 
 def test_a_home_that_is_nobodys_is_no_crash() -> None:

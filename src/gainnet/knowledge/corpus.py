@@ -8,8 +8,9 @@ or JSON lines with named columns, gzipped or not; see `gainnet.knowledge.rows`.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from gainnet.knowledge.shards import Parts, domains, refuse_endless
 from gainnet.rng import stream
 from gainnet.scenario.knowledge import Recorded, Synthetic
 
+SECTION = "note"  # of data whose sections are not told apart
 HELD = 0.1  # part of a single file's rows that is held out for validation, and as much for the test
 
 _PARTS = {"train": "train", "valid": "validation", "test": "test"}  # in a file's name -> what it is
@@ -32,6 +34,8 @@ Read = tuple[list[Example], list[Example], list[Example]]  # train, validation, 
 
 def read(data: Recorded, *, ends_of_edge: Sequence[int], rng: np.random.Generator) -> Corpus:
     """The corpus of ``data.path`` and ``data.public``, with one domain for each edge, dealt to that many ends.
+
+    Where there are fewer sections than edges, several share the examples of one (see `gainnet.knowledge.grouping`).
 
     A row that cannot be used is a line of ``Corpus.refused``; so are the sections that no domain has. Test and
     validation examples whose note or dialogue stands in the training data are marked as seen. Without ``data.public``
@@ -49,8 +53,9 @@ def read(data: Recorded, *, ends_of_edge: Sequence[int], rng: np.random.Generato
     groups = grouped(counts, len(ends_of_edge), data.domains)
     _name_strays(read_parts, groups, refused)
     parted = []
+    by_domain = [_by_domain(part, groups) for part in read_parts]
     for name, sections in groups.items():
-        train, validation, test = ([e for e in part if e.section in sections] for part in read_parts)
+        train, validation, test = (found[name] for found in by_domain)
         if not data.path.is_dir():
             train, validation, test = _split(train, rng)
         _refuse_empty(data.path, name, {"training": train, "validation": validation, "test": test})
@@ -87,16 +92,31 @@ def _folder(data: Recorded, refused: Refused) -> Read:
 
 def _file(data: Recorded, path: Path, refused: Refused) -> Read:
     """The examples of one file, all of them first, as if to train on."""
-    columns = (data.section, data.dialogue, data.note)
+    columns = (data.dialogue, data.note) if data.section is None else (data.section, data.dialogue, data.note)
     name = stem(path)
     examples = []
     try:
         for row in rows(path, (columns,), refused):
-            section, dialogue, note = row.fields
-            examples.append(Example(f"{name}/{row.line}", section, dialogue, note))
+            *of, dialogue, note = row.fields
+            examples.append(Example(f"{name}/{row.line}", of[0] if of else SECTION, dialogue, note))
     except MissingColumn as error:
-        raise InputError(f"{error}; knowledge.data.section, .dialogue and .note name others") from None
+        hint = "knowledge.data.section (null for data without), .dialogue and .note name others"
+        raise InputError(f"{error}; {hint}") from None
     return examples, [], []
+
+
+def _by_domain(examples: Sequence[Example], groups: Mapping[str, Sequence[str]]) -> dict[str, list[Example]]:
+    """The examples of each domain; those of a section which several share go to them in turn."""
+    sharing: defaultdict[str, list[str]] = defaultdict(list)
+    for name, sections in groups.items():
+        for section in sections:
+            sharing[section].append(name)
+    turns = {section: cycle(names) for section, names in sharing.items()}
+    found: dict[str, list[Example]] = {name: [] for name in groups}
+    for example in examples:
+        if example.section in turns:
+            found[next(turns[example.section])].append(example)
+    return found
 
 
 def _split(examples: Sequence[Example], rng: np.random.Generator) -> Read:

@@ -28,11 +28,12 @@ def grouped(
         edges: how many domains are needed.
         domains: what the person wants; empty for MTS-Dialog's own groups where the sections and the number of edges are
             its, and sections dealt out by size where not (the largest goes first, each to the smallest domain so far;
-            a domain is then named after its largest section).
+            a domain is then named after its largest section). Of fewer sections than edges the largest are shared by
+            several, as hospitals of one kind are.
         field: of the scenario, for errors.
 
-    Errors: InputError where there is not one domain for each edge, a section is in two domains or in none of the data,
-    or there are fewer sections than edges.
+    Errors: InputError where there is not one domain for each edge, or a section that was given is in two domains or in none
+    of the data.
     """
     if domains:
         _refuse(counts, edges, domains, field)
@@ -42,12 +43,7 @@ def grouped(
         there = {name: tuple(s for s in sections if s in counts) for name, sections in MTS_DIALOG.items()}
         if all(there.values()):
             return there
-    if len(counts) < edges:
-        raise InputError(
-            f"{field}: the data have {len(counts)} sections for {edges} edges; have at most {len(counts)} edges (one stands at "
-            "each cell of network.topology), or data with more sections"
-        )
-    return _dealt(counts, edges)
+    return _dealt(counts, edges) if len(counts) >= edges else _shared(counts, edges)
 
 
 def _dealt(counts: Mapping[str, int], edges: int) -> dict[str, tuple[str, ...]]:
@@ -58,6 +54,21 @@ def _dealt(counts: Mapping[str, int], edges: int) -> dict[str, tuple[str, ...]]:
         groups[smallest].append(section)
         sizes[smallest] += counts[section]
     return {group[0]: tuple(group) for group in groups}
+
+
+def _shared(counts: Mapping[str, int], edges: int) -> dict[str, tuple[str, ...]]:
+    """One section for each edge; another edge shares the section of which each has the most."""
+    sharing = dict.fromkeys(sorted(counts, key=lambda name: (-counts[name], name)), 1)
+    for _ in range(edges - len(counts)):
+        sharing[max(sharing, key=lambda name: counts[name] / sharing[name])] += 1
+    found: dict[str, tuple[str, ...]] = {}
+    for section, number in sharing.items():
+        for part in range(1, number + 1):
+            name = section if number == 1 else f"{section} ({part} of {number})"
+            while name in found or (name in counts and name != section):
+                name += "*"
+            found[name] = (section,)
+    return found
 
 
 def _refuse(counts: Mapping[str, int], edges: int, domains: Mapping[str, tuple[str, ...]], field: str) -> None:

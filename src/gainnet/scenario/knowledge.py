@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gainnet.scenario.quantity import Count, Fraction, NonNegative, Positive, PositiveFraction, Section
+from gainnet.scenario.quantity import Count, Fraction, ModelName, NonNegative, Positive, PositiveFraction, Section
 
 
 class SmallModel(Section):
@@ -38,7 +38,7 @@ class Pretrained(Section):
     """A causal language model of Hugging Face's format: a folder or, where a hub can be reached, a name. Safetensors only."""
 
     kind: Literal["pretrained"] = "pretrained"
-    name: str
+    name: ModelName
     context: Annotated[int, Field(ge=32)] = 512
 
 
@@ -58,8 +58,9 @@ class Recorded(Section):
     """Dialogues and notes from files, and public text; see `gainnet.knowledge.corpus` for the formats.
 
     ``path`` is a folder with train, validation and test files (MTS-Dialog as published) or one CSV or JSONL file.
+    ``dialogue``, ``note`` and ``section`` are its columns; ``section: null`` is for data that have none.
     ``domains`` groups note sections into one domain for each edge; by default MTS-Dialog's own groups, or sections
-    dealt out by size.
+    dealt out by size, the largest shared by several edges where there are fewer than these.
     """
 
     kind: Literal["recorded"] = "recorded"
@@ -67,7 +68,7 @@ class Recorded(Section):
     public: Path | None = None
     dialogue: str = "dialogue"
     note: str = "section_text"
-    section: str = "section_header"
+    section: str | None = "section_header"
     domains: dict[str, tuple[str, ...]] = Field(default={})
 
 

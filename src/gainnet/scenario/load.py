@@ -54,8 +54,8 @@ def load(name_or_path: str, overrides: Sequence[str] = (), **top_level: Any) -> 
         name_or_path: a built-in name, or the path of a YAML file (a built-in name wins: write ``./name`` for a file).
         overrides: ``path.to.value=x`` each, applied in order; x is YAML. A bare name where a section with a ``kind`` is
             expected means that kind, and another kind drops the fields that only the old one has; a bare path means the
-            one kind that is read from a path (``knowledge.data=notes.csv``). Relative paths in them are under the
-            working folder; relative paths in the file are under the file's folder.
+            one kind that is read from a path (``knowledge.data=notes.csv``, ``knowledge.foundation=models/mine``). Relative
+            paths in them are under the working folder; relative paths in the file are under the file's folder.
         top_level: values of the scenario's own fields (``seed=3``), applied last; None leaves the field alone.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The number types that scenario files use: finite, and positive where zero has no meaning."""
+"""The types that scenario files use: numbers are finite, and positive where zero has no meaning."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 PositiveFraction = Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+MODEL = "model"
+"""Format, in the JSON schema, of a text that is a model's folder or, where there is none, its name on a hub."""
+ModelName = Annotated[str, Field(json_schema_extra={"format": MODEL})]
 
 
 class Section(BaseModel):

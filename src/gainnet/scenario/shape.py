@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gainnet.scenario.home import expanded
+from gainnet.scenario.quantity import MODEL
 from gainnet.scenario.scenario import Scenario
 
 Node = dict[str, Any]
@@ -110,7 +111,9 @@ def describe(node: Node) -> str:
         case "boolean":
             return "true or false"
         case "string":
-            return "a path" if node.get("format") == "path" else "text"
+            return {"path": "a path", MODEL: "a model's folder, or its name on a hub"}.get(
+                node.get("format", ""), "text"
+            )
         case "null":
             return "null"
         case "array":
@@ -134,31 +137,40 @@ def _number(node: Node) -> str:
 def normalised(node: Node, value: Any, folder: Path) -> Any:
     """``value`` with every short form written out: a bare kind or path as a section, a relative path under ``folder``."""
     if isinstance(value, str) and (members := kinds(node)):
-        if value in members or (reader := _reader(members)) is None or not _is_path(value, folder):
+        reader = None if value in members else _reader(members)
+        if reader is None or not _is_path(value, folder):
             return {"kind": value}
-        value = {"kind": reader, "path": value}
+        value = {"kind": reader[0], reader[1]: value}
     node = member(node, value)
     if isinstance(value, dict):
         return {key: normalised(below(node, str(key)), entry, folder) for key, entry in value.items()}
     if isinstance(value, list):
         return [normalised(below(node, 0), entry, folder) for entry in value]
-    if isinstance(value, str) and value and node.get("format") == "path":
+    form = node.get("format")
+    if isinstance(value, str) and value and (form == "path" or (form == MODEL and _is_there(value, folder))):
         return str((folder / expanded(value)).resolve())
     return value
 
 
-def _reader(members: dict[str, Node]) -> str | None:
-    """The kind that a bare path means: the only one that is read from a path."""
-    readers = [kind for kind, node in members.items() if fields(node).get("path", {}).get("format") == "path"]
+def _reader(members: dict[str, Node]) -> tuple[str, str] | None:
+    """The kind that a bare path means, and its field: the only one that is read from a path, or loaded from a folder."""
+    readers = [
+        (kind, name)
+        for kind, node in members.items()
+        for name, form in (("path", "path"), ("name", MODEL))
+        if fields(node).get(name, {}).get("format") == form
+    ]
     return readers[0] if len(readers) == 1 else None
 
 
 def _is_path(value: str, folder: Path) -> bool:
     """Whether a word is meant as a path: it is more than a name, or something is there."""
     path = expanded(value)
-    if len(path.parts) > 1 or path.suffix:
-        return True
+    return len(path.parts) > 1 or bool(path.suffix) or _is_there(value, folder)
+
+
+def _is_there(value: str, folder: Path) -> bool:
     try:
-        return bool(value) and (folder / path).exists()
+        return bool(value) and (folder / expanded(value)).exists()
     except OSError:  # a name too long for any file
         return False
