@@ -309,6 +309,7 @@ def test_a_models_folder_is_written_out_in_full(tmp_path: Path, monkeypatch: pyt
         loop = load("medical", [f"knowledge.foundation={said}"]).knowledge
         assert loop is not None
         assert loop.foundation == Pretrained(name=str(tmp_path / "models" / "mine"))
+    (tmp_path / "models" / "gpt2").touch()  # a file is no model
     for said in ("org/model", "{kind: pretrained, name: org/model}", "{kind: pretrained, name: gpt2}"):
         loop = load("medical", [f"knowledge.foundation={said}", "knowledge.foundation.context=64"]).knowledge
         assert loop is not None

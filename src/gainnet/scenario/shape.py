@@ -147,7 +147,7 @@ def normalised(node: Node, value: Any, folder: Path) -> Any:
     if isinstance(value, list):
         return [normalised(below(node, 0), entry, folder) for entry in value]
     form = node.get("format")
-    if isinstance(value, str) and value and (form == "path" or (form == MODEL and _is_there(value, folder))):
+    if isinstance(value, str) and value and (form == "path" or (form == MODEL and _is_folder(value, folder))):
         return str((folder / expanded(value)).resolve())
     return value
 
@@ -166,11 +166,16 @@ def _reader(members: dict[str, Node]) -> tuple[str, str] | None:
 def _is_path(value: str, folder: Path) -> bool:
     """Whether a word is meant as a path: it is more than a name, or something is there."""
     path = expanded(value)
-    return len(path.parts) > 1 or bool(path.suffix) or _is_there(value, folder)
-
-
-def _is_there(value: str, folder: Path) -> bool:
+    if len(path.parts) > 1 or path.suffix:
+        return True
     try:
-        return bool(value) and (folder / expanded(value)).exists()
+        return bool(value) and (folder / path).exists()
+    except OSError:  # a name too long for any file
+        return False
+
+
+def _is_folder(value: str, folder: Path) -> bool:
+    try:
+        return (folder / expanded(value)).is_dir()
     except OSError:  # a name too long for any file
         return False
