@@ -108,6 +108,35 @@ def test_any_change_is_sent_within_its_bound(bits: int, numbers: list[float], se
         assert (error <= 2.01 * (scale.astype(np.float64) + step) / (2**bits - 1) + 1e-44).all()
 
 
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("tiny", [False, True])
+def test_what_arrives_is_what_the_formula_says(bits: int, tiny: bool) -> None:
+    """Written once more for all blocks at once, to the bit: a change, its scale, its dice, its level, and back."""
+    before, after = adapter(0), moved(adapter(0), adapter(1, size=0.01))
+    if tiny:
+        before, after = (replace(one, layers=_times(one, np.float32(2.0**-112))) for one in (before, after))
+    change = (flat(after) - flat(before)).astype(np.float32)
+    whole = -(-len(change) // 128)
+    block = np.zeros((whole, 128), np.float32)
+    block.flat[: len(change)] = change
+    word = np.abs(block).max(axis=1).view(np.uint32).astype(np.uint64)
+    scale = ((word + 0xFFFF) >> 16 << 16).astype(np.uint32).view(np.float32)[:, None]
+    lift = np.where(scale < 2.0**-100, np.float32(2.0**64), np.float32(1.0))
+    assert bool((lift > 1.0).any()) == tiny
+    steps = np.float32(2**bits - 1)
+    words = np.random.default_rng(3).integers(0, 2**64 - 1, whole * 32, np.uint64, endpoint=True)
+    dice = words.view(np.uint16).reshape(whole, 128).astype(np.float32) * np.float32(2.0**-16)
+    value = block * lift * (np.float32(0.5) * steps / (scale * lift)) + dice
+    level = np.floor(np.minimum(value + (np.float32(0.5) * steps + np.float32(2.0**-17)), steps))
+    told = (level * (np.float32(2.0) / steps) - np.float32(1.0)) * scale
+    update = Encoder(bits).encode(before, after, np.random.default_rng(3))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(flat(decode(update.data, before)), told.ravel()[: len(change)] + flat(before))
+
+
+def _times(adapter: LowRank, factor: np.float32) -> dict[str, Factors]:
+    return {name: Factors(factors.a * factor, factors.b * factor) for name, factors in adapter.layers.items()}
+
+
 @pytest.mark.compiles
 def test_same_generator_same_bytes() -> None:
     before, after = adapter(0), adapter(1)
@@ -182,6 +211,8 @@ def test_bad_updates_are_refused_in_one_line() -> None:
     for wrong, words in ((bad, "nan"), (wide, "another shape"), (few, "set of layers"), (adapter(1, rank=3), "shape")):
         with pytest.raises(InputError, match=words):
             Encoder(4).encode(before, wrong, np.random.default_rng(0))
+    with pytest.raises(InputError, match="nan"):  # in a factor that may be left out for having moved little
+        Encoder(4, threshold=0.5).encode(before, bad, np.random.default_rng(0))
     huge = moved(before, adapter(1, size=1e6))
     with pytest.raises(InputError, match="16 bits"):
         Encoder(16).encode(before, huge, np.random.default_rng(0))

@@ -24,16 +24,16 @@ from jaxtyping import Bool, Float, Int, UInt16
 
 from gainnet.errors import InputError
 from gainnet.knowledge import compress_kernel as kernel
+from gainnet.knowledge.compress_kernel import BLOCK
 from gainnet.models.low_rank import Factors, LowRank
 
-BLOCK = 128
 MARK = b"gnU1"
 HEADER = struct.Struct("<4sB8sI")
 """Mark, bits, the beginning of the digest of what the change starts from, number of factors."""
 LARGEST = {16: 65504.0}
 """Number that may be sent, by bits where the format allows no more than 1e15; beyond is an explosion."""
-TINY = 2.0**-100
-"""Scale of a block below which its numbers are lifted while they are quantised, since their factor would overflow."""
+ZEROS = np.zeros(0, np.float32)
+"""What there was, where that is zeros."""
 CHECK = struct.Struct("<I")
 """CRC-32 of all before it."""
 
@@ -96,20 +96,19 @@ class Encoder:
             InputError: NaN, infinity, or a change too large for its format; adapters of other bases, layers or shapes.
         """
         _same_shape(before, after)
-        change = after.flat() - before.flat()
-        numbers = after.flat() if self.bits == 32 else change
+        change, origin, sizes = after.flat(), before.flat(), _sizes(before)
         held = self.feedback
-        if held is not None and held.basis == basis and len(held.lost) == len(change):
-            change += held.lost
-        largest = max(float(change.max(initial=0.0)), -float(change.min(initial=0.0)))
-        if not largest <= LARGEST.get(self.bits, 1e15):
-            raise InputError(f"update: a change is {largest:g}, which cannot be sent at {self.bits} bits")
-        sizes = _sizes(before)
-        sent = _moved(change, before, sizes, self.threshold)
+        if basis is not None or self.bits >= 16:  # or else the difference is taken while it is quantised
+            change, origin = change - origin, ZEROS
+            if held is not None and held.basis == basis and len(held.lost) == len(change):
+                change += held.lost
+        sent = _moved(change, origin, before, sizes, self.threshold)
+        numbers = after.flat() if self.bits == 32 else change
         if not sent.all():
-            numbers = numbers[np.repeat(sent, sizes)]
+            chosen = np.repeat(sent, sizes)
+            numbers, origin = numbers[chosen], origin[chosen] if len(origin) else ZEROS
         header = HEADER.pack(MARK, self.bits, bytes.fromhex(before.digest()[:16]), len(sent))
-        body = header + np.packbits(sent).tobytes() + _pack(numbers, self.bits, rng)
+        body = b"".join((header, np.packbits(sent).data, *_pack(numbers, origin, self.bits, rng)))
         update = Update(body + CHECK.pack(zlib.crc32(body)))
         self.feedback = None
         if basis is not None:
@@ -128,7 +127,7 @@ def decode(data: bytes, before: LowRank) -> LowRank:
     flags = -(-len(sizes) // 8)
     if len(data) < HEADER.size + flags + CHECK.size or data[:4] != MARK:
         raise InputError(f"update: {len(data)} bytes are not an update of this adapter")
-    if CHECK.unpack(data[-CHECK.size :])[0] != zlib.crc32(data[: -CHECK.size]):
+    if CHECK.unpack(data[-CHECK.size :])[0] != zlib.crc32(memoryview(data)[: -CHECK.size]):
         raise InputError("update: its bytes are damaged or cut short")
     _, bits, digest, count = HEADER.unpack_from(data)
     if digest.hex() != before.digest()[:16] or count != len(sizes):
@@ -137,28 +136,23 @@ def decode(data: bytes, before: LowRank) -> LowRank:
         raise InputError(f"update: {bits} bits a number; it must be 2, 4, 8, 16 or 32")
     mask = np.unpackbits(np.frombuffer(data, np.uint8, flags, HEADER.size), count=count).astype(bool)
     body = memoryview(data)[HEADER.size + flags : -CHECK.size]
-    numbers = _unpack(body, int(sizes[mask].sum()), bits)
-    if not np.isfinite(numbers).all():
-        raise InputError("update: it holds NaN or infinity")
-    return _added(before, mask, sizes, numbers, whole=bits == 32)
+    every = bool(mask.all())
+    origin = before.flat() if every and bits != 32 else ZEROS
+    numbers = _unpack(body, int(sizes[mask].sum()), bits, origin)
+    return _made_of(before, numbers if every else _spread(before, np.repeat(mask, sizes), numbers, whole=bits == 32))
 
 
-def _added(
-    before: LowRank,
-    mask: Bool[np.ndarray, " factor"],
-    sizes: Int[np.ndarray, " factor"],
-    numbers: Float[np.ndarray, " number"],
-    *,
-    whole: bool,
-) -> LowRank:
-    """An adapter with what was sent added to it, or in its place where it is whole; what was not sent stays."""
-    if not mask.all():
-        sent = np.repeat(mask, sizes)
-        held = before.flattened() if whole else np.zeros(before.numbers, np.float32)
-        held[sent] = numbers
-        numbers = held
-    if not whole:
-        numbers += before.flat()
+def _spread(
+    before: LowRank, sent: Bool[np.ndarray, " all"], numbers: Float[np.ndarray, " sent"], *, whole: bool
+) -> Float[np.ndarray, " all"]:
+    """All numbers of an adapter, with what was sent added to them, or in their place where it is ``whole``."""
+    held = before.flattened()
+    held[sent] = numbers if whole else numbers + held[sent]
+    return held
+
+
+def _made_of(before: LowRank, numbers: Float[np.ndarray, " number"]) -> LowRank:
+    """An adapter of a shape, of these numbers."""
     found, at = {}, 0
     for name in sorted(before.layers):
         outward, rank, inward = before.shapes[name]
@@ -185,53 +179,70 @@ def _sizes(adapter: LowRank) -> Int[np.ndarray, " factor"]:
 
 
 def _moved(
-    change: Float[np.ndarray, " number"], before: LowRank, sizes: Int[np.ndarray, " factor"], threshold: float
+    numbers: Float[np.ndarray, " number"],
+    origin: Float[np.ndarray, " origin"],
+    before: LowRank,
+    sizes: Int[np.ndarray, " factor"],
+    threshold: float,
 ) -> Bool[np.ndarray, " factor"]:
-    """Which factors changed by more than that part of their norm."""
-    ends = np.cumsum(sizes)[:-1]
+    """Which factors changed by more than that part of their norm; one with NaN in it did."""
+    ends = np.cumsum(sizes)
     if threshold == 0.0:
-        return np.logical_or.reduceat(change != 0.0, [0, *ends.tolist()])
+        return np.asarray(kernel.moved(numbers, origin, ends), bool)
+    change = numbers - origin if len(origin) else numbers
     size, start = (
-        np.array([np.linalg.norm(part) for part in np.split(numbers, ends)]) for numbers in (change, before.flat())
+        np.array([np.linalg.norm(part) for part in np.split(found, ends[:-1])]) for found in (change, before.flat())
     )
-    return (size > threshold * start) & (size > 0.0)
+    return np.asarray(~(size <= threshold * start) & (size != 0.0))
 
 
-def _pack(numbers: Float[np.ndarray, " number"], bits: int, rng: np.random.Generator) -> bytes:
-    """Numbers as bytes: scales of blocks, then the numbers' levels."""
-    if bits == 32:
-        return numbers.astype("<f4").tobytes()
-    if bits == 16:
-        return numbers.astype("<f2").tobytes()
+def _pack(
+    numbers: Float[np.ndarray, " number"], origin: Float[np.ndarray, " origin"], bits: int, rng: np.random.Generator
+) -> tuple[memoryview, ...]:
+    """Numbers less what there was, as bytes: scales of blocks, then levels; at 16 bits and more, all that is sent.
+
+    Raises:
+        InputError: NaN, infinity, or a number too large for its format.
+    """
+    if bits >= 16:
+        _sendable(float(np.abs(numbers).max(initial=0.0)), bits)
+        return (numbers.astype("<f4" if bits == 32 else "<f2").data,)
     whole = -(-len(numbers) // BLOCK)
-    top = np.empty(whole, np.float32)
-    kernel.largest(numbers, top, BLOCK)
-    short = _rounded_up(top)
-    scale = _widened(short)
-    lift = np.where(scale < TINY, np.float32(2.0**64), np.float32(1.0))
-    if (lift > 1.0).any():
-        numbers = numbers * np.repeat(lift, BLOCK)[: len(numbers)]
-    factor = np.divide(0.5 * (2**bits - 1), scale * lift, out=np.zeros_like(scale), where=scale > 0.0)
     dice = rng.integers(0, 2**64 - 1, whole * BLOCK // 4, dtype=np.uint64, endpoint=True).view(np.uint16)
-    packed = np.empty(whole * BLOCK * bits // 8, np.uint8)
-    kernel.quantise(numbers, factor, dice, bits, packed)
-    return short.astype("<u2").tobytes() + packed[: -(-len(numbers) * bits // 8)].tobytes()
+    scales, packed = np.empty(whole, np.uint16), np.empty(whole * BLOCK * bits // 8, np.uint8)
+    _sendable(kernel.quantise(numbers, origin, dice, bits, scales, packed), bits)
+    return scales.astype("<u2", copy=False).data, packed[: -(-len(numbers) * bits // 8)].data
 
 
-def _unpack(body: memoryview, count: int, bits: int) -> Float[np.ndarray, " number"]:
-    """What `_pack` packed."""
+def _sendable(largest: float, bits: int) -> None:
+    if not largest <= LARGEST.get(bits, 1e15):
+        raise InputError(f"update: a change is {largest:g}, which cannot be sent at {bits} bits")
+
+
+def _unpack(
+    body: memoryview, count: int, bits: int, origin: Float[np.ndarray, " origin"]
+) -> Float[np.ndarray, " number"]:
+    """What `_pack` packed, with what there was (nothing, where that is empty)."""
     blocks = -(-count // BLOCK)
     wanted = count * bits // 8 if bits >= 16 else 2 * blocks + -(-count * bits // 8)
     if len(body) != wanted:
         raise InputError(f"update: {len(body)} bytes of numbers where {wanted} belong")
     if bits >= 16:
-        return np.frombuffer(body, "<f4" if bits == 32 else "<f2").astype(np.float32)
-    scale = _widened(np.frombuffer(body, "<u2", blocks).astype(np.uint16))
+        numbers = np.frombuffer(body, "<f4" if bits == 32 else "<f2").astype(np.float32)
+        _finite(numbers)
+        return numbers + origin if len(origin) else numbers
+    scales = _widened(np.frombuffer(body, "<u2", blocks).astype(np.uint16))
+    _finite(scales)
     packed = np.zeros(blocks * BLOCK * bits // 8, np.uint8)
     packed[: wanted - 2 * blocks] = np.frombuffer(body, np.uint8, offset=2 * blocks)
     numbers = np.empty(count, np.float32)
-    kernel.restore(packed, scale, bits, numbers)
+    kernel.restore(packed, scales, bits, origin, numbers)
     return numbers
+
+
+def _finite(numbers: Float[np.ndarray, " number"]) -> None:
+    if not np.isfinite(numbers).all():
+        raise InputError("update: it holds NaN or infinity")
 
 
 def pack_rows(rows: Float[np.ndarray, "token width"], bits: ActivationBits) -> bytes:

@@ -7,7 +7,8 @@ import numpy as np
 from gainnet.knowledge import journal, split
 from gainnet.knowledge.algebra import Algebra
 from gainnet.knowledge.arm import Ask, Links
-from gainnet.knowledge.compress import BLOCK, Encoder, Feedback, decode
+from gainnet.knowledge.compress import Encoder, Feedback, decode
+from gainnet.knowledge.compress_kernel import BLOCK
 from gainnet.knowledge.ends import Ends
 from gainnet.knowledge.setting import Setting
 from gainnet.knowledge.split import SplitTuner
