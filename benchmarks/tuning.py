@@ -44,15 +44,15 @@ MEANING = {
     "direct_step_s": "CPU time of the same step written in PEFT and transformers",
     "loss_difference": "largest difference of the trainings' losses: they do the same",
     "round.ends": "ends of a federated round of a model of round.parameters numbers",
-    "round.overhead_s": "CPU time of the second round outside training, evaluation (losses, notes, ROUGE) and sampling",
+    "round.overhead_s": "CPU time of a second round outside training, evaluation (losses, notes, ROUGE), sampling; at most 0.2",
     "round.first_overhead_s": "the same of a run's first round, with what is done before it (models judged)",
     "round.inside_s": "CPU time of these",
     "round.base_byte": "the frozen base",
     "round.growth_byte": "by how much peak memory grew in two rounds: far below 20 bases",
     "round.peak_byte": "peak memory of the process",
-    "small_round.overhead_s": "the same of the medical scenario's own model, median of seven rounds: at most 0.2",
+    "small_round.overhead_s": "the same of the medical scenario's own small model, median of the rounds after the first",
     "small_round.first_overhead_s": "the same of its first round",
-    "small_round.inside_s": "CPU time inside, of that round",
+    "small_round.inside_s": "CPU time inside, median of the same rounds",
 }
 SHAPE = SmallModel(layers=6, width=384, heads=6, kv_heads=2, vocabulary=4096, context=512)
 RANK, BATCH, STEPS, RATE = 8, 8, 4, 1e-3
