@@ -136,7 +136,7 @@ def test_columns_have_the_names_that_are_given(tmp_path: Path) -> None:
 def test_broken_rows_of_csv_are_refused_one_by_one(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     broken = [
-        b'1,A,"cut',  # takes the next line with it, whose quote then ends too early
+        b'1,A,"cut',  # takes the next line with it, whose quote then ends too early, and gives it back
         b'2,A,"a"b,c',
         b"3,A,too few",
         b"4,A,,no note",
@@ -152,7 +152,8 @@ def test_broken_rows_of_csv_are_refused_one_by_one(tmp_path: Path) -> None:
     found = corpus(path, 1, 1)
     assert len(keys(found)) == 13
     assert [line.removeprefix("x.csv:") for line in found.refused] == [
-        "20: malformed: ',' expected after '\"'",
+        "20: malformed: ',' expected after '\"'; a quote may not be closed",
+        "21: malformed: ',' expected after '\"'",
         "22: 3 fields where the header has 4",
         "23: 'section_text' is empty",
         "24: 'dialogue' is empty",
@@ -162,6 +163,90 @@ def test_broken_rows_of_csv_are_refused_one_by_one(tmp_path: Path) -> None:
         "28: malformed: field larger than field limit (131072)",
         "30: 'section_header' is empty",
     ]
+
+
+@pytest.mark.parametrize("more", [0, 3000])  # the quote ends with the file, or at what a field may hold
+def test_a_quote_that_is_not_closed_costs_its_own_row(tmp_path: Path, more: int) -> None:
+    path = tmp_path / "x.csv"
+    good = [f"{i},{'AB'[i % 2]},note {i},said {i}{'!' * 40}" for i in range(40 + more)]
+    path.write_text("\n".join([",".join(COLUMNS), *good[:8], '99,A,"n,d', *good[8:]]) + "\n")
+    found = corpus(path, 1, 1)
+    assert len(keys(found)) == 40 + more
+    (line,) = found.refused
+    assert line.startswith("x.csv:10: malformed: ")
+    assert "quote" in line
+
+
+def test_a_quote_that_is_not_closed_in_several_lines(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(
+        as_csv(body(4)) + '5,A,n,"Doctor: and?\nPatient: no\n' + as_csv(body(3, name="y"), [])[2:] + '6,A,"n'
+    )
+    found = Refused()
+    picked = list(rows.rows(path, (("section_text",),), found))
+    assert [row.fields[0] for row in picked] == [
+        "Note x0.",
+        "Note x1.",
+        "Note x2.",
+        "Note x3.",
+        "Note y0.",
+        "Note y1.",
+        "Note y2.",
+    ]
+    assert [line.split(":")[1] for line in found.lines()] == ["10", "11", "18"]
+
+
+def test_a_malformed_header_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text('ID,section_header,"section_text,dialogue\n1,A,n,d\n')
+    with pytest.raises(InputError, match=r"x\.csv:1: the header is malformed: a quote is not closed$"):
+        corpus(path, 1)
+
+
+def test_a_column_that_is_there_twice_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(as_csv([(*row, "again", "", "") for row in body(9)], (*COLUMNS, "dialogue", "", "")))
+    with pytest.raises(InputError, match=r"x\.csv: has the column 'dialogue' 2 times; it must be there once"):
+        corpus(path, 1)
+    path.write_text(as_csv([(*row, "", "") for row in body(9)], (*COLUMNS, "", "")))
+    assert len(keys(corpus(path, 1))) == 9  # nobody asked for these
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.jsonl"])
+def test_all_columns_are_named_where_some_are_missing(tmp_path: Path, name: str) -> None:
+    names = [f"a column of the file {i}" for i in range(20)]
+    text = as_csv([["x"] * 20], names)
+    if name == "x.jsonl":
+        text = "\n".join(json.dumps(dict.fromkeys(part, "x")) for part in (names[:12], names[12:]))
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError) as caught:
+        corpus(tmp_path / name, 1)
+    assert "has no column 'section_header', 'dialogue', 'section_text'; it must" in str(caught.value)
+    assert f"and has {', '.join(names)}; knowledge.data.section" in str(caught.value)
+    (tmp_path / name).write_text(
+        as_csv([], [f"c{i}" for i in range(200)])
+        if name == "x.csv"
+        else json.dumps(dict.fromkeys(map("c{}".format, range(200)), "x"))
+    )
+    with pytest.raises(InputError, match=r"c98, c99, \.\.\.; knowledge"):
+        corpus(tmp_path / name, 1)
+
+
+def test_rows_of_a_section_that_does_not_fit_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(as_csv([*body(20), ("1", "C", "n", "d"), ("2", "S" * 101, "n", "d")]))
+    why = {"C": "its section takes 40 tokens"}
+    for domains in ({}, {"one": ("A", "C"), "two": ("B",)}):
+        data = Recorded(path=path, domains=domains)
+        found = read(data, ends_of_edge=(1, 1), rng=stream(1, "data"), unfit=why)
+        assert [domain.sections for domain in found.domains] == [("A",), ("B",)]
+        assert found.refused == (
+            "x.csv:42: its section takes 40 tokens",
+            "x.csv:43: its section has 101 characters, at most 100 are allowed",
+        )
+    every = dict.fromkeys("ABC", "its section takes 40 tokens")
+    with pytest.raises(InputError, match=r"has no row that can be used; x\.csv:2: its section takes 40 tokens$"):
+        read(Recorded(path=path), ends_of_edge=(1, 1), rng=stream(1, "data"), unfit=every)
 
 
 def test_broken_rows_of_json_are_refused_one_by_one(tmp_path: Path) -> None:

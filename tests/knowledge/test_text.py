@@ -74,6 +74,27 @@ def test_a_section_that_takes_the_context_is_refused() -> None:
         text.encode(TOK, example("any pain?", "no", "X" * 100), 64)
 
 
+def test_sections_that_do_not_fit_are_told_beforehand() -> None:
+    long = "X" * 100
+    assert text.unfit(TOK, ("PLAN", long), 1024) == {}
+    found = text.unfit(TOK, ("PLAN", long), 64)
+    with pytest.raises(InputError) as caught:
+        text.encode(TOK, example("any pain?", "no", long), 64)
+    assert str(caught.value) == f"example visit-1: {found.pop(long)}"
+    assert found == {}
+
+
+def test_what_was_shortened_is_known() -> None:
+    def cut(dialogue: str, note: str) -> tuple[bool, bool]:
+        encoded = text.encode(TOK, example(dialogue, note), 64)
+        return encoded.dialogue_cut, encoded.note_cut
+
+    assert cut("any pain?", "no") == (False, False)
+    assert cut("any pain? " * 50, "no") == (True, False)
+    assert cut("any pain?", "no pain " * 100) == (True, True)
+    assert cut("", "no pain " * 100) == (False, True)
+
+
 @settings(deadline=None, max_examples=40)
 @given(texts=st.lists(words, max_size=4), context=st.integers(8, 40))
 @pytest.mark.untraced

@@ -26,20 +26,24 @@ from gainnet.rng import stream
 from gainnet.scenario.knowledge import Recorded, Synthetic
 
 SECTION = "note"  # of data whose sections are not told apart
+SECTION_MAX = 100  # characters of a section's name
 HELD = 0.1  # part of a single file's rows that is held out for validation, and as much for the test
 
 _PARTS = {"train": "train", "valid": "validation", "test": "test"}  # in a file's name -> what it is
 Read = tuple[list[Example], list[Example], list[Example]]  # train, validation, test
 
 
-def read(data: Recorded, *, ends_of_edge: Sequence[int], rng: np.random.Generator) -> Corpus:
+def read(
+    data: Recorded, *, ends_of_edge: Sequence[int], rng: np.random.Generator, unfit: Mapping[str, str] | None = None
+) -> Corpus:
     """The corpus of ``data.path`` and ``data.public``, with one domain for each edge, dealt to that many ends.
 
     Where there are fewer sections than edges, several share the examples of one (see `gainnet.knowledge.grouping`).
 
-    A row that cannot be used is a line of ``Corpus.refused``; so are the sections that no domain has. Test and
-    validation examples whose note or dialogue stands in the training data are marked as seen. Without ``data.public``
-    the general texts of synthetic data stand in for it, as many as its default is.
+    A row that cannot be used is a line of ``Corpus.refused`` (all those of a section that is ``unfit``, with the reason
+    that is given there); so are the sections that no domain has. Test and validation examples whose note or dialogue
+    stands in the training data are marked as seen. Without ``data.public`` the general texts of synthetic data stand in
+    for it, as many as its default is.
 
     Errors: InputError, in one line, where a file is missing or useless as a whole, lacks a column, the domains do not
     fit the edges, or a domain has no example to learn from, to decide by or to test on.
@@ -48,9 +52,11 @@ def read(data: Recorded, *, ends_of_edge: Sequence[int], rng: np.random.Generato
     refused = Refused()
     if not data.path.exists():
         raise InputError(f"knowledge.data.path: {data.path} does not exist; give a folder or a file")
-    read_parts = _folder(data, refused) if data.path.is_dir() else _file(data, data.path, refused)
+    unfit = unfit or {}
+    read_parts = _folder(data, refused, unfit) if data.path.is_dir() else _file(data, data.path, refused, unfit)
     counts = Counter(example.section for example in read_parts[0])
-    groups = grouped(counts, len(ends_of_edge), data.domains)
+    wanted = {name: tuple(s for s in sections if not _fault(s, unfit)) for name, sections in data.domains.items()}
+    groups = grouped(counts, len(ends_of_edge), wanted)
     _name_strays(read_parts, groups, refused)
     parted = []
     by_domain = [_by_domain(part, groups) for part in read_parts]
@@ -65,7 +71,7 @@ def read(data: Recorded, *, ends_of_edge: Sequence[int], rng: np.random.Generato
     return Corpus(dealt, public, public_held, refused.lines())
 
 
-def _folder(data: Recorded, refused: Refused) -> Read:
+def _folder(data: Recorded, refused: Refused, unfit: Mapping[str, str]) -> Read:
     """The examples of the three files of a folder."""
     try:
         files = sorted(path for path in data.path.iterdir() if kind(path) in (".csv", ".jsonl"))
@@ -86,23 +92,37 @@ def _folder(data: Recorded, refused: Refused) -> Read:
             raise InputError(
                 f"{data.path}: has no {part} file; one must have {part!r} in its name and end in {FORMATS}"
             )
-    train, validation, test = (_file(data, found[part], refused)[0] for part in _PARTS.values())
+    train, validation, test = (_file(data, found[part], refused, unfit)[0] for part in _PARTS.values())
     return train, validation, test
 
 
-def _file(data: Recorded, path: Path, refused: Refused) -> Read:
+def _file(data: Recorded, path: Path, refused: Refused, unfit: Mapping[str, str]) -> Read:
     """The examples of one file, all of them first, as if to train on."""
     columns = (data.dialogue, data.note) if data.section is None else (data.section, data.dialogue, data.note)
     name = stem(path)
-    examples = []
+    examples, reason = [], ""
     try:
         for row in rows(path, (columns,), refused):
             *of, dialogue, note = row.fields
-            examples.append(Example(f"{name}/{row.line}", of[0] if of else SECTION, dialogue, note))
+            section = of[0] if of else SECTION
+            if why := _fault(section, unfit):
+                reason = reason or f"{path.name}:{row.line}: {why}"
+                refused.row(path, row.line, why)
+            else:
+                examples.append(Example(f"{name}/{row.line}", section, dialogue, note))
     except MissingColumn as error:
         hint = "knowledge.data.section (null for data without), .dialogue and .note name others"
         raise InputError(f"{error}; {hint}") from None
+    if not examples:
+        raise InputError(f"{path}: has no row that can be used; {reason}")
     return examples, [], []
+
+
+def _fault(section: str, unfit: Mapping[str, str]) -> str:
+    """Why no row of a section can be used, empty where they can."""
+    if len(section) > SECTION_MAX:
+        return f"its section has {len(section):,} characters, at most {SECTION_MAX} are allowed"
+    return unfit.get(section, "")
 
 
 def _by_domain(examples: Sequence[Example], groups: Mapping[str, Sequence[str]]) -> dict[str, list[Example]]:

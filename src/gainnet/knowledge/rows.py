@@ -10,7 +10,7 @@ import csv
 import gzip
 import json
 import zlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import TextIOWrapper
@@ -22,6 +22,8 @@ from gainnet.errors import InputError
 FIELD_MAX = 100_000  # characters of a field; the csv module's own limit is 131,072
 LINE_MAX = 1_000_000  # characters of a line that are held in memory
 REFUSED_MAX = 1000  # lines of a file that are named one by one
+COLUMNS_MAX = 100  # columns that an error names
+COLUMN_MAX = 80  # characters of a name that nobody asked for
 FORMATS = ".csv or .jsonl, or one of them with .gz"
 
 _BROKEN = (OSError, EOFError, zlib.error)  # what a file that is cut or damaged raises while it is read
@@ -75,8 +77,8 @@ class MissingColumn(InputError):
 def rows(path: Path, choices: Sequence[tuple[str, ...]], refused: Refused) -> Iterator[Row]:
     """The rows of a CSV or JSONL file that have text in all columns of one of the choices, the first that is there.
 
-    Errors: InputError, in one line, where the file cannot be read, is of another format, has none of the choices, or
-    has no row that can be used (then with the first reason).
+    Errors: InputError, in one line, where the file cannot be read, is of another format, has none of the choices or a
+    column of one twice, has a malformed header, or has no row that can be used (then with the first reason).
     """
     reason, usable, seen = "", 0, Counter[str]()
     reader = {".csv": _csv, ".jsonl": _jsonl}.get(kind(path))
@@ -154,17 +156,62 @@ def _picked(fields: Mapping[str, object], choices: Sequence[tuple[str, ...]]) ->
     return tuple(picked)
 
 
+class _Again:
+    """Lines of a file, where those that a malformed row took with it can be had again: a quote that is not closed
+    takes all up to the next one, or up to the end."""
+
+    def __init__(self, source: Iterator[str]) -> None:
+        self._source = source
+        self._ahead: deque[str] = deque()
+        self._taken: list[str] = []
+        self._ended = False
+        self._line = 1
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        text = self._ahead.popleft() if self._ahead else next(self._source, None)
+        if text is None:
+            self._ended = True
+            raise StopIteration
+        self._taken.append(text)
+        return text
+
+    def begin(self) -> int:
+        """A row begins: the number of its first line."""
+        self._line += len(self._taken)
+        self._taken, self._ended = [], False
+        return self._line
+
+    def again(self) -> None:
+        """All lines but the first of the row come again."""
+        self._ahead.extendleft(reversed(self._taken[1:]))
+        del self._taken[1:]
+
+    def why(self, error: csv.Error) -> str:
+        """What is wrong with the row."""
+        if self._ended:
+            return "a quote is not closed"
+        return f"{error}; a quote may not be closed" if len(self._taken) > 1 else str(error)
+
+
 def _csv(
     file: TextIOWrapper, path: Path, choices: Sequence[tuple[str, ...]], seen: Counter[str]
 ) -> Iterator[tuple[int, Found]]:
-    reader = csv.reader(lines(file), strict=True)
+    source = _Again(lines(file))
+    reader = csv.reader(source, strict=True)
     header: list[str] = []
     while True:
-        line = reader.line_num + 1
+        line = source.begin()
         try:
             row = next(reader, None)
         except csv.Error as error:
-            yield line, f"malformed: {error}"
+            why = f"malformed: {source.why(error)}"
+            if not header:
+                raise InputError(f"{path}:{line}: the header is {why}") from error
+            source.again()
+            yield line, why
             continue
         if row is None:
             return
@@ -173,8 +220,11 @@ def _csv(
         if not header:
             header = row
             seen.update(header)
-            if not any(set(names) <= set(header) for names in choices):
+            names = next((names for names in choices if set(names) <= set(header)), None)
+            if names is None:
                 raise _lacks(path, choices, header)
+            if twice := [name for name in names if seen[name] > 1]:
+                raise InputError(f"{path}: has the column {twice[0]!r} {seen[twice[0]]} times; it must be there once")
         elif len(row) != len(header):
             yield line, f"{len(row)} fields where the header has {len(header)}"
         else:
@@ -200,7 +250,8 @@ def _jsonl(
             yield number, f"no JSON: {str(error)[:80]}"
             continue
         if isinstance(found, dict):
-            seen.update(name for name in found if name in wanted or not seen)
+            seen.update(name for name in found if name in wanted)
+            seen.update(name[:COLUMN_MAX] for name in found if name not in wanted and len(seen) <= COLUMNS_MAX)
             yield number, found
         else:
             yield number, "no JSON object"
@@ -209,5 +260,6 @@ def _jsonl(
 def _lacks(path: Path, choices: Sequence[tuple[str, ...]], there: Sequence[str]) -> MissingColumn:
     wanted = " or ".join(", ".join(names) for names in choices)
     missing = ", ".join(repr(name) for name in choices[0] if name not in there)
-    shown = ascii(", ".join(there))[1:-1][:120]
+    shown = ascii(", ".join(name[:COLUMN_MAX] for name in there[:COLUMNS_MAX]))[1:-1]
+    shown += ", ..." if len(there) > COLUMNS_MAX else ""
     return MissingColumn(f"{path}: has no column {missing}; it must have the columns {wanted}, and has {shown}")

@@ -27,10 +27,14 @@ class Encoded:
     Attributes:
         token: at most as many as the context.
         answer: first position of the note; the loss counts from there. At least 1: the first token follows nothing.
+        dialogue_cut: whether the dialogue lost its middle.
+        note_cut: whether the note lost its end.
     """
 
     token: Int[np.ndarray, " position"]
     answer: int
+    dialogue_cut: bool = False
+    note_cut: bool = False
 
     @property
     def counted(self) -> int:
@@ -43,14 +47,21 @@ def encode(tokenizer: PreTrainedTokenizerFast, example: Example, context: int) -
 
     The middle of an over-long dialogue is cut. A note that is over-long by itself loses its end, and its <eos>.
 
-    InputError where the section's name alone takes more than half of the context.
+    InputError where the section's name alone takes more than half of the context (see `unfit`).
     """
-    ask, note = _ask(tokenizer, example, context), [*tokens.ids(tokenizer, example.note), tokens.end(tokenizer)]
-    start = tokens.start(tokenizer)
-    note = note[: context - len(start) - len(ask)]
-    dialogue = _middle_cut(tokens.ids(tokenizer, example.dialogue), context - len(start) - len(ask) - len(note))
+    ask, start = _ask(tokenizer, example, context), tokens.start(tokenizer)
+    whole = [*tokens.ids(tokenizer, example.note), tokens.end(tokenizer)]
+    note = whole[: context - len(start) - len(ask)]
+    said = tokens.ids(tokenizer, example.dialogue)
+    dialogue = _middle_cut(said, context - len(start) - len(ask) - len(note))
     before = [*start, *dialogue, *ask]
-    return Encoded(np.array(before + note, np.int64), len(before))
+    return Encoded(np.array(before + note, np.int64), len(before), len(dialogue) < len(said), len(note) < len(whole))
+
+
+def unfit(tokenizer: PreTrainedTokenizerFast, sections: Iterable[str], context: int) -> dict[str, str]:
+    """The sections of which no example can be encoded, and why."""
+    found = {section: len(_header(tokenizer, section)) for section in sections}
+    return {section: _too_long(size, context) for section, size in found.items() if size > context // 2}
 
 
 def prompt(
@@ -84,10 +95,18 @@ def decode(tokenizer: PreTrainedTokenizerFast, token: Int[np.ndarray, " position
 
 
 def _ask(tokenizer: PreTrainedTokenizerFast, example: Example, context: int) -> list[int]:
-    found = tokens.ids(tokenizer, f"\n\n## {example.section}\n")
+    found = _header(tokenizer, example.section)
     if len(found) > context // 2:
-        raise InputError(f"example {example.key}: its section takes {len(found)} tokens: half of {context} at most")
+        raise InputError(f"example {example.key}: {_too_long(len(found), context)}")
     return found
+
+
+def _header(tokenizer: PreTrainedTokenizerFast, section: str) -> list[int]:
+    return tokens.ids(tokenizer, f"\n\n## {section}\n")
+
+
+def _too_long(size: int, context: int) -> str:
+    return f"its section takes {size} tokens, at most {context // 2} (half of the context) are allowed"
 
 
 def _middle_cut(token: list[int], length_max: int) -> list[int]:
