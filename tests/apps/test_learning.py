@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from gainnet.apps import cli
+from gainnet.knowledge import publish as publishing
+from gainnet.knowledge.registry import Registry
 from gainnet.scenario.load import dump
 from learning import learning_scenario
 
@@ -38,11 +40,59 @@ def test_a_run_that_learns_writes_what_it_learnt_and_goes_on(folder: Path, capsy
     found = json.loads((folder / "learnt" / "report.json").read_text())["knowledge"]
     assert len(found["rounds"]) == 2
     versions = json.loads((folder / "learnt" / "registry" / "foundation" / "versions.json").read_text())
-    assert len(versions["versions"]) >= 2
+    assert len(versions["versions"]) >= 3
     assert run("run", "tiny", "--resume", "learnt") == 0
     assert json.loads((folder / "learnt" / "report.json").read_text())["knowledge"] == found
     again = json.loads((folder / "learnt" / "registry" / "foundation" / "versions.json").read_text())
     assert again == versions
+
+
+@pytest.mark.slow
+def test_what_was_learnt_is_kept_where_publishing_fails_and_published_later(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow", reason="needs the extra learn")
+
+    def fail(*_: object) -> None:
+        raise OSError("went away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publishing, "_publish", fail)
+        assert run("run", "tiny.yaml", "--set", "knowledge.registry=first", "--out", "learnt", "--json") == 2
+    out, err = capsys.readouterr()
+    later = "gainnet run tiny --resume learnt --set knowledge.registry=first"
+    assert err == f"gainnet: registry first: went away: all results are in learnt, publish later: {later}\n"
+    found = json.loads(out)["knowledge"]
+    assert json.loads((folder / "learnt" / "report.json").read_text())["knowledge"] == found
+    versions = Registry(folder / "learnt" / "registry").versions("foundation")
+    for registry in ("first", "second"):
+        assert run("run", "tiny", "--resume", "learnt", "--set", f"knowledge.registry={registry}") == 0
+        client = publishing._client(registry)
+        there = client.search_model_versions("name='foundation'")
+        assert {version.tags["digest"] for version in there} == {version.digest for version in versions}
+    assert json.loads((folder / "learnt" / "report.json").read_text())["knowledge"] == found
+
+
+@pytest.mark.parametrize("registry", ["http://127.0.0.1:9", "foo://bar"])
+def test_a_registry_that_is_not_there_costs_no_run(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, registry: str
+) -> None:
+    pytest.importorskip("mlflow", reason="needs the extra learn")
+
+    def learn(*_: object, **__: object) -> None:
+        raise AssertionError("the address was not tried before")
+
+    monkeypatch.setattr("gainnet.knowledge.loop.learn", learn)
+    before = folder / "before"
+    (before / "rounds").mkdir(parents=True)
+    (before / "rounds" / "round-0000.json").write_text("{}")
+    for out in ("before", "new"):
+        assert run("run", "tiny.yaml", "--set", f"knowledge.registry={registry}", "--out", out) == 2
+        err = capsys.readouterr().err
+        assert err.startswith(f'gainnet: knowledge.registry = "{registry}": must be http(s)://HOST:PORT')
+        assert err.count("\n") == 1
+    assert (before / "rounds" / "round-0000.json").exists()
+    assert not (folder / "new").exists()
 
 
 @pytest.mark.slow
@@ -61,6 +111,8 @@ def test_arms_are_compared(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     [
         (("run", "tiny", "--resume", "nowhere"), "holds no run that learns"),
         (("run", "tiny", "--resume", "nowhere", "--seed", "3"), "goes on as it was begun"),
+        (("run", "tiny", "--resume", "nowhere", "--set", "seed=3"), "--set may give another knowledge.registry only"),
+        (("run", "tiny", "--resume", "nowhere", "--set", "knowledge.registry=x"), "holds no run that learns"),
         (("compare", "campus", "--arms", "flat"), "campus has no knowledge loop"),
         (("compare", "campus"), "give at least one, like greedy,price, or --arms"),
         (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from gainnet.errors import InputError, OutputError
 from gainnet.knowledge import publish as publishing
 from gainnet.knowledge.gate import Scores
-from gainnet.knowledge.publish import publish
+from gainnet.knowledge.publish import check, publish
 from gainnet.knowledge.registry import Contributor, Origin, Registry, Spent, Version
 
 pytest.importorskip("mlflow", reason="needs the extra learn")
@@ -42,8 +44,7 @@ def registry(tmp_path: Path) -> Registry:
 
 
 def _client(uri: str) -> Any:
-    client, _ = publishing._client(uri)
-    return client
+    return publishing._client(uri)
 
 
 @pytest.mark.untraced
@@ -109,7 +110,7 @@ def test_what_a_killed_process_began_is_finished(
 
 
 def test_trouble_is_one_line(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match=r"registry gopher://x: .*gopher"):
+    with pytest.raises(InputError, match=r'knowledge.registry = "gopher://x": .*gopher'):
         publish(registry, "gopher://x")
     (tmp_path / "file").write_text("")
     with pytest.raises((InputError, OutputError), match=r"registry .*file"):
@@ -117,6 +118,44 @@ def test_trouble_is_one_line(registry: Registry, tmp_path: Path, monkeypatch: py
     monkeypatch.setitem(sys.modules, "mlflow.tracking", None)
     with pytest.raises(InputError, match=r"gainnet\[learn\]"):
         publish(registry, str(tmp_path / "mlflow"))
+
+
+def test_an_address_is_tried_once_and_briefly(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retries, timeout = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
+    monkeypatch.setitem(publishing._BRIEF, timeout, "1")
+    for key in (retries, timeout):
+        monkeypatch.delenv(key, raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # takes calls and never answers
+        address = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        with pytest.raises(InputError, match=rf'knowledge.registry = "{address}": must be http.*') as said:
+            check(address)
+        mute.setblocking(False)
+        mute.accept()[0].close()
+        with pytest.raises(BlockingIOError):  # nobody called again
+            mute.accept()
+    assert "\n" not in str(said.value)
+    for wrong in (address, "foo://bar"):
+        with pytest.raises(InputError, match=rf'knowledge.registry = "{wrong}": must be http'):
+            check(wrong)
+    assert (os.environ[retries], os.environ[timeout]) == ("2", "20")  # publishing has more patience
+    check(str(tmp_path / "mlflow"))
+    assert publish(registry, str(tmp_path / "mlflow")) == 3
+
+
+def test_what_libraries_raise_is_one_line_too(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ImportError("no boto3")
+
+    monkeypatch.setattr("mlflow.tracking.MlflowClient.log_artifacts", fail)
+    with pytest.raises(OutputError, match=r"registry .*mlflow: no boto3"):
+        publish(registry, str(tmp_path / "mlflow"))
+    (registry.folder / "cloud" / "versions.json").write_text("{")
+    with pytest.raises(InputError, match=r"^\S*versions.json: is broken"):
+        publish(Registry(registry.folder), str(tmp_path / "mlflow"))
 
 
 QUIET = """

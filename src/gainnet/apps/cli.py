@@ -18,7 +18,7 @@ from gainnet.apps import cli_learning, cli_serving
 from gainnet.apps.interrupt import EXIT_CODE, Interrupt, terminate_like_interrupt
 from gainnet.apps.options import DurationOption, OutOption, RayOption, ScenarioArgument, SeedOption, SetOption, slug
 from gainnet.apps.progress import progress
-from gainnet.apps.running import gone_on_with, simulated
+from gainnet.apps.running import gone_on_with, publish, registry_of, simulated
 from gainnet.errors import GainnetError, InputError
 
 if TYPE_CHECKING:
@@ -76,12 +76,13 @@ def run(
 
     chosen = [*overrides, *([f"orchestrator.matcher={matcher}"] if matcher is not None else [])]
     if resume is not None:
-        if chosen or seed is not None or duration_s is not None or out is not None:
-            raise InputError("--resume DIR: goes on as it was begun: give no --set, --matcher, --seed or --out")
-        loaded, folder = gone_on_with(scenario, resume), resume
+        if matcher is not None or seed is not None or duration_s is not None or out is not None:
+            raise InputError("--resume DIR: goes on as it was begun: give no --matcher, --seed, --duration-s or --out")
+        folder = resume
+        loaded, registry = gone_on_with(scenario, resume, overrides)
     else:
         loaded = load(scenario, chosen, seed=seed, duration_s=duration_s)
-        kind = loaded.orchestrator.matcher.kind
+        registry, kind = registry_of(loaded), loaded.orchestrator.matcher.kind
         folder = out or Path("runs") / slug(f"{loaded.name}-{kind}-seed{loaded.seed}")
 
     from gainnet.measurement import results
@@ -90,7 +91,9 @@ def run(
     results.prepare(folder)
     try:
         with Interrupt(lambda: _remove_empty(folder, fresh)) as interrupt:
-            recorder, interrupted = simulated(loaded, interrupt, folder, resume=resume is not None, quiet=as_json)
+            recorder, interrupted = simulated(
+                loaded, interrupt, folder, registry=registry, resume=resume is not None, quiet=as_json
+            )
             assert recorder.record is not None, "simulate closes its recorder"
             report = results.write(folder, recorder.record, _command())
     except BaseException:
@@ -107,6 +110,8 @@ def run(
         console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
     if interrupted:
         raise typer.Exit(EXIT_CODE)
+    if registry is not None:
+        publish(loaded, folder, registry, quiet=as_json)
 
 
 @app.command()

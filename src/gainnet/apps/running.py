@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gainnet.apps.interrupt import Interrupt
 from gainnet.apps.progress import stages
-from gainnet.errors import InputError
+from gainnet.errors import GainnetError, InputError, OutputError
 
 if TYPE_CHECKING:
     from gainnet.measurement.record import Recorder
     from gainnet.scenario.scenario import Scenario
+
+REGISTRY = "knowledge.registry"
 
 
 @contextlib.contextmanager
@@ -25,24 +28,35 @@ def extra(name: str) -> Iterator[None]:
         raise InputError(f"{error.name} is not installed: pip install 'gainnet[{name}]'") from None
 
 
-def gone_on_with(scenario: str, folder: Path) -> Scenario:
-    """The scenario of a run that learns and was stopped."""
-    from gainnet.measurement import results
-    from gainnet.scenario.load import load
+def registry_of(scenario: Scenario) -> str | None:
+    """Where versions are published, if they are."""
+    return scenario.knowledge.registry if scenario.knowledge is not None else None
 
+
+def gone_on_with(scenario: str, folder: Path, overrides: Sequence[str]) -> tuple[Scenario, str | None]:
+    """The scenario of a run that learns and was stopped, and where it is published: only that may be another than before."""
+    from gainnet.measurement import results
+    from gainnet.scenario.load import change, load
+    from gainnet.scenario.override import parse
+
+    if any(".".join(parse(text)[0]) != REGISTRY for text in overrides):
+        raise InputError(f"--resume DIR: goes on as it was begun: --set may give another {REGISTRY} only")
     kept = folder / "scenario.yaml"
     if not kept.is_file() or not (folder / results.JOURNAL).is_dir():
         raise InputError(f"--resume {folder}: holds no run that learns, so there is nothing to go on with")
     loaded = load(str(kept))
     if scenario not in (loaded.name, str(kept)):
         raise InputError(f"--resume {folder}: is a run of {loaded.name!r}, not of {scenario!r}")
-    return loaded
+    return loaded, registry_of(change(loaded, overrides))
 
 
 def simulated(
-    scenario: Scenario, interrupt: Interrupt, folder: Path, *, resume: bool, quiet: bool
+    scenario: Scenario, interrupt: Interrupt, folder: Path, *, registry: str | None, resume: bool, quiet: bool
 ) -> tuple[Recorder, bool]:
-    """The closed recorder of a run, and whether it was interrupted. A run that learns keeps its rounds in the folder."""
+    """The closed recorder of a run, and whether it was interrupted. A run that learns keeps its rounds in the folder.
+
+    Where it will be published to a registry, that is reached before anything is learnt, or forgotten.
+    """
     from gainnet.measurement.record import Recorder
 
     recorder = Recorder(scenario)
@@ -58,6 +72,10 @@ def simulated(
 
                 simulate(scenario, progress=lambda done, total: advance("simulating", done, total), recorder=recorder)
             else:
+                if registry is not None:
+                    from gainnet.knowledge.publish import check
+
+                    check(registry)
                 with extra("learn"):
                     from gainnet.knowledge.loop import learn
                 from gainnet.measurement import results
@@ -70,3 +88,17 @@ def simulated(
             raise
         return recorder, True
     return recorder, False
+
+
+def publish(scenario: Scenario, folder: Path, registry: str, *, quiet: bool) -> None:
+    """Bring the versions in a folder, where all else is written, to a registry; OutputError says how to do it later."""
+    from gainnet.knowledge.publish import publish as bring
+    from gainnet.knowledge.registry import Registry
+    from gainnet.measurement import results
+
+    try:
+        with stages("publishing versions", quiet):
+            bring(Registry(folder / results.REGISTRY), registry)
+    except GainnetError as error:
+        again = ["gainnet", "run", scenario.name, "--resume", str(folder), "--set", f"{REGISTRY}={registry}"]
+        raise OutputError(f"{error}: all results are in {folder}, publish later: {shlex.join(again)}") from None

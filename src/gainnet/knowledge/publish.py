@@ -1,11 +1,13 @@
 """Publishing: a registry's versions in an MLflow model registry, where people and other systems find them.
 
-The registry in files stays the truth, so a run neither waits for a server nor depends on what is there already.
-Publishing again adds what is new, moves aliases, and finishes what a killed process began.
+The registry in files stays the truth, so a run neither waits for a server nor depends on what is there already: an address
+is tried before anything is learnt, and published to when all else is written. Publishing again adds what is new, moves
+aliases, and finishes what a killed process began.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -35,8 +37,28 @@ _QUIET = {
 """MLflow reports its use to its makers from version 3 on, unless it is told not to before it is imported; it prints."""
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 """A server that is not there is told of in seconds, not in minutes; who set other values keeps them."""
+_BRIEF = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+"""In place of that patience, where a server is only asked whether it is there."""
+_ALLOWED = "must be http(s)://HOST:PORT of an MLflow server that runs, a folder, or another address that MLflow knows"
 _PLAIN_FILES = {"MLFLOW_ALLOW_FILE_STORE": "true"}
 """MLflow keeps its registry of plain files for those who ask for it."""
+
+
+def check(uri: str) -> None:
+    """Ask an MLflow registry once, within seconds, whether it is there.
+
+    Args:
+        uri: see `publish`.
+
+    Raises:
+        InputError: the package is missing, MLflow knows no such URI, or what is there does not answer as it should.
+    """
+    client = _client(uri)
+    try:
+        with _briefly():
+            client.search_registered_models(max_results=1)
+    except Exception as said:  # MLflow's stores raise whatever their libraries do
+        raise _refused(uri, said) from said
 
 
 def publish(registry: Registry, uri: str) -> int:
@@ -50,18 +72,19 @@ def publish(registry: Registry, uri: str) -> int:
         How many versions were not there before.
 
     Raises:
-        InputError: the package is missing, or the URI is none.
+        InputError: the package is missing, the URI is none, or the registry in files is broken.
         OutputError: what is there cannot be reached, or refuses.
     """
-    client, error = _client(uri)
+    client = _client(uri)
     try:
         return sum(_publish(client, registry, name) for name in registry.names())
-    except (error, OSError) as said:
-        raise OutputError(f"registry {uri}: {_line(said)}") from None
+    except InputError:  # of the registry in files
+        raise
+    except Exception as said:  # MLflow's stores raise whatever their libraries do
+        raise OutputError(f"registry {uri}: {_line(said)}") from said
 
 
-def _client(uri: str) -> tuple[MlflowClient, type[Exception]]:
-    """A client, and the error that it raises."""
+def _client(uri: str) -> MlflowClient:
     os.environ.update({**_PATIENCE, **os.environ, **_QUIET})
     if urlparse(uri).scheme in ("", "file"):
         uri = uri if uri.startswith("file:") else Path(uri).absolute().as_uri()
@@ -70,11 +93,26 @@ def _client(uri: str) -> tuple[MlflowClient, type[Exception]]:
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
     except ImportError:
-        raise InputError("registry: needs mlflow-skinny: pip install 'gainnet[learn]'") from None
+        raise InputError("knowledge.registry: needs mlflow-skinny: pip install 'gainnet[learn]'") from None
     try:
-        return MlflowClient(tracking_uri=uri, registry_uri=uri), MlflowException
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
     except (MlflowException, ImportError, OSError) as said:
-        raise InputError(f"registry {uri}: {_line(said)}") from None
+        raise _refused(uri, said) from None
+
+
+@contextlib.contextmanager
+def _briefly() -> Iterator[None]:
+    """Without patience meanwhile; who set other values keeps them."""
+    before = {key: value for key, value in _PATIENCE.items() if os.environ[key] == value}
+    os.environ.update({key: _BRIEF[key] for key in before})
+    try:
+        yield
+    finally:
+        os.environ.update(before)
+
+
+def _refused(uri: str, said: Exception) -> InputError:
+    return InputError(f'knowledge.registry = "{uri}": {_ALLOWED}: {_line(said)}')
 
 
 def _publish(client: MlflowClient, registry: Registry, name: str) -> int:

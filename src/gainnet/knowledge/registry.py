@@ -60,7 +60,7 @@ class Origin:
     """Where a version comes from, and what it is worth.
 
     Attributes:
-        round: that made it.
+        round: that made it; -1 of what the first round begins from.
         base: digest of the foundation model that it belongs to.
         parents: digests of the versions that it was made from.
         contributors: edges that it was learnt from.
