@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ def links(token_per_s: float, bit_per_s: float = 1e6) -> Links:
 )
 def test_an_end_does_what_it_can_finish_in_time(token_per_s: float, bit: float, epochs: int, examples: int) -> None:
     ends = Ends(setting(local_epochs=epochs))
-    assert ends.fitting(0, 0, links(token_per_s), bit) == examples
+    assert ends.fitting(0, 0, links(token_per_s), bit, bit) == examples
     if examples:
         assert ends.tokens(0, 0, examples) == 10.0 * examples * epochs
     assert ends.tokens(0, 0) == 200.0 * epochs
@@ -54,14 +55,14 @@ def test_an_end_does_what_it_can_finish_in_time(token_per_s: float, bit: float, 
 
 def test_an_end_whose_link_or_machine_stands_still_does_the_least() -> None:
     ends = Ends(setting())
-    assert ends.fitting(0, 0, links(1e9, bit_per_s=0.0), 1.0) == 1
-    assert ends.fitting(0, 0, links(0.0, bit_per_s=0.0), 1.0) == 1
-    assert ends.fitting(0, 0, links(1e9, bit_per_s=0.0), 0.0) == 0
+    assert ends.fitting(0, 0, links(1e9, bit_per_s=0.0), 1.0, 1.0) == 1
+    assert ends.fitting(0, 0, links(0.0, bit_per_s=0.0), 1.0, 1.0) == 1
+    assert ends.fitting(0, 0, links(1e9, bit_per_s=0.0), 0.0, 0.0) == 0
 
 
 def test_per_example_privacy_counts_on_all_examples() -> None:
     private = {0: object.__new__(ExamplePrivacy)}
-    assert Ends(setting(), private).fitting(0, 0, links(1.0), 0.0) == 0
+    assert Ends(setting(), private).fitting(0, 0, links(1.0), 0.0, 0.0) == 0
 
 
 def test_another_part_is_drawn_in_each_round_and_all_are_in_their_turn() -> None:
@@ -73,3 +74,16 @@ def test_another_part_is_drawn_in_each_round_and_all_are_in_their_turn() -> None
     assert found.drawn(1, 0, 6) == found.drawn(1, 0) == [0, 1, 2, 3]
     assert [len(text.token) for text in found.lesson(0, 0, 6)] == [10] * 6
     assert found.lesson(1, 0) == found.shards[1]
+
+
+def test_where_updates_are_private_each_end_is_drawn_by_itself() -> None:
+    private = {"privacy": {"kind": "update"}, "aggregation": "ffa", "ranks": [4], "edge_rank": 4}
+    found = setting(participation=0.3, **private)
+    for name, value in {"shards": found.shards[1:] * 10, "edge_of": np.zeros(10, np.int64)}.items():
+        object.__setattr__(found, name, value)
+    object.__setattr__(found, "corpus", SimpleNamespace(domains=[None]))
+    drawn = [Ends(found).participants(number) for number in range(400)]
+    counts = np.array([len(one) for one in drawn])
+    assert counts.min() == 0
+    assert counts.mean() == pytest.approx(3.0, abs=0.3)
+    assert counts.var() == pytest.approx(10 * 0.3 * 0.7, rel=0.25)

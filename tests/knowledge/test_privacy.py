@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from jaxtyping import Float
 
 from gainnet.errors import InputError
+from gainnet.knowledge.masked import Masks, total
 from gainnet.knowledge.privacy import (
     Accountant,
     ExamplePrivacy,
@@ -24,7 +25,9 @@ from gainnet.knowledge.privacy import (
     noise_multiplier,
     noised,
     private_mean,
+    sampled,
 )
+from gainnet.knowledge.secure import FixedPoint
 from gainnet.models.low_rank import Factors, LowRank
 
 
@@ -101,7 +104,7 @@ def test_steps_add_up_in_any_split() -> None:
 @given(st.floats(0.5, 20.0), st.integers(1, 200), st.sampled_from([0.05, 0.3, 1.0]))
 @settings(max_examples=12, deadline=None)
 def test_the_noise_found_spends_epsilon(epsilon: float, steps: int, rate: float) -> None:
-    noise = noise_multiplier(epsilon, 1e-3, steps, rate)
+    noise = noise_multiplier(epsilon, 1e-3, {rate: steps})
     assert Accountant(1e-3).step(noise, rate, steps) <= epsilon
     if noise > 0.06:
         assert Accountant(1e-3).step(0.999 * noise, rate, steps) > epsilon
@@ -127,7 +130,7 @@ def test_clipped_changes_are_within_and_point_the_same_way(size: float, clip: fl
 def test_noise_has_its_deviation() -> None:
     before = adapter(0, rank=8, shape=(400, 300))
     privacy = UpdatePrivacy(noise=1.5, clip=0.7, quantile=0.5, senders=10)
-    found, _ = private_mean(before, [before] * 10, privacy, np.random.default_rng(0))
+    found, _ = private_mean(before, dict.fromkeys(range(10), before), privacy, np.random.default_rng(0))
     noise = flat(found) - flat(before)
     wanted = privacy.update_noise * 0.7 / 10
     count = len(noise)
@@ -152,11 +155,13 @@ def test_without_noise_it_is_the_mean_of_clipped_changes() -> None:
     before = adapter(0)
     afters = [moved(before, size, seed) for seed, size in enumerate((0.01, 0.1, 1.0))]
     privacy = UpdatePrivacy(0.0, 1.0, 0.5, 4)
-    found, _ = private_mean(before, afters, privacy, np.random.default_rng(0))
+    found, _ = private_mean(before, dict(enumerate(afters)), privacy, np.random.default_rng(0))
     changes = [flat(clipped(before, after, 1.0).after) - flat(before) for after in afters]
     np.testing.assert_allclose(flat(found) - flat(before), np.sum(changes, axis=0) / 4, atol=1e-6)
     a_too = replace(before, layers={n: Factors(f.a + 0.5, f.b) for n, f in before.layers.items()})
-    both, _ = private_mean(before, [a_too] * 4, replace(privacy, clip=1e9), np.random.default_rng(0), "ab")
+    both, _ = private_mean(
+        before, dict.fromkeys(range(4), a_too), replace(privacy, clip=1e9), np.random.default_rng(0), "ab"
+    )
     np.testing.assert_allclose(both.layers["q"].a, a_too.layers["q"].a, atol=1e-6)
 
 
@@ -167,19 +172,45 @@ def test_the_clip_finds_the_quantile() -> None:
     late = []
     for at in range(400):
         seen = rng.choice(norms, 100)
-        privacy = privacy.adapted([bool(norm <= privacy.clip) for norm in seen], rng)
+        privacy = privacy.adapted(float(np.sum(seen <= privacy.clip)) - 50.0, rng)
         if at >= 100:
             late.append(privacy.clip)
     assert np.mean(late) == pytest.approx(np.quantile(norms, 0.7), rel=0.1)
 
 
-def test_example_privacy_spends_its_epsilon_over_all_epochs() -> None:
-    found = ExamplePrivacy.of(epsilon=8.0, delta=1e-3, clip=1.0, examples=96, batch=8, epochs=6)
-    assert found.sample_rate == pytest.approx(1 / 12)
-    assert found.steps == 72
-    assert 7.9 < found.epsilon() <= 8.0
-    assert found.epsilon(12) < found.epsilon(36) < found.epsilon()
-    assert ExamplePrivacy.of(8.0, 1e-3, 1.0, examples=3, batch=8, epochs=2).sample_rate == 1.0
+@pytest.mark.parametrize("held", [(96, 96), (7, 7), (3, 3), (0, 5, 9), (1, 40)])
+def test_example_privacy_spends_its_epsilon_over_all_rounds(held: tuple[int, ...]) -> None:
+    found = ExamplePrivacy.of(epsilon=8.0, delta=1e-3, clip=1.0, examples=held, batch=4, epochs=2)
+    account = Accountant(1e-3)
+    for count in filter(None, held):
+        rate, steps = sampled(count, 4, 2)
+        assert rate == min(1.0, 4 / count)
+        assert steps == 2 * int(np.ceil(count / 4))
+        account.step(found.noise_multiplier, rate, steps)
+    assert 7.9 < account.epsilon <= 8.0
+
+
+def test_a_masked_sum_makes_the_same_private_mean_to_its_grain() -> None:
+    before = adapter(0)
+    afters = {who: moved(before, size, who) for who, size in enumerate((0.01, 0.1, 1.0))}
+    privacy = UpdatePrivacy(0.0, 1.0, 0.5, 4)
+    masks = Masks(range(4), np.random.default_rng(1).bytes)  # one is lost
+    grain = FixedPoint().grain
+    plain, clip = private_mean(before, afters, privacy, np.random.default_rng(0))
+    found, clip_too = private_mean(
+        before, afters, privacy, np.random.default_rng(0),
+        summed=lambda vectors, size: total(vectors, masks, size).vector, grain=grain,
+    )  # fmt: skip
+    np.testing.assert_allclose(flat(found), flat(plain), atol=3.0 * grain)
+    assert clip_too == clip
+    with pytest.raises(InputError, match="rounding may move"):
+        private_mean(before, afters, replace(privacy, clip=1e-6), np.random.default_rng(0), grain=grain)
+
+
+def test_where_nobody_sent_there_is_noise_alone() -> None:
+    before = adapter(0)
+    found, _ = private_mean(before, {}, UpdatePrivacy(1.0, 1.0, 0.5, 4), np.random.default_rng(0))
+    assert np.abs(flat(found) - flat(before)).max() > 0.0
 
 
 def test_what_is_wrong_is_refused() -> None:
@@ -193,13 +224,13 @@ def test_what_is_wrong_is_refused() -> None:
         (moved(before, float("nan"), 1), "NaN"),
     ):
         with pytest.raises(InputError, match=words):
-            private_mean(before, [after], privacy, rng)
+            private_mean(before, {0: after}, privacy, rng)
     for call, words in (
         (lambda: Accountant(1e-3).step(-1.0, 0.5), "noise multiplier"),
         (lambda: Accountant(1e-3).step(1.0, 1.5), "sampling rate"),
-        (lambda: noise_multiplier(0.0, 1e-3, 1, 1.0), "above 0"),
-        (lambda: noise_multiplier(1e-4, 1e-9, 1, 1.0), "no noise is enough"),
-        (lambda: ExamplePrivacy.of(8.0, 1e-3, 1.0, 0, 8, 1), "at least 1"),
+        (lambda: noise_multiplier(0.0, 1e-3, {1.0: 1}), "above 0"),
+        (lambda: noise_multiplier(1e-4, 1e-9, {1.0: 1}), "no noise is enough"),
+        (lambda: ExamplePrivacy.of(8.0, 1e-3, 1.0, [0, 0], 8, 1), "at least 1"),
     ):
         with pytest.raises(InputError, match=words):
             call()

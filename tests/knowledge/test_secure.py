@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from jaxtyping import Float
 
 from gainnet.errors import InputError
-from gainnet.knowledge.secure import Collector, FixedPoint, Member, _joined, _split, masked_sum
+from gainnet.knowledge.secure import Collector, FixedPoint, Member, _joined, _split, masked_sum, uplink_bit
 
 
 def vectors(count: int, length: int, seed: int = 0) -> dict[int, Float[np.ndarray, " number"]]:
@@ -46,7 +46,7 @@ def test_bits_are_those_of_the_messages() -> None:
     sealed = 4 + 2 * 66 + 16
     up = 64 + (count - 1) * sealed + 4 * length + count * (4 + 66)
     down = count * (4 + 64) + (count - 1) * sealed + 4 * count
-    assert set(found.up_bit.values()) == {8 * up}
+    assert set(found.up_bit.values()) == {8 * up} == {uplink_bit(length, count)}
     assert set(found.down_bit.values()) == {8 * down}
 
 

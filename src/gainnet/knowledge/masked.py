@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +18,32 @@ WEIGHT_UNIT = 64.0
 
 
 @dataclass(frozen=True, slots=True)
+class Masks:
+    """Who masks what is sent.
+
+    Attributes:
+        asked: all ends that exchanged keys when the round began; those without an update dropped out.
+        entropy: where secrets come from.
+    """
+
+    asked: Sequence[int]
+    entropy: Entropy
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """A sum, and what it took.
+
+    Attributes:
+        vector: the sum.
+        uplink_bit: what all members sent, keys and shares included.
+    """
+
+    vector: Float[np.ndarray, " number"]
+    uplink_bit: float
+
+
+@dataclass(frozen=True, slots=True)
 class Gathered:
     """What an edge makes of a masked sum.
 
@@ -30,33 +56,45 @@ class Gathered:
     uplink_bit: float
 
 
-def gather(start: LowRank, updates: Sequence[Update], asked: Sequence[int], entropy: Entropy) -> Gathered:
+def gather(start: LowRank, updates: Sequence[Update], masks: Masks) -> Gathered:
     """The mean change of ``b``, by weight, of those who survived, unmasked as a sum only.
 
     Args:
         start: what all of them began with.
         updates: what survivors have to send.
-        asked: all ends that exchanged keys when the round began; those without an update dropped out.
-        entropy: where secrets come from.
+        masks: who masks it.
 
     Raises:
         InputError: not more than half of the members survived.
     """
-    sent = {update.end: update for update in updates}
-    members = sorted({*asked, *sent})
-    size = 1 + sum(factors.b.size for factors in start.layers.values())
-    vectors = {end: _vector(sent[end]) if end in sent else np.zeros(size) for end in members}
-    lost = [end for end in members if end not in sent]
-    if len(members) == 1:
-        raise InputError("a sum of one update would tell what it is")
-    found = masked_sum(vectors, len(members) // 2 + 1, entropy, lost=lost)
-    weight, mean, layers = found.total[0], found.total[1:], {}
+    found = total({update.end: _vector(update) for update in updates}, masks, numbers(start))
+    weight, mean, layers = found.vector[0], found.vector[1:], {}
     at = 0
     for name, factors in start.layers.items():
         change = mean[at : at + factors.b.size].reshape(factors.b.shape) / weight
         layers[name] = Factors(factors.a, (factors.b + change).astype(np.float32))
         at += factors.b.size
-    return Gathered(replace(start, layers=layers), float(sum(found.up_bit.values())))
+    return Gathered(replace(start, layers=layers), found.uplink_bit)
+
+
+def total(vectors: Mapping[int, Float[np.ndarray, " number"]], masks: Masks, size: int) -> Total:
+    """The sum of what survivors have to send, by end, of so many numbers each; see `gather` for the rest."""
+    members = sorted({*masks.asked, *vectors})
+    if len(members) < 2:
+        raise InputError("a sum of one update would tell what it is")
+    lost = [end for end in members if end not in vectors]
+    found = masked_sum(
+        {end: vectors[end] if end in vectors else np.zeros(size) for end in members},
+        len(members) // 2 + 1,
+        masks.entropy,
+        lost=lost,
+    )
+    return Total(found.total, float(sum(found.up_bit.values())))
+
+
+def numbers(adapter: LowRank) -> int:
+    """How many numbers an end masks: its factors ``b``, and its weight."""
+    return 1 + sum(factors.b.size for factors in adapter.layers.values())
 
 
 def _vector(update: Update) -> Float[np.ndarray, " number"]:

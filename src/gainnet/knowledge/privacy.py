@@ -13,7 +13,8 @@ What is spent follows from Renyi divergences of the sampled Gaussian mechanism (
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -84,16 +85,22 @@ class Accountant:
         return converted(self.renyi, self.delta) if self.renyi.any() else 0.0
 
 
-def noise_multiplier(epsilon: float, delta: float, steps: int, rate: float) -> float:
+def noise_multiplier(epsilon: float, delta: float, steps: Mapping[float, int]) -> float:
     """The least noise multiplier, to 1e-4 of itself, whose steps spend no more than epsilon at delta.
+
+    Args:
+        epsilon, delta: what may be spent.
+        steps: how many there are at each sampling rate.
 
     Raises:
         InputError: no noise is enough: the conversion itself costs more than epsilon at this delta.
     """
-    _within(epsilon=epsilon, rate=rate)
+    _within(epsilon=epsilon)
+    for rate in steps:
+        _within(rate=rate)
 
     def spent(noise: float) -> float:
-        return converted(steps * divergences(noise, rate), delta)
+        return converted(np.sum([n * divergences(noise, rate) for rate, n in steps.items()], axis=0), delta)
 
     high = 1.0
     while spent(high) > epsilon:
@@ -144,12 +151,13 @@ class UpdatePrivacy:
             return 0.0
         return float((self.noise**-2.0 - (2.0 * self.count_noise) ** -2.0) ** -0.5)
 
-    def adapted(self, within: Sequence[bool], rng: np.random.Generator) -> UpdatePrivacy:
-        """With the clip for the next round, from whether each norm of this one was within the clip."""
+    def adapted(self, halves: float, rng: np.random.Generator) -> UpdatePrivacy:
+        """With the clip for the next round, from this one's: half a point for each norm within it, minus half for others.
+
+        Halves, so that a sender who joins moves the count by at most a half.
+        """
         noise = self.count_noise if self.noise > 0.0 else 0.0
-        # Halves, so that a sender who joins moves the count by at most a half.
-        count = sum(float(one) - 0.5 for one in within) + noise * rng.standard_normal()
-        part = count / self.senders + 0.5
+        part = (halves + noise * rng.standard_normal()) / self.senders + 0.5
         return replace(self, clip=self.clip * float(np.exp(-self.learning_rate * (part - self.quantile))))
 
 
@@ -160,31 +168,30 @@ class ExamplePrivacy:
     Attributes:
         noise_multiplier: deviation of the noise over ``clip``.
         clip: largest norm of an example's gradient.
-        sample_rate: part of the examples in a batch, on average.
-        steps: of the whole run.
         delta: at which epsilon is told.
     """
 
     noise_multiplier: float
     clip: float
-    sample_rate: float
-    steps: int
     delta: float
 
     @classmethod
-    def of(cls, epsilon: float, delta: float, clip: float, examples: int, batch: int, epochs: int) -> ExamplePrivacy:
-        """What spends epsilon over epochs of so many examples (all rounds' together)."""
-        if examples < 1 or batch < 1 or epochs < 1:
+    def of(
+        cls, epsilon: float, delta: float, clip: float, examples: Sequence[int], batch: int, epochs: int
+    ) -> ExamplePrivacy:
+        """What spends epsilon in rounds of so many epochs, with so many examples in each; those without any cost nothing."""
+        if not any(examples) or batch < 1 or epochs < 1:
             raise InputError("privacy: examples, batch and epochs must be at least 1")
-        rate = min(1.0, batch / examples)
-        steps = max(1, round(epochs / rate))
-        return cls(noise_multiplier(epsilon, delta, steps, rate), clip, rate, steps, delta)
+        steps: dict[float, int] = defaultdict(int)
+        for held in filter(None, examples):
+            rate, count = sampled(held, batch, epochs)
+            steps[rate] += count
+        return cls(noise_multiplier(epsilon, delta, steps), clip, delta)
 
-    def epsilon(self, steps: int | None = None) -> float:
-        """Spent after so many steps; after all by default."""
-        return Accountant(self.delta).step(
-            self.noise_multiplier, self.sample_rate, self.steps if steps is None else steps
-        )
+
+def sampled(examples: int, batch: int, epochs: int) -> tuple[float, int]:
+    """The part of the examples in a batch, on average, and how many batches are drawn in so many epochs."""
+    return min(1.0, batch / examples), epochs * -(-examples // batch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,40 +237,75 @@ def noised(adapter: LowRank, deviation: float, rng: np.random.Generator, factors
     return replace(adapter, layers=layers)
 
 
+Vector = Float[np.ndarray, " number"]
+
+
+def plain_sum(vectors: Mapping[int, Vector], size: int) -> Vector:
+    """The sum of the vectors of all who sent, by whom they are of; zeros where nobody did."""
+    total = np.zeros(size)
+    for vector in vectors.values():
+        total += vector
+    return total
+
+
 def private_mean(
-    before: LowRank, afters: Iterable[LowRank], privacy: UpdatePrivacy, rng: np.random.Generator, factors: Sent = "b"
+    before: LowRank,
+    afters: Mapping[int, LowRank],
+    privacy: UpdatePrivacy,
+    rng: np.random.Generator,
+    factors: Sent = "b",
+    summed: Callable[[Mapping[int, Vector], int], Vector] = plain_sum,
+    grain: float = 0.0,
 ) -> tuple[LowRank, UpdatePrivacy]:
     """`before` plus the private mean change of factors of those who sent, and the privacy for the next round.
 
-    All count alike, over the expected number of senders. Of ``factors="b"`` only b may change.
+    All count alike, over the expected number of senders; where nobody sent there is noise alone, so that nobody can tell. Of
+    ``factors="b"`` only b may change.
+
+    Args:
+        before: what all of them began with.
+        afters: what each sender made of it.
+        privacy: as it stands.
+        rng: noise.
+        factors: which of them were sent.
+        summed: adds vectors of so many numbers up: a masked sum, say, of which nobody sees the parts.
+        grain: to whose multiples numbers are rounded before they are added; clips leave room for that.
 
     Raises:
-        InputError: an adapter of another rank, or whose a changed where it must not; NaN or infinity.
+        InputError: an adapter of another rank, or whose a changed where it must not; NaN or infinity; a clip that is lost in
+            the grain; no sum.
     """
-    total = {name: [np.zeros(f.a.shape), np.zeros(f.b.shape)] for name, f in before.layers.items()}
-    within = []
-    for after in afters:
-        for name, f in before.layers.items():
-            if after.layers[name].a.shape != f.a.shape:
-                raise InputError(
-                    f"update: layer {name} has rank {after.layers[name].rank}; private updates need one rank"
-                )
-            if factors == "b" and not np.array_equal(after.layers[name].a, f.a):
-                raise InputError(f"update: a of {name} was changed; only b may be where only b gets noise")
-        found = clipped(before, after, privacy.clip)
-        within.append(found.within)
-        for name, f in found.after.layers.items():
-            total[name][0] += f.a.astype(np.float64) - before.layers[name].a
-            total[name][1] += f.b.astype(np.float64) - before.layers[name].b
-    layers = {
-        name: Factors(
-            (f.a + total[name][0] / privacy.senders).astype(np.float32) if factors == "ab" else f.a,
-            (f.b + total[name][1] / privacy.senders).astype(np.float32),
-        )
-        for name, f in before.layers.items()
-    }
+    size = sum(f.b.size + (f.a.size if factors == "ab" else 0) for f in before.layers.values())
+    clip = privacy.clip - 0.5 * grain * float(np.sqrt(size))
+    if clip <= 0.0:
+        raise InputError(f"privacy: a clip of {privacy.clip:g} is less than what rounding may move {size} numbers by")
+    total = summed({who: _change(before, after, clip, factors) for who, after in afters.items()}, 1 + size)
+    at, layers = 1, {}
+    for name, f in before.layers.items():
+        found = []
+        for part, sent in ((f.a, factors == "ab"), (f.b, True)):
+            change = total[at : at + part.size].reshape(part.shape) / privacy.senders if sent else 0.0
+            found.append(np.asarray(part + change, np.float32) if sent else part)
+            at += part.size if sent else 0
+        layers[name] = Factors(*found)
     deviation = privacy.update_noise * privacy.clip / privacy.senders
-    return noised(replace(before, layers=layers), deviation, rng, factors), privacy.adapted(within, rng)
+    return noised(replace(before, layers=layers), deviation, rng, factors), privacy.adapted(float(total[0]), rng)
+
+
+def _change(before: LowRank, after: LowRank, clip: float, factors: Sent) -> Vector:
+    """Half a point for a change within the clip, minus half for another, and the clipped change, layer by layer."""
+    for name, f in before.layers.items():
+        if after.layers[name].a.shape != f.a.shape:
+            raise InputError(f"update: layer {name} has rank {after.layers[name].rank}; private updates need one rank")
+        if factors == "b" and not np.array_equal(after.layers[name].a, f.a):
+            raise InputError(f"update: a of {name} was changed; only b may be where only b gets noise")
+    found = clipped(before, after, clip)
+    parts = [np.array([0.5 if found.within else -0.5])]
+    for name, f in found.after.layers.items():
+        start = before.layers[name]
+        pairs = ((f.a, start.a), (f.b, start.b)) if factors == "ab" else ((f.b, start.b),)
+        parts.extend((part.astype(np.float64) - earlier).ravel() for part, earlier in pairs)
+    return np.concatenate(parts)
 
 
 def _within(noise: float = 1.0, rate: float = 1.0, epsilon: float = 1.0) -> None:

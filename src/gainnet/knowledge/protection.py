@@ -6,8 +6,19 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from gainnet.knowledge.privacy import Accountant, ExamplePrivacy, UpdatePrivacy, noise_multiplier, private_mean
+from gainnet.knowledge import masked
+from gainnet.knowledge.algebra import onto
+from gainnet.knowledge.masked import Gathered, Masks
+from gainnet.knowledge.privacy import (
+    Accountant,
+    ExamplePrivacy,
+    UpdatePrivacy,
+    Vector,
+    noise_multiplier,
+    private_mean,
+)
 from gainnet.knowledge.registry import Spent
+from gainnet.knowledge.secure import FixedPoint
 from gainnet.knowledge.setting import Setting
 from gainnet.knowledge.update import Update
 from gainnet.models.low_rank import LowRank
@@ -23,7 +34,7 @@ class Protection:
     def __init__(self, setting: Setting) -> None:
         config = setting.config
         self._config, self._rate = config.privacy, config.participation
-        self._noise = noise_multiplier(config.privacy.epsilon, config.privacy.delta, config.rounds, self._rate)
+        self._noise = noise_multiplier(config.privacy.epsilon, config.privacy.delta, {self._rate: config.rounds})
         self._edges = [
             UpdatePrivacy(
                 noise=self._noise,
@@ -35,10 +46,42 @@ class Protection:
         ]
         self._accountant = Accountant(config.privacy.delta)
 
-    def gather(self, edge: int, start: LowRank, updates: Sequence[Update], rng: np.random.Generator) -> LowRank:
-        """An edge's adapter with the private mean of what arrived; its clip follows the norms."""
-        adapter, self._edges[edge] = private_mean(start, [u.after for u in updates], self._edges[edge], rng)
-        return adapter
+    def gather(
+        self,
+        edge: int,
+        start: LowRank,
+        updates: Sequence[Update],
+        rng: np.random.Generator,
+        masks: Masks | None = None,
+    ) -> Gathered:
+        """An edge's adapter with the private mean of what arrived; its clip follows the norms.
+
+        Args:
+            edge: which.
+            start: what its ends began with.
+            updates: what arrived.
+            rng: noise.
+            masks: where the edge may only see the sum of updates.
+
+        Raises:
+            InputError: no masked sum can be had (see `masked.total`).
+        """
+        afters = {update.end: onto(start, update) for update in updates}
+        bit = sum((update.uplink_bit for update in updates), 0.0)
+        if masks is None:
+            adapter, self._edges[edge] = private_mean(start, afters, self._edges[edge], rng)
+            return Gathered(adapter, bit)
+
+        def summed(vectors: Mapping[int, Vector], size: int) -> Vector:
+            nonlocal bit
+            found = masked.total(vectors, masks, size)
+            bit = found.uplink_bit
+            return found.vector
+
+        adapter, self._edges[edge] = private_mean(
+            start, afters, self._edges[edge], rng, summed=summed, grain=FixedPoint().grain
+        )
+        return Gathered(adapter, bit)
 
     def spend(self) -> Spent:
         """Account for a round; what was spent by then. Ends of different edges are different, so edges do not add up."""
@@ -68,11 +111,11 @@ def of_examples(setting: Setting) -> dict[int, ExamplePrivacy]:
     config = setting.config
     if config.privacy.kind != "example":
         return {}
-    epochs = config.rounds * config.local_epochs
-    return {
-        end: ExamplePrivacy.of(
-            config.privacy.epsilon, config.privacy.delta, config.privacy.clip, len(shard), config.batch, epochs
-        )
-        for end, shard in enumerate(setting.shards)
-        if shard
-    }
+    limits, found = config.privacy, {}
+    for end in range(len(setting.shards)):
+        held = [sum(text.counted > 0 for text in setting.held(end, number)) for number in range(config.rounds)]
+        if any(held):
+            found[end] = ExamplePrivacy.of(
+                limits.epsilon, limits.delta, limits.clip, held, config.batch, config.local_epochs
+            )
+    return found

@@ -38,6 +38,7 @@ PRIME = 2**521 - 1
 """Shamir's field; secrets have 256 bits."""
 SHARE_BYTES = 66
 KEY_BYTES = 32
+TAG_BYTES = 16
 PAIR = struct.Struct("<II")
 RING: dict[int, type[np.unsignedinteger]] = {16: np.uint16, 32: np.uint32, 64: np.uint64}
 
@@ -55,6 +56,11 @@ class FixedPoint:
     def __post_init__(self) -> None:
         if self.bits not in RING or not 0 <= self.fraction < self.bits:
             raise InputError("secure: bits must be 16, 32 or 64, and fraction below them")
+
+    @property
+    def grain(self) -> float:
+        """The unit."""
+        return 2.0**-self.fraction
 
     def encode(self, vector: Float[np.ndarray, " number"], members: int) -> UInt[np.ndarray, " number"]:
         """A vector to be added to those of other members, none of whose sums may leave the ring."""
@@ -246,6 +252,13 @@ class MaskedSum:
     survivors: tuple[int, ...]
     up_bit: dict[int, int]
     down_bit: dict[int, int]
+
+
+def uplink_bit(numbers: int, members: int, fixed: FixedPoint = FixedPoint()) -> int:
+    """What each member sends in a round in which nobody drops out."""
+    keys = 2 * KEY_BYTES
+    shares = (members - 1) * (4 + 2 * SHARE_BYTES + TAG_BYTES)
+    return 8 * (keys + shares + numbers * fixed.bits // 8 + members * (4 + SHARE_BYTES))
 
 
 def masked_sum(
