@@ -10,7 +10,8 @@ from jaxtyping import Float
 
 from gainnet.errors import InputError
 from gainnet.knowledge import aggregate
-from gainnet.knowledge.algebra import Algebra
+from gainnet.knowledge.algebra import Algebra, Rule
+from gainnet.knowledge.update import Update
 from gainnet.models.low_rank import Factors, LowRank
 
 SHAPES = {"q": (40, 30), "k": (20, 30)}
@@ -178,3 +179,38 @@ def test_what_is_balanced_is_cut_at_its_beginning(rank: int) -> None:
     assert aggregate.distance(found, whole) <= 1e-5 * aggregate.norm(whole)
     cut = aggregate.truncate(found, rank)
     np.testing.assert_array_equal(cut.layers["q"].a, found.layers["q"].a[:rank])
+
+
+@pytest.mark.parametrize("rule", ["fedit", "ffa", "flexlora", "flora"])
+def test_a_late_update_that_learnt_nothing_moves_nothing(rule: Rule) -> None:
+    old = adapter(0)
+    start = with_a_of(old, 1) if rule == "ffa" else near(old, 1, 0.5)
+    late = Update(0, 0, "late", 1.0, old, old, 0.0, 0.0)
+    prompt = Update(1, 1, "prompt", 1.0, start, start, 0.0, 0.0)
+    found = Algebra(rule, 4).gather(start, [late, prompt])
+    for layer in SHAPES:
+        np.testing.assert_allclose(product(found, layer), product(start, layer), atol=1e-3)
+
+
+@pytest.mark.parametrize("rule", ["flexlora", "flora"])
+@pytest.mark.parametrize("ranks", [(4,), (2, 2), (2, 4, 8), (8, 8)])
+def test_what_an_edge_gathers_is_its_own_and_the_exact_mean_of_changes(rule: Rule, ranks: tuple[int, ...]) -> None:
+    start = aggregate.total(falling(adapter(0, 8)), [], 8)
+    befores = [aggregate.truncate(start, rank) for rank in ranks]
+    updates = [
+        Update(end, 0, str(end), 1.0 + end, before, near(before, 1 + end, 0.02), 0.0, 0.0)
+        for end, before in enumerate(befores)
+    ]
+    found = Algebra(rule, 8).gather(start, updates)
+    whole = sum(update.weight for update in updates)
+    for layer in SHAPES:
+        exact = product(start, layer) + sum(
+            (update.weight / whole) * (product(update.after, layer) - product(update.before, layer))
+            for update in updates
+        )
+        missed = np.linalg.norm(product(found, layer) - exact)
+        sigma = np.linalg.svd(exact, compute_uv=False)
+        best = np.linalg.norm(sigma[8:])
+        assert missed <= (
+            1e-5 * np.linalg.norm(exact) if rule == "flora" else 1.2 * best + 1e-4 * np.linalg.norm(exact)
+        )

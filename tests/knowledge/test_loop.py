@@ -14,7 +14,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from gainnet.errors import InputError
+from gainnet.knowledge import journal
 from gainnet.knowledge.loop import learn
+from gainnet.knowledge.registry import Registry
 from gainnet.measurement import metrics, results
 from gainnet.scenario.scenario import Scenario
 from learning import learning_scenario
@@ -113,6 +115,24 @@ def test_a_killed_run_goes_on_to_the_same_weights_bit_for_bit(
 ) -> None:
     _killed(tmp_path, marker, count, {})
     _goes_on_as(whole, tmp_path, {})
+    first, second = (path / "registry" / "foundation" / "versions.json" for path in (whole[1], tmp_path))
+    assert first.read_text() == second.read_text()
+
+
+@pytest.mark.untraced
+def test_what_the_first_round_begins_from_is_the_first_version(whole: tuple[dict[str, Any], Path]) -> None:
+    registry = Registry(whole[1] / "registry")
+    first, *learnt = registry.versions("foundation")
+    assert (first.status, first.origin.round, first.origin.parents, first.origin.contributors) == (
+        "promoted", -1, (), (),
+    )  # fmt: skip
+    assert registry.champion("foundation", before=0) == first
+    assert (first.folder / "adapter_model.safetensors").exists()
+    assert all(version.origin.round >= 0 and version.origin.contributors for version in learnt)
+    for version in learnt:
+        champion = registry.champion("foundation", before=version.origin.round)
+        assert champion is not None
+        assert version.origin.parents == (champion.digest,)
 
 
 @pytest.mark.untraced
@@ -130,6 +150,12 @@ def test_a_killed_run_that_begins_from_what_is_shared_does_too(tmp_path: Path) -
     )
     assert len(champion) == len(base) > 0
     assert not all(np.array_equal(one, other) for one, other in zip(champion, base, strict=True))
+    begun, *learnt = Registry(tmp_path / "whole" / "registry").versions("foundation")
+    after_first = load_file(tmp_path / "whole" / "rounds" / "round-0001.safetensors")
+    shared = journal.unpacked("cloud.base", after_first, begun.origin.base).digest()
+    assert shared != begun.digest
+    assert {version.origin.parents for version in learnt if version.origin.round == 0} == {(begun.digest,)}
+    assert {version.origin.parents for version in learnt if version.origin.round == 1} == {(shared,)}
 
 
 @pytest.mark.parametrize(("marker", "count"), [("simulating", 30), ("writing notes", 1)], ids=["at 3 s", "at the end"])
@@ -151,7 +177,7 @@ def test_any_other_killed_run_does_too(tmp_path: Path, changed: dict[str, Any], 
 
 @pytest.mark.untraced
 def test_a_round_begins_from_the_best_of_what_the_one_before_made() -> None:
-    changed = {"begins": "shared", "rehearsal": {"texts": 8, "learning_rate": 0.05}}
+    changed = {"begins": "shared", "rehearsal": {"texts": 8, "learning_rate": 0.03}}
     first, second = (n["figures"] for n in report(learning_scenario(**changed))["knowledge"]["rounds"])
     assert first["base"]["all"] < first["merged"]["all"]  # public text gone over made it better
     assert second["base"] == second["merged"]  # and then worse
@@ -224,9 +250,10 @@ def test_a_candidate_beyond_its_limits_is_kept_and_marked_and_the_champion_stays
     for notes in found["rounds"]:
         assert notes["figures"]["cloud"] == pytest.approx(found["start"]["cloud"])
         assert any("candidate refused, the champion stays: memory" in line for line in notes["lines"])
-    kept = json.loads((tmp_path / "registry" / "foundation" / "versions.json").read_text())
-    assert {version["status"] for version in kept["versions"]} == {"rejected"}
-    assert all(any("memory" in reason for reason in version["reasons"]) for version in kept["versions"])
+    first, *refused = Registry(tmp_path / "registry").versions("foundation")
+    assert first.status == "promoted"
+    assert {version.status for version in refused} == {"rejected"}
+    assert all(any("memory" in reason for reason in version.reasons) for version in refused)
 
 
 @pytest.mark.untraced

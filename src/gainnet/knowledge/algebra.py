@@ -47,14 +47,14 @@ class Algebra:
         """An edge's adapter with what its ends learnt, each counted by its weight; its factors need not be balanced."""
         weights = [update.weight for update in updates]
         if self.rule == "fedit":
-            return aggregate.fedit([update.after for update in updates], weights)
+            return aggregate.fedit([onto(start, update) for update in updates], weights)
         if self.linear:
-            return aggregate.ffa([update.after for update in updates], weights)
+            return aggregate.ffa([onto(start, update) for update in updates], weights)
         if self.rule == "flora":
             mean = aggregate.flora([update.after for update in updates], weights)
             whole = sum(weights)
             missing = [(-weight / whole, update.before) for weight, update in zip(weights, updates, strict=True)]
-            return aggregate.total(mean, [(1.0, start), *missing], mean.rank)
+            return aggregate.total(mean, [(1.0, start), *missing], start.rank + mean.rank)
         changes = [(update.weight, update.before, update.after) for update in updates]
         return aggregate.flexlora(start, changes, self.rank, nearly=True)
 
@@ -175,7 +175,7 @@ def _shares(weights: Sequence[float]) -> tuple[float, ...]:
     return tuple(weight / whole for weight in weights)
 
 
-def _projected(layers: Layers, rows: Float[np.ndarray, "layer rank input"]) -> Float[np.ndarray, "layer rank output"]:
+def _projected(layers: Layers, rows: Float[np.ndarray, "layer row input"]) -> Float[np.ndarray, "layer row output"]:
     """What takes the place of ``b``, transposed, where products are projected to the span of rows."""
     a, b = layers
     gram = (rows @ rows.transpose(0, 2, 1)).astype(np.float64)
@@ -202,6 +202,19 @@ def _folded(stack: LowRank, rank: int) -> LowRank:
         for name, factors in stack.layers.items()
     }
     return replace(stack, layers=layers)
+
+
+def onto(start: LowRank, update: Update) -> LowRank:
+    """What an end made, of ``start``: the change of its factors moved there where it began with another adapter, an older
+    one or the same as it came over the link.
+    """
+    if update.before is start:
+        return update.after
+    layers = {}
+    for name, factors in start.layers.items():
+        after, before = update.after.layers[name], update.before.layers[name]
+        layers[name] = Factors(factors.a + (after.a - before.a), factors.b + (after.b - before.b))
+    return replace(update.after, layers=layers)
 
 
 def scaled(adapter: LowRank, factor: float) -> LowRank:

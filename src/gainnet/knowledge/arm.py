@@ -108,6 +108,12 @@ class Arm(ABC):
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
+        self._lines: list[str] = []
+
+    def said(self) -> tuple[str, ...]:
+        """What went wrong since this was last asked, a line each."""
+        lines, self._lines = self._lines, []
+        return tuple(lines)
 
     @abstractmethod
     def ask(self, number: int, links: Links) -> tuple[Ask, ...]:
@@ -125,6 +131,14 @@ class Arm(ABC):
     def answering(self, domain: int) -> Sequence[LowRank | None]:
         """What answers the notes of a domain, in turn: adapters of the foundation model, None for the plain one."""
 
+    def answers(self) -> Mapping[str, LowRank | None]:
+        """What answers, by whose it is (``cloud``, ``edge-DOMAIN``, ``end-NUMBER``): adapters of the foundation model."""
+        return {"cloud": self.answering(0)[0]}
+
+    def taught(self) -> Mapping[str, LowRank | None]:
+        """The adapters of the ends' small model, by whose they are (``end-DOMAIN``); None for the plain one."""
+        return {}
+
     @abstractmethod
     def weights(self) -> dict[str, np.ndarray]:
         """Everything that the next rounds depend on."""
@@ -136,7 +150,8 @@ class Arm(ABC):
     def start(self) -> dict[str, Any]:
         """How good the models are before anything is learnt: perplexities, and the quality of each tier."""
         plain = appraise.appraise(self.setting.tuner, None, self.setting)
-        return {"cloud": appraise.overall(plain), "quality": self.quality()}
+        edges = {domain.name: appraise.own(plain, domain.name) for domain in self.setting.corpus.domains}
+        return {"cloud": appraise.overall(plain), "edges": edges, "quality": self.quality()}
 
     def quality(self) -> dict[str, float]:
         """Mean ROUGE-1 of the notes of each tier: ends by their small model, edges and cloud by the foundation model."""

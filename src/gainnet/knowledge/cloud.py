@@ -16,11 +16,14 @@ from gainnet.knowledge.gate import Scores, Verdict, judge
 from gainnet.knowledge.registry import Contributor, Origin, Registry, Spent
 from gainnet.knowledge.setting import Setting
 from gainnet.knowledge.text import Encoded
+from gainnet.knowledge.tuning import Diverged
 from gainnet.models import adapter as adapters
 from gainnet.models.low_rank import LowRank
 
 FOUNDATION = "foundation"
 FLOAT_BYTE = 4
+BEFORE = -1
+"""The round before the first: of the adapter that the first round learns from."""
 PARTS = (1.0, 0.5, 0.25)
 """Of the way to a candidate that are tried, while it is refused."""
 EXACT_MAX = 4
@@ -31,6 +34,10 @@ JUDGED_OF_DOMAIN = 4
 """Validation examples of each domain on which contributions, and how far to go, are judged."""
 ROUNDING = 1e-3
 """Part of its loss by which the change of an edge that stayed as it was may seem to harm: it was quantised and cut."""
+HALF_WAY = 0.5
+"""How far the opposite of a change is tried."""
+HOSTILE = 0.1
+"""Part of its loss by which a change harms its own domain that nobody sends who means well."""
 WORST_LOSS = 50.0
 """What a model counts for whose loss is no finite number (nat a token)."""
 ROOT_OF_DOMAIN = 4
@@ -68,11 +75,13 @@ class _Joined:
         adapter: this one.
         weight: of each edge in it, parts of one; all zero where none was trusted.
         suspected: which look hostile, worst first.
+        harmful: which make their own domain worse, hostile or not, and are not in it.
     """
 
     adapter: LowRank
     weight: tuple[float, ...]
     suspected: tuple[int, ...]
+    harmful: tuple[int, ...] = ()
 
 
 class Cloud:
@@ -102,6 +111,7 @@ class Cloud:
             for name, weight in setting.language.model.named_parameters()
             if "lora_" not in name
         )
+        self._register_first()
 
     def learn(self, number: int, learnt: Sequence[Learnt], spent: Spent | None) -> dict[str, Any]:
         """Join, distil, rehearse, judge. Returns figures: loss before and after each, who is suspected, the verdict."""
@@ -109,16 +119,23 @@ class Cloud:
         figures: dict[str, Any] = {"before": appraise.overall(self.scores)}
         if not learnt:
             return figures | {"cloud": appraise.overall(self.scores), "gate": "nothing arrived"}
+        said: list[str] = []
         means = self._algebra.means([part.teacher for part in learnt])
-        joined = self._joined(number, learnt, means)
+        joined = self._joined(number, learnt, means, said)
         suspected = [self._names[learnt[index].edge] for index in joined.suspected]
         figures["suspected"] = suspected
         figures["weights"] = {self._names[p.edge]: float(w) for p, w in zip(learnt, joined.weight, strict=True)}
         figures["reach"], merged = self._reached(joined.adapter)
         figures["merged"] = appraise.overall(appraise.appraise(setting.tuner, merged, setting))
-        trusted = [part for part in learnt if self._names[part.edge] not in suspected]
+        left_out = {*joined.suspected, *joined.harmful}
+        trusted = [part for index, part in enumerate(learnt) if index not in left_out]
+        figures["left_out"] = [self._names[learnt[index].edge] for index in sorted(left_out)]
         taught, figures["distilled"] = self._distil(number, merged, trusted)
-        candidate = self._rehearse(number, taught, trusted)
+        try:
+            candidate = self._rehearse(number, taught, trusted)
+        except Diverged as error:
+            said.append(f"cloud: what it rehearsed was left out: {error}")
+            candidate = taught
         if config.incentive.budget > 0.0:
             figures |= self._reward(number, learnt, means)
         self._losses.clear()
@@ -127,7 +144,7 @@ class Cloud:
         if config.begins == "shared":
             self.base = self._best((candidate, taught, merged))
             figures["base"] = appraise.overall(appraise.appraise(setting.tuner, self.base, setting))
-        return figures
+        return figures | {"lines": said}
 
     def _best(self, made: Sequence[LowRank]) -> LowRank:
         """Of what a round made, what is best on all domains' held-out notes; the champion where nothing is any good.
@@ -173,31 +190,50 @@ class Cloud:
         took = (time.perf_counter() - began) / max(len(examples), 1)
         return replace(found, memory_byte=memory, latency_s=took)
 
-    def _joined(self, number: int, learnt: Sequence[Learnt], means: Means) -> _Joined:
+    def _joined(self, number: int, learnt: Sequence[Learnt], means: Means, said: list[str]) -> _Joined:
         """The cloud's adapter with what edges sent, made one by the scenario's rule.
 
-        A mean is taken of the edges' adapters, since with shares that sum to one it is that of their changes, added.
+        A mean is taken of the edges' adapters, since with shares that sum to one it is that of their changes, added. What
+        goes wrong is added to ``said``.
         """
         rule = self._setting.config.robust
         weights = [part.weight for part in learnt]
         if rule.kind != "mean" and rule.kind != "judged":
-            trusted = self._reference(number, learnt) if rule.kind == "fltrust" else None
+            try:
+                trusted = self._reference(number, learnt) if rule.kind == "fltrust" else None
+            except Diverged as error:
+                said.append(f"cloud: it has no update of its own to trust others by, so none counts: {error}")
+                return _Joined(self.base, (0.0,) * len(learnt), ())
             changes = [part.change for part in learnt]
             joined = robust.join(rule.kind, changes, weights, hostile_max=rule.hostile_max, trusted=trusted)
             return _Joined(self._algebra.add(self.base, [(1.0, joined.adapter)]), joined.weight, joined.suspected)
-        harmful = [index for index, part in enumerate(learnt) if rule.kind == "judged" and self._harms(part)]
+        harm = [self._harm(part) if rule.kind == "judged" else 0.0 for part in learnt]
+        harmful = [index for index, part in enumerate(harm) if not part <= ROUNDING]
+        hostile = [index for index in harmful if self._hostile(learnt[index], harm[index])]
         shares = [0.0 if index in harmful else weight for index, weight in enumerate(weights)]
         whole = sum(shares)
         adapter = means.of(shares) if whole > 0.0 else self.base
-        return _Joined(adapter, tuple(share / (whole or 1.0) for share in shares), tuple(harmful))
+        weight = tuple(share / (whole or 1.0) for share in shares)
+        return _Joined(adapter, weight, tuple(hostile), tuple(harmful))
 
-    def _harms(self, part: Learnt) -> bool:
-        """Whether an edge's change makes the model worse on its own domain, where it should be best."""
-        held = self._setting.validation[part.edge][:JUDGED_OF_DOMAIN]
+    def _harm(self, part: Learnt) -> float:
+        """By what part of its loss an edge's change makes the model worse on its own domain, where it should be best.
+
+        On all of its held-out notes, by which the edge chose what it sends: what is left is what was lost on the way.
+        """
+        held = self._setting.validation[part.edge]
         if not held:
-            return False
+            return 0.0
         with_it = appraise.mean_loss(self._setting.tuner, part.teacher, held)
-        return not with_it <= appraise.mean_loss(self._setting.tuner, self.base, held) * (1.0 + ROUNDING)
+        return with_it / appraise.on_domain(self._setting, self.base, part.edge) - 1.0
+
+    def _hostile(self, part: Learnt, harm: float) -> bool:
+        """Whether a harmful change looks meant: it harms much, or its opposite helps, as that of what was learnt would."""
+        if not harm <= HOSTILE:
+            return True
+        opposite = self._algebra.add(self.base, [(-HALF_WAY, part.change)])
+        loss = appraise.mean_loss(self._setting.tuner, opposite, self._setting.validation[part.edge])
+        return loss < appraise.on_domain(self._setting, self.base, part.edge) * (1.0 - ROUNDING)
 
     def _reached(self, joined: LowRank) -> tuple[float, LowRank]:
         """How far to go to what was joined, and where that leads: the best of some on a few held-out notes of every domain.
@@ -306,6 +342,16 @@ class Cloud:
             "paid": dict(zip(names, map(float, paid.paid), strict=True)),
         }
 
+    def _register_first(self) -> None:
+        """Keep the adapter that the first round learns from, in use from then on; where a run goes on it is there."""
+        if self._registry is None or self._registry.champion(FOUNDATION) is not None:
+            return
+        first, origin = self.adapter, Origin(round=BEFORE, base=self._setting.base, scores=self.scores)
+        version = self._registry.register(
+            FOUNDATION, first.digest(), lambda folder: adapters.save(first, folder), origin
+        )
+        self._registry.promote(version)
+
     def _register(
         self,
         number: int,
@@ -322,7 +368,7 @@ class Cloud:
         origin = Origin(
             round=number,
             base=self._setting.base,
-            parents=(self.adapter.digest(),),
+            parents=(self.base.digest(),),
             contributors=tuple(
                 Contributor(self._names[part.edge], part.ends, float(weight))
                 for part, weight in zip(learnt, weights, strict=True)
@@ -334,7 +380,7 @@ class Cloud:
             FOUNDATION, candidate.digest(), lambda folder: adapters.save(candidate, folder), origin
         )
         if verdict.promoted:
-            self._registry.promote(version)
+            self._registry.promote(version, number)
         else:
             self._registry.reject(version, verdict.reasons)
 

@@ -13,10 +13,14 @@ from gainnet.knowledge import appraise, distill, journal, masked
 from gainnet.knowledge.algebra import Algebra
 from gainnet.knowledge.distill import Text
 from gainnet.knowledge.drift import Drift
+from gainnet.knowledge.masked import Gathered, Masks
 from gainnet.knowledge.protection import Protection
 from gainnet.knowledge.setting import Setting
 from gainnet.knowledge.update import Inbox, Update
 from gainnet.models.low_rank import LowRank
+
+RECENT = 8
+"""Newest examples of each end, whose loss is watched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +68,23 @@ class Edge:
         self._known = np.zeros(len(setting.shards), dtype=np.int64)
 
     def due(self, number: int) -> bool:
-        """Whether a round should start: its ends hold data that it has not learnt from, or their loss has risen."""
+        """Whether a round should start: its ends hold data that it has not learnt from, or their loss has risen.
+
+        Loss is watched on the newest of what each holds, learnt from or not, beside that on the domain's held-out notes.
+        """
         setting = self._setting
-        ends = setting.ends_of(self._index).tolist()
-        fresh = {end: setting.held(end, number)[int(self._known[end]) :] for end in ends}
-        if any(fresh.values()) and number == 0:
+        held = {end: setting.held(end, number) for end in setting.ends_of(self._index).tolist()}
+        fresh = {end: len(texts) - int(self._known[end]) for end, texts in held.items()}
+        if sum(fresh.values()) >= (setting.config.batch if number else 1):
             return True
-        recent = [encoded for new in fresh.values() for encoded in new]
+        recent = [text for end, texts in held.items() for text in texts[-max(fresh[end], RECENT) :]]
         if not recent:
             return False
         try:
             watch = Drift.of(self._each(setting.validation[self._index]))
         except InputError:  # too few held-out notes to compare with: new data is reason enough
-            return True
-        return watch.seen(self._each(recent)).drifted or len(recent) >= setting.config.batch
+            return any(fresh.values())
+        return watch.seen(self._each(recent)).drifted
 
     def begin(self, number: int, cloud: LowRank) -> None:
         """A round starts: its ends fetch what the edge has now, or what the cloud has."""
@@ -94,27 +101,35 @@ class Edge:
         """
         updates, lines = self.inbox.empty()
         sound = [update for update in updates if self._sound(update, number, lines)]
-        bit = sum(update.uplink_bit for update in sound)
-        if not sound:
+        bit = sum((update.uplink_bit for update in sound), 0.0)
+        if not sound and privacy is None:
             return Gathering([], lines, bit)
         setting, before = self._setting, self.learnt
-        if privacy is not None:
-            noise = setting.stream(f"noise.{number}.{self._index}")
-            joined = privacy.gather(self._index, before, sound, noise)
-        elif setting.config.secure:
-            try:
-                found = masked.gather(before, sound, asked, setting.stream(f"masks.{number}.{self._index}").bytes)
-            except InputError as error:
-                return Gathering([], [*lines, f"{self.name}: no secure sum: {error}"], bit)
-            joined, bit = found.adapter, found.uplink_bit
-        else:
-            joined = self._algebra.gather(before, sound)
-        reach, self.learnt = self._reached(before, joined)
+        try:
+            joined = self._joined(number, asked, sound, privacy)
+        except InputError as error:
+            return Gathering([], [*lines, f"{self.name}: no secure sum: {error}"], bit)
+        bit = joined.uplink_bit
+        reach, self.learnt = self._reached(before, joined.adapter)
         if not self._shares:
             self.adapter = self.learnt
         for update in sound:
             self._known[update.end] = len(setting.held(update.end, update.number))
         return Gathering(sound, lines, bit, reach)
+
+    def _joined(
+        self, number: int, asked: Sequence[int], updates: Sequence[Update], privacy: Protection | None
+    ) -> Gathered:
+        """What its ends learnt, joined in the way that the scenario protects it."""
+        setting, before = self._setting, self.learnt
+        masks = Masks(asked, setting.stream(f"masks.{number}.{self._index}").bytes) if setting.config.secure else None
+        if privacy is not None:
+            noise = setting.stream(f"noise.{number}.{self._index}")
+            return privacy.gather(self._index, before, updates, noise, masks)
+        if masks is not None:
+            return masked.gather(before, updates, masks)
+        sent = sum((update.uplink_bit for update in updates), 0.0)
+        return Gathered(self._algebra.gather(before, updates), sent)
 
     def _reached(self, before: LowRank, joined: LowRank) -> tuple[float, LowRank]:
         """How far to go from one adapter to what ends made of it, and where that leads: the best on held-out notes.
@@ -146,8 +161,10 @@ class Edge:
         if not np.isfinite(update.after.flat()).all():
             lines.append(f"end {update.end}: update holds NaN or infinity and was refused")
             return False
-        if self._setting.config.secure and update.number != number:
-            lines.append(f"end {update.end}: its masks were for round {update.number}, so it can't count now")
+        config = self._setting.config
+        if update.number != number and (config.secure or config.privacy.kind == "update"):
+            what = "its masks were" if config.secure else "what it may cost was accounted"
+            lines.append(f"end {update.end}: {what} for round {update.number}, so it can't count now")
             return False
         return True
 
@@ -199,9 +216,10 @@ class Edge:
         )
         if taught.refused:
             return taught.as_tree(), [f"{self.name}: the ends' model stays as it was: {taught.refused}"]
-        before, after = (appraise.mean_loss(setting.small, adapter, held) for adapter in (self.small, taught.adapter))
+        fetched = taught.adapter.halved()
+        before, after = (appraise.mean_loss(setting.small, adapter, held) for adapter in (self.small, fetched))
         if after < before:
-            self.small = taught.adapter
+            self.small = fetched
             return taught.as_tree() | {"promoted": True}, []
         return taught.as_tree() | {"promoted": False}, [f"{self.name}: the ends' model stays as it was: no better"]
 

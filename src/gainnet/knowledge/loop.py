@@ -25,9 +25,9 @@ from gainnet.execution.outcome import Outcomes, Result
 from gainnet.knowledge import setting as settings
 from gainnet.knowledge.arm import Arm, Ask
 from gainnet.knowledge.arms import build
+from gainnet.knowledge.export import export
 from gainnet.knowledge.journal import Journal, Notes
 from gainnet.knowledge.network import Network
-from gainnet.knowledge.publish import publish
 from gainnet.knowledge.registry import Registry
 from gainnet.measurement import results
 from gainnet.measurement.record import Recorder
@@ -86,9 +86,7 @@ def _learn(
         for frame in range(scenario.frames):
             loop.step(frame, recorder)
         report = loop.report(final=True)
-        if loop.registry is not None and loop.config.registry is not None:
-            progress("publishing versions", 0, 1)
-            publish(loop.registry, loop.config.registry)
+        loop.export()
     except KeyboardInterrupt:
         recorder.close(loop.run.execution.still_open(frame * scenario.frame_s), loop.report(final=False))
         raise
@@ -132,7 +130,8 @@ class Loop:
         self.config, self.scenario, self._progress = scenario.knowledge, scenario, progress
         self.run = Run(scenario)
         self._network = Network(self.run, scenario)
-        self.registry = registry = None if folder is None else Registry(folder / results.REGISTRY)
+        self._folder = folder
+        registry = None if folder is None else Registry(folder / results.REGISTRY)
         if registry is not None and not resume:
             registry.clear()
         self._setting = settings.build(
@@ -147,6 +146,8 @@ class Loop:
         self._open: _Round | None = None
         self._earlier: dict[float, _Round] = {}
         self._late: list[tuple[int, int]] = []
+        self._numbers: dict[float, int] = {}
+        self._said: list[str] = []
         self._quality: list[tuple[float, dict[str, float]]] = []
         self._keep(self._replayed(0) or {"start": self._arm.start(), "identity": self._identity()}, 0.0)
 
@@ -171,11 +172,18 @@ class Loop:
     def report(self, *, final: bool) -> Notes:
         """What the loop did, as plain data; with the scores on test notes if it is over."""
         rounds = [notes for notes in self._rounds[1:] if "figures" in notes]
+        late = [f"end {end}: its update for round {number} came after the last round" for number, end in self._late]
         tree: Notes = {
             "arm": self.config.arm,
             "ends": len(self._setting.edge_of),
             "domains": [domain.name for domain in self._setting.corpus.domains],
             "refused": list(self._setting.corpus.refused),
+            "lines": [*self._setting.lines, *self._said, *late],
+            "idle": [
+                {key: notes[key] for key in ("number", "start_s", "lines")}
+                for notes in self._rounds[1:]
+                if not notes["started"] and notes["lines"]
+            ],
             "start": self._rounds[0]["start"] if self._rounds else {},
             "rounds": rounds,
             "uplink_bit": float(sum(notes["uplink_bit"] for notes in rounds)),
@@ -192,6 +200,11 @@ class Loop:
             tree["final"] = self._arm.final(lambda done, total: self._progress("writing notes", done, total))
         return tree
 
+    def export(self) -> None:
+        """Write what answers where others can load it, if the run has a folder. OutputError where that can't be."""
+        if self._folder is not None:
+            export(self._arm, self._folder / results.ADAPTERS)
+
     def _start(self, number: int, now_s: float) -> None:
         known = self._replayed(number + 1)
         if known is not None:
@@ -202,19 +215,31 @@ class Loop:
             self._open = _Round(number, now_s, asks)
             return
         if not asks:
-            self._keep(known or {"number": number, "start_s": now_s, "asks": [], "started": False}, now_s)
+            nothing = {
+                "number": number,
+                "start_s": now_s,
+                "asks": [],
+                "started": False,
+                "lines": list(self._arm.said()),
+            }
+            self._keep(known or nothing, now_s)
             return
         asked_s = self._network.ask(asks, now_s + self.config.deadline_s)
+        self._numbers[asked_s] = number
         self._open = self._earlier[asked_s] = _Round(number, now_s, asks)
 
     def _take(self, outcomes: Outcomes) -> None:
         """What the network did with what ends were asked."""
         for end, asked_s, result, energy_j in self._network.learnt(outcomes):
             found = self._earlier.get(asked_s)
+            delivered = result in (Result.SERVED, Result.LATE)
+            if found is None and delivered:
+                self._said.append(
+                    f"end {end}: its update for round {self._numbers[asked_s]} came too late to be of use"
+                )
             if found is None or end in found.ended:
                 continue
             found.energy_j += energy_j
-            delivered = result in (Result.SERVED, Result.LATE)
             if not delivered:
                 found.ended[end] = FAILED
             elif end in self._vanished(found):
@@ -235,11 +260,13 @@ class Loop:
         """Learn from what arrived, or remember that it was learnt before this run was killed."""
         self._open = None
         late, self._late = self._late, []
+        said, self._said = self._said, []
         arrived = begun.of(ARRIVED)
         seen = {"arrived": arrived, "late": [list(pair) for pair in late], "close_s": now_s}
         known = self._replayed(begun.number + 1)
         if known is None:
             known = self._learn(begun, arrived, late) | seen
+            known["lines"] = [*said, *known["lines"]]
         elif any(known[key] != value for key, value in seen.items()):
             raise InputError(
                 f"round {begun.number}: {len(known['arrived'])} updates arrived before, {len(arrived)} now: "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from gainnet.errors import InputError
-from gainnet.knowledge import corpus, synthetic, text
+from gainnet.knowledge import corpus, split, synthetic, text
 from gainnet.knowledge.algebra import WIDER
 from gainnet.knowledge.draw import Draw
 from gainnet.knowledge.example import Corpus, Example
@@ -25,6 +25,7 @@ from gainnet.models.low_rank import LowRank
 from gainnet.rng import stream
 from gainnet.scenario.knowledge import Knowledge, Synthetic
 
+ENDS_TOLD = 20  # ends that a line names
 PUBLIC_SEED = 0  # public text and foundation models are the same whatever the run's seed
 Progress = Callable[[str, int, int], None]
 Losses = dict[int, Float[np.ndarray, " text"]]  # nat on each text of a group
@@ -48,6 +49,7 @@ class Setting:
         validation: held-out examples of each domain, for decisions.
         public: public text to learn from; public_held: held out.
         registry: where versions are kept, None to keep none.
+        lines: what a person should know of the data: what was shortened, who holds nothing.
         measured: losses of adapters of the foundation model that are known, by group (see `appraise.on_group`).
         plain: the same of the foundation model without one.
     """
@@ -66,6 +68,7 @@ class Setting:
     public: tuple[Encoded, ...]
     public_held: tuple[Encoded, ...]
     registry: Registry | None
+    lines: tuple[str, ...] = ()
     measured: WeakKeyDictionary[LowRank, Losses] = field(default_factory=WeakKeyDictionary)
     plain: Losses = field(default_factory=dict)
 
@@ -141,13 +144,20 @@ def build(
 ) -> Setting:
     """Read or make the data, load or train the foundation model, and deal the data out.
 
+    Rows whose section does not fit the models' context are refused as all others that cannot be used.
+
     Raises:
         InputError: data or model cannot be read, or there is nothing to learn from.
     """
     counts = np.bincount(edge_of, minlength=edges).tolist()
     found = _corpus(config, counts, seed)
     language = foundation(config.foundation, found.public, PUBLIC_SEED, progress, config.device)
+    split.check(config, language)
     end_language = small(config.end_model, language, found.public, PUBLIC_SEED, progress)
+    context = min(language.context, end_language.context)
+    unfit = text.unfit(language.tokenizer, (s for domain in found.domains for s in domain.sections), context)
+    if unfit:
+        found = _corpus(config, counts, seed, unfit)
     shards: list[tuple[Encoded, ...]] = [()] * len(edge_of)
     examples: list[tuple[Example, ...]] = [()] * len(edge_of)
 
@@ -159,40 +169,82 @@ def build(
             shards[end], examples[end] = encode(shard), shard
     if not any(shards):
         raise InputError("knowledge.data: no end has anything to learn from")
+    validation = tuple(encode(domain.validation[: config.held]) for domain in found.domains)
+    test = [encode(domain.test[: config.test or None]) for domain in found.domains]
+    used = [[*decided, *reported] for decided, reported in zip(validation, test, strict=True)]
+    for edge, learnt in zip(edge_of.tolist(), shards, strict=True):
+        used[edge] += learnt
     public = tuple(text.public(language.tokenizer, found.public, language.context))
     public_held = tuple(text.public(language.tokenizer, found.public_held, language.context))
-    ranks = {*config.ranks, config.edge_rank}
-    if config.incentive.budget > 0.0 and config.aggregation != "ffa":
-        ranks.add(WIDER * config.edge_rank)  # what coalitions of edges would know is looked at
-    if config.aggregation == "flora":
-        ranks.add(max(_stack(config, edge_of, edge) for edge in range(edges)))
     return Setting(
         config=config,
         seed=seed,
         corpus=found,
         language=language,
-        tuner=Tuner(language, sorted(ranks), config.bf16),
+        tuner=Tuner(language, _ranks(config, edge_of, edges), config.bf16),
         small=Tuner(end_language, (config.edge_rank,), config.bf16),
         edge_of=edge_of,
         shards=tuple(shards),
         examples=tuple(examples),
         renaming=Renaming(found.public if config.renamed else ()),
-        validation=tuple(encode(domain.validation[: config.held]) for domain in found.domains),
+        validation=validation,
         public=public,
         public_held=public_held[: config.public_held],
         registry=registry,
+        lines=_lines([domain.name for domain in found.domains], used, shards, language.context),
     )
 
 
-def _corpus(config: Knowledge, counts: list[int], seed: int) -> Corpus:
-    """The data; public text does not depend on the seed of the run."""
+def _corpus(config: Knowledge, counts: list[int], seed: int, unfit: Mapping[str, str] | None = None) -> Corpus:
+    """The data; public text does not depend on the seed of the run. ``unfit`` is of `gainnet.knowledge.corpus.read`."""
     rng = stream(seed, "knowledge.data")
     if isinstance(config.data, Synthetic):
         return synthetic.make(config.data, ends_of_edge=counts, rng=rng, public=stream(PUBLIC_SEED, "knowledge.public"))
-    return corpus.read(config.data, ends_of_edge=counts, rng=rng)
+    return corpus.read(config.data, ends_of_edge=counts, rng=rng, unfit=unfit)
+
+
+def _ranks(config: Knowledge, edge_of: Int[np.ndarray, " end"], edges: int) -> list[int]:
+    """The ranks of the foundation model's adapters."""
+    ranks = {*config.ranks, config.edge_rank}
+    if config.incentive.budget > 0.0 and config.aggregation != "ffa":
+        ranks.add(WIDER * config.edge_rank)  # what coalitions of edges would know is looked at
+    if config.aggregation == "flora":
+        ranks.add(config.edge_rank + max(_stack(config, edge_of, edge) for edge in range(edges)))
+    return sorted(ranks)
 
 
 def _stack(config: Knowledge, edge_of: Int[np.ndarray, " end"], edge: int) -> int:
     """The rank of an edge's exact stack of its ends' adapters."""
     ends = np.flatnonzero(edge_of == edge).tolist()
     return sum(config.ranks[end % len(config.ranks)] for end in ends)
+
+
+def _lines(
+    names: Sequence[str], used: Sequence[Sequence[Encoded]], shards: Sequence[Sequence[Encoded]], context: int
+) -> tuple[str, ...]:
+    """`Setting.lines`, of all that each domain uses and what each end has."""
+    shortened = [_shortened(name, encoded, context) for name, encoded in zip(names, used, strict=True)]
+    return tuple(filter(None, [*shortened, _empty(shards)]))
+
+
+def _shortened(domain: str, used: Sequence[Encoded], context: int) -> str:
+    """How many of a domain's dialogues and notes do not fit the context, empty where all do."""
+    number = {"dialogue": sum(one.dialogue_cut for one in used), "note": sum(one.note_cut for one in used)}
+    cut = [(what, count) for what, count in number.items() if count]
+    if not cut:
+        return ""
+    first, *more = cut
+    told = [f"{first[1]} of {len(used)} {first[0]}s", *(f"{n} {what}{'s' if n > 1 else ''}" for what, n in more)]
+    verb = "was" if sum(number.values()) == 1 else "were"
+    return f"domain {domain!r}: {' and '.join(told)} {verb} shortened to the context of {context} tokens"
+
+
+def _empty(shards: Sequence[Sequence[Encoded]]) -> str:
+    """Which ends have no example, empty where all have."""
+    ends = [end for end, shard in enumerate(shards) if not shard]
+    if not ends:
+        return ""
+    if len(ends) == 1:
+        return f"end {ends[0]}: holds nothing to learn from"
+    more = f" and {len(ends) - ENDS_TOLD} more" if len(ends) > ENDS_TOLD else ""
+    return f"ends {', '.join(map(str, ends[:ENDS_TOLD]))}{more}: hold nothing to learn from"

@@ -1,6 +1,8 @@
 """Split training: an end keeps the first and the last layers, and its edge trains those between.
 
-Neither texts nor labels leave the end (U-shaped, arXiv 1812.00564; with LoRA in all parts, 2407.00952 and 2505.02795).
+Neither texts nor labels are sent (U-shaped, arXiv 1812.00564; with LoRA in all parts, 2407.00952 and 2505.02795). That hides
+them from the link, not from an edge that wants to know: it has the model's weights, and the gradient that it gets tells the
+labels of small models all but surely (arXiv 2102.08504). Who must hide them trains locally, with `privacy` or `secure`.
 In each step four things cross the link: activations up, the edge's output down, its gradient up, and the gradient of
 the activations down. `choose` says whether an end should do so at all, and where the model is cut.
 """
@@ -22,7 +24,7 @@ from gainnet.knowledge.compress import Rows, pack_rows, unpack_rows
 from gainnet.knowledge.text import Encoded
 from gainnet.knowledge.training_cost import NORM_BIT, Load, Shape, load_of
 from gainnet.knowledge.tuning import GRADIENT_MAX, Diverged, Tuned, Tuner
-from gainnet.models.cut import Cut, Part
+from gainnet.models.cut import Cut, Part, uncut
 from gainnet.models.hub import Language, weights
 from gainnet.models.low_rank import LowRank
 from gainnet.scenario.knowledge import Compression, Knowledge
@@ -136,8 +138,19 @@ def _time_s(amount: float, rate: float) -> float:
     return amount / rate if rate > 0.0 else math.inf
 
 
+@dataclass(frozen=True, slots=True)
+class Figures(Shape):
+    """A model's figures.
+
+    Attributes:
+        uncut: why it cannot be split at all, empty where it can (see `gainnet.models.cut.uncut`).
+    """
+
+    uncut: str = ""
+
+
 def place(
-    shape: Shape,
+    shape: Figures,
     texts: Sequence[Encoded],
     *,
     rank: int,
@@ -148,21 +161,30 @@ def place(
     uplink_bit_per_s: float,
     downlink_bit_per_s: float,
 ) -> Place:
-    """Where an end trains its texts, see `choose`; under per-example DP never split, since the edge would see gradients."""
+    """Where an end trains its texts, see `choose`; never split where the model cannot be, nor where the edge must not see
+    what one end's examples do: under per-example DP, and where it sees only sums of updates.
+    """
     bits = config.compression.activation_bits
     load = load_of(texts, config.local_epochs, config.batch, rank, bits, config.prompt_weight)
     means = Means(memory_byte, end_flop_per_s, edge_flop_per_s, uplink_bit_per_s, downlink_bit_per_s)
-    return choose(shape, load, means, "never" if config.privacy.kind == "example" else config.split)
+    hidden = config.secure or config.privacy.kind == "example"
+    return choose(shape, load, means, "never" if hidden or shape.uncut else config.split)
 
 
-def shape_of(language: Language) -> Shape:
+def check(config: Knowledge, language: Language) -> None:
+    """InputError where ends are always to split a model that cannot be cut."""
+    if config.split == "always" and (why := uncut(language.model)):
+        raise InputError(f"knowledge.split: always: {why}")
+
+
+def shape_of(language: Language) -> Figures:
     """The figures of a model, adapters left out."""
     model: Any = language.model
     layers, width = int(model.config.num_hidden_layers), int(model.config.hidden_size)
     inner = {name: tensor for name, tensor in weights(model) if ".layers." in name or ".h." in name}
     outer = {tensor.data_ptr(): tensor.numel() for name, tensor in weights(model) if name not in inner}
     head = model.get_output_embeddings().weight
-    return Shape(
+    return Figures(
         layers=layers,
         width=width,
         layer_weights=sum(tensor.numel() for tensor in inner.values()) / layers,
@@ -171,6 +193,7 @@ def shape_of(language: Language) -> Shape:
         head_weights=float(head.numel()),
         vocabulary=len(head),
         weight_byte=float(head.element_size()),
+        uncut=uncut(model),
     )
 
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from gainnet.knowledge import journal, split
+from gainnet.knowledge import journal, secure, split
 from gainnet.knowledge.algebra import Algebra
 from gainnet.knowledge.arm import Ask, Links
 from gainnet.knowledge.compress import Encoder, Feedback, decode
 from gainnet.knowledge.compress_kernel import BLOCK
 from gainnet.knowledge.ends import Ends
+from gainnet.knowledge.privacy import Sent
 from gainnet.knowledge.setting import Setting
 from gainnet.knowledge.split import SplitTuner
 from gainnet.knowledge.update import Update
 from gainnet.models.low_rank import LowRank
 
 SHARED_BASIS = "shared a"
+DOWN_BIT = 16
+"""Of each number that an end fetches."""
 STALE = 0.5
 """What a round of lateness leaves of an update's weight."""
 
@@ -35,13 +40,20 @@ class Uplink:
         self._cuts: dict[tuple[int, int], tuple[LowRank, LowRank]] = {}
         self._encoder = {end: Encoder(setting.config.compression.update_bits) for end in range(len(setting.shards))}
 
-    def ask(self, number: int, ends: list[int], links: Links) -> tuple[list[Ask], list[str]]:
-        """What each of these ends is asked; and a line for each that can't take part, and why."""
+    def ask(
+        self, number: int, ends: list[int], links: Links, besides_bit: Sequence[float]
+    ) -> tuple[list[Ask], list[str]]:
+        """What each of these ends is asked; and a line for each that can't take part, and why.
+
+        ``besides_bit``: what else goes down to an end, by its edge.
+        """
         self._cuts.clear()
         asks, lines = [], []
         for end in ends:
-            bit = self._update_bit(self._setting.rank(end))
-            examples = self._ends.fitting(end, number, links, bit)
+            rank = self._setting.rank(end)
+            sent_bit = self._masked_bit(end, ends) if self._setting.config.secure else self._update_bit(rank)
+            down_bit = DOWN_BIT * self._numbers(rank) + besides_bit[int(self._setting.edge_of[end])]
+            examples = self._ends.fitting(end, number, links, down_bit, sent_bit)
             place = self._place(end, number, examples, links)
             if place.kind == "none":
                 lines.append(f"end {end}: does not take part: {place.reason}")
@@ -53,8 +65,8 @@ class Uplink:
                     cut=place.cut,
                     train_token=place.end_token,
                     edge_token=place.edge_token,
-                    uplink_bit=bit + place.uplink_bit,
-                    downlink_bit=bit + place.downlink_bit,
+                    uplink_bit=sent_bit + place.uplink_bit,
+                    downlink_bit=down_bit + place.downlink_bit,
                     examples=examples,
                 )
             )
@@ -110,18 +122,30 @@ class Uplink:
             encoder.feedback = None if owed is None else Feedback(SHARED_BASIS, owed)
 
     def _cut(self, start: LowRank, rank: int) -> LowRank:
-        """What ends of that rank begin with: one adapter for all of them."""
+        """What ends of that rank begin with, as it reaches them: one adapter for all of them."""
         key = id(start), rank
         if key not in self._cuts:
-            self._cuts[key] = start, self._algebra.cut(start, rank)
+            factors: Sent = "b" if self._algebra.linear else "ab"
+            self._cuts[key] = start, self._algebra.cut(start, rank).halved(factors)
         return self._cuts[key][1]
 
     def _update_bit(self, rank: int) -> float:
         """What an update of that rank takes, to within its header."""
-        bits = self._setting.config.compression.update_bits
-        shapes = self._setting.tuner.adapters.layers.values()
-        numbers = sum(rank * (outward + (0 if self._algebra.linear else inward)) for outward, inward in shapes)
+        bits, numbers = self._setting.config.compression.update_bits, self._numbers(rank)
         return float(bits * numbers + (16 * -(-numbers // BLOCK) if bits < 16 else 0))
+
+    def _numbers(self, rank: int) -> int:
+        """How many numbers of an adapter of that rank are sent."""
+        shapes = self._setting.tuner.adapters.layers.values()
+        return sum(rank * (outward + (0 if self._algebra.linear else inward)) for outward, inward in shapes)
+
+    def _masked_bit(self, end: int, ends: Sequence[int]) -> float:
+        """What an end sends to a sum of masked updates (`secure.masked_sum`): every number of ``b`` whole, keys and shares."""
+        setting = self._setting
+        shapes = setting.tuner.adapters.layers.values()
+        numbers = 1 + sum(setting.rank(end) * outward for outward, _ in shapes)
+        members = [other for other in ends if setting.edge_of[other] == setting.edge_of[end]]
+        return float(secure.uplink_bit(numbers, len(members)))
 
     def _place(self, end: int, number: int, examples: int, links: Links) -> split.Place:
         """Where an end trains."""

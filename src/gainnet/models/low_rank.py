@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -66,6 +67,11 @@ class LowRank:
         """How many numbers it has."""
         return sum(rank * (outward + inward) for outward, rank, inward in self.shapes.values())
 
+    def halved(self, factors: Literal["ab", "b"] = "ab") -> LowRank:
+        """As 16 bits a number carry it (IEEE half precision): both factors or, where a stays where it is, b alone."""
+        layers = {name: Factors(_half(f.a) if factors == "ab" else f.a, _half(f.b)) for name, f in self.layers.items()}
+        return replace(self, layers=layers)
+
     def product(self, layer: str) -> Float[np.ndarray, "output input"]:
         """The change of a layer's weight, scale included."""
         factors = self.layers[layer]
@@ -110,3 +116,7 @@ class LowRank:
             found.update(np.ascontiguousarray(factors.b, np.float32).data)
         self._digest.append(found.hexdigest())
         return self._digest[0]
+
+
+def _half(part: Float[np.ndarray, "row column"]) -> Float[np.ndarray, "row column"]:
+    return part.astype(np.float16).astype(np.float32)

@@ -268,6 +268,18 @@ class Knowledge(Section):
     def _fit_together(self) -> Self:
         if self.deadline_s > self.period_s:
             raise ValueError("deadline_s must be at most period_s: a round ends before the next begins")
+        if self.arm != "gainnet":
+            for name, asked in (
+                ("privacy.kind: update", self.privacy.kind == "update"),
+                ("secure", self.secure),
+                ("starts: drift", self.starts == "drift"),
+            ):
+                if asked:
+                    raise ValueError(f"{name} is for arm gainnet, not {self.arm}")
+        if self.arm == "central" and self.privacy.kind == "example":
+            raise ValueError("privacy.kind: example is for ends that learn themselves; of arm central none does")
+        if self.split == "always" and (self.secure or self.privacy.kind == "example"):
+            raise ValueError("split: always shows edges what secure and privacy.kind example hide; auto or never")
         if self.secure and self.aggregation != "ffa":
             raise ValueError("secure: masked sums are linear, so aggregation must be ffa")
         if self.aggregation == "ffa" and self.robust.kind == "trimmed":

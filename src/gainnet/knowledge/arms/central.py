@@ -15,6 +15,7 @@ from gainnet.knowledge import appraise
 from gainnet.knowledge.arm import Arm, Ask, Closed, Links
 from gainnet.knowledge.best import Best
 from gainnet.knowledge.setting import Setting
+from gainnet.knowledge.tuning import Diverged
 from gainnet.models.low_rank import LowRank
 
 BIT_PER_CHARACTER = 8.0
@@ -56,20 +57,24 @@ class Central(Arm):
         ]
         figures: dict[str, Any] = {"examples": len(texts)}
         if texts:
-            tuned = setting.tuner.tune(
-                self._adapter.last,
-                texts,
-                epochs=config.local_epochs,
-                batch=config.batch,
-                learning_rate=config.learning_rate,
-                rng=setting.stream(f"tune.{number}"),
-                prompt_weight=config.prompt_weight,
-            )
-            self._adapter.offer(tuned.adapter, appraise.mean_of_domains(self.scores(tuned.adapter)))
-            figures["train_loss"] = tuned.loss
+            try:
+                tuned = setting.tuner.tune(
+                    self._adapter.last,
+                    texts,
+                    epochs=config.local_epochs,
+                    batch=config.batch,
+                    learning_rate=config.learning_rate,
+                    rng=setting.stream(f"tune.{number}"),
+                    prompt_weight=config.prompt_weight,
+                )
+            except Diverged as error:
+                self._lines.append(f"cloud: what it learnt was left out: {error}")
+            else:
+                self._adapter.offer(tuned.adapter, appraise.mean_of_domains(self.scores(tuned.adapter)))
+                figures["train_loss"] = tuned.loss
         figures["cloud"] = appraise.overall(self.scores(self._adapter.best))
         bit, self._uplink_bit = self._uplink_bit, 0.0
-        return Closed(figures, (), self.quality(), bit, bit)
+        return Closed(figures, self.said(), self.quality(), bit, bit)
 
     @override
     def answering(self, domain: int) -> Sequence[LowRank | None]:

@@ -11,12 +11,15 @@ from typing import Any, Final
 import numpy as np
 from typing_extensions import override
 
+from gainnet.errors import InputError
 from gainnet.knowledge import aggregate, appraise
 from gainnet.knowledge.arm import Arm, Ask, Closed, Links
 from gainnet.knowledge.best import Best
 from gainnet.knowledge.compress import Encoder, decode
 from gainnet.knowledge.ends import Ends
+from gainnet.knowledge.protection import of_examples
 from gainnet.knowledge.setting import Setting
+from gainnet.knowledge.tuning import Diverged
 from gainnet.models.low_rank import LowRank
 
 UPDATE_BIT: Final = 16
@@ -29,7 +32,7 @@ class Flat(Arm):
         super().__init__(setting)
         self._rank = min(setting.config.ranks)
         self._adapter = Best(setting.tuner.adapters.fresh(self._rank, setting.stream("fresh")))
-        self._ends = Ends(setting)
+        self._ends = Ends(setting, of_examples(setting))
         self._updates: list[tuple[float, LowRank]] = []
         self._loss: list[float] = []
 
@@ -39,7 +42,7 @@ class Flat(Arm):
         bit = float(UPDATE_BIT * self._adapter.last.numbers)
         asks = []
         for end in self._ends.participants(number):
-            examples = self._ends.fitting(end, number, links, bit)
+            examples = self._ends.fitting(end, number, links, bit, bit)
             asks.append(Ask(end, "local", (0, 0), self._ends.tokens(end, number, examples), 0.0, bit, bit, examples))
         return tuple(asks)
 
@@ -47,11 +50,16 @@ class Flat(Arm):
     def arrived(self, number: int, ask: Ask, late_by: int) -> None:
         """An end's adapter arrived; one that is late was made of an older adapter and is left out, as FedIT does."""
         if late_by:
+            self._lines.append(f"end {ask.end}: its update for round {number} came late and does not count")
             return
-        tuned = self._ends.tune(ask.end, number, self._adapter.last, ask.examples)
-        rng = self.setting.stream(f"compress.{number}.{ask.end}")
-        sent = Encoder(UPDATE_BIT).encode(self._adapter.last, tuned.adapter, rng)
-        received = decode(sent.data, self._adapter.last)
+        start, rng = self._adapter.last.halved(), self.setting.stream(f"compress.{number}.{ask.end}")
+        try:
+            tuned = self._ends.tune(ask.end, number, start, ask.examples)
+            sent = Encoder(UPDATE_BIT).encode(start, tuned.adapter, rng)
+        except (Diverged, InputError) as error:
+            self._lines.append(f"end {ask.end}: update refused: {error}")
+            return
+        received = decode(sent.data, start)
         self._updates.append((float(len(self.setting.held(ask.end, number))), received))
         self._loss.append(tuned.loss)
 
@@ -64,11 +72,13 @@ class Flat(Arm):
         if updates:
             joined = aggregate.fedit([adapter for _, adapter in updates], [weight for weight, _ in updates])
             self._adapter.offer(joined, appraise.mean_of_domains(self.scores(joined)))
+        spent = self._ends.spent()
         figures: dict[str, Any] = {
             "train_loss": float(np.mean(losses)) if losses else None,
+            "epsilon": spent.epsilon if spent is not None else None,
             "cloud": appraise.overall(self.scores(self._adapter.best)),
         }
-        return Closed(figures, (), self.quality(), bit, bit)
+        return Closed(figures, self.said(), self.quality(), bit, bit)
 
     @override
     def answering(self, domain: int) -> Sequence[LowRank | None]:
@@ -78,9 +88,10 @@ class Flat(Arm):
     @override
     def weights(self) -> dict[str, np.ndarray]:
         """The adapters."""
-        return self._adapter.weights("cloud")
+        return self._adapter.weights("cloud") | self._ends.weights()
 
     @override
     def restore(self, weights: Mapping[str, np.ndarray]) -> None:
         """Go on from there."""
         self._adapter.restore("cloud", weights, self.setting.base)
+        self._ends.restore(weights)

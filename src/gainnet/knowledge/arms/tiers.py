@@ -21,9 +21,11 @@ from gainnet.knowledge.protection import of_examples, protection
 from gainnet.knowledge.setting import Setting
 from gainnet.knowledge.tuning import Diverged
 from gainnet.knowledge.update import Update
-from gainnet.knowledge.uplink import Uplink
+from gainnet.knowledge.uplink import DOWN_BIT, Uplink
 from gainnet.models.low_rank import LowRank
 
+BACK_BIT = 32
+"""Of each number that edges fetch from the cloud."""
 TOKEN_BIT = 16
 """What a token of a sampled text takes on the way to the cloud; its teacher's predictions follow from the adapter there."""
 
@@ -43,14 +45,18 @@ class Tiers(Arm):
         self._blank: dict[int, LowRank] = {}
         self._asked: list[int] = []
         self._loss: list[float] = []
-        self._lines: list[str] = []
+        self._due = [True] * setting.domains
+        # Noise alone is sent where nobody was drawn, or it would show.
+        self.alone = config.privacy.kind == "update" and config.starts == "period"
 
     @override
     def ask(self, number: int, links: Links) -> tuple[Ask, ...]:
         """A part of every edge's ends; only where a round is due, if rounds start by drift."""
-        due = [self.setting.config.starts == "period" or edge.due(number) for edge in self._edges]
-        ends = [end for end in self._ends.participants(number) if due[int(self.setting.edge_of[end])]]
-        asks, self._lines = self._uplink.ask(number, ends, links)
+        self._due = [self.setting.config.starts == "period" or edge.due(number) for edge in self._edges]
+        ends = [end for end in self._ends.participants(number) if self._due[int(self.setting.edge_of[end])]]
+        small_bit = [0.0 if edge.small is None else float(DOWN_BIT * edge.small.numbers) for edge in self._edges]
+        asks, lines = self._uplink.ask(number, ends, links, small_bit)
+        self._lines.extend(lines)
         self._asked = [ask.end for ask in asks]
         for edge in self._edges:
             edge.begin(number, self._cloud.base)
@@ -77,7 +83,7 @@ class Tiers(Arm):
     @override
     def close(self, number: int) -> Closed:
         """Up: edges gather, the cloud learns. Down: edges settle, ends' models are taught."""
-        lines, self._lines = self._lines, []
+        lines = list(self.said())
         losses, self._loss = self._loss, []
         bit = 0.0
         figures: dict[str, Any] = {"train_loss": float(np.mean(losses)) if losses else None}
@@ -85,19 +91,31 @@ class Tiers(Arm):
         gone: dict[str, float] = {}
         for index, edge in enumerate(self._edges):
             asked = [end for end in self._asked if int(self.setting.edge_of[end]) == index]
-            found = edge.gather(number, asked, self._private)
+            found = edge.gather(number, asked, self._private if self._due[index] else None)
             lines.extend(found.lines)
             bit += found.uplink_bit
             if found.updates:
                 gathered[index], gone[edge.name] = found.updates, found.reach
         figures["gone"] = gone
         figures["up"] = self._know([edge.learnt for edge in self._edges])
-        spent = self._private.spend() if self._private is not None else None
+        spent = self._private.spend() if self._private is not None else self._ends.spent()
         figures["epsilon"] = spent.epsilon if spent is not None else None
         texts = [edge.sample(number) for edge in self._edges]
-        learnt = [self._sent(number, index, updates, texts[index]) for index, updates in gathered.items()]
+        learnt = []
+        for index, updates in gathered.items():
+            try:
+                learnt.append(self._sent(number, index, updates, texts[index]))
+            except InputError as error:
+                lines.append(f"{self._edges[index].name}: what it sent was refused: {error}")
         figures |= self._cloud.learn(number, learnt, spent)
-        lines.extend(f"{name}: suspected of poison" for name in figures.get("suspected", ()))
+        lines.extend(figures.pop("lines", ()))
+        suspected = figures.get("suspected", ())
+        lines.extend(f"{name}: suspected of poison" for name in suspected)
+        lines.extend(
+            f"{name}: left out of the mean: what it sent makes its own domain no better"
+            for name in figures.get("left_out", ())
+            if name not in suspected
+        )
         if not figures.get("promoted", True):
             lines.append(f"candidate refused, the champion stays: {figures['gate']}")
         down = {edge.name: edge.settle(self._cloud.base) for edge in self._edges}
@@ -112,13 +130,14 @@ class Tiers(Arm):
             "ends": self._ends_know(),
         }
         up = sum(part.bit for part in learnt)
-        back = self._encoded_bit(self._cloud.base) * len(self._edges) if learnt else 0.0
+        back = float(BACK_BIT * self._cloud.base.numbers * len(self._edges)) if learnt else 0.0
         return Closed(figures, tuple(lines), self.quality(), bit, up + back)
 
     @override
     def start(self) -> dict[str, Any]:
         """What is known before anything is learnt."""
-        return super().start() | {"ends": self._ends_know()}
+        edges = self._know([edge.adapter for edge in self._edges])
+        return super().start() | {"edges": edges, "ends": self._ends_know()}
 
     @override
     def quality(self) -> dict[str, float]:
@@ -138,9 +157,19 @@ class Tiers(Arm):
         return (self._edges[domain].adapter,)
 
     @override
+    def answers(self) -> Mapping[str, LowRank | None]:
+        """The champion's, and each edge's."""
+        return {"cloud": self._cloud.adapter} | {f"edge-{edge.name}": edge.adapter for edge in self._edges}
+
+    @override
+    def taught(self) -> Mapping[str, LowRank | None]:
+        """What each edge made of the small model."""
+        return {f"end-{edge.name}": edge.small for edge in self._edges}
+
+    @override
     def weights(self) -> dict[str, np.ndarray]:
         """Everything that the next rounds depend on."""
-        found = self._cloud.weights() | self._uplink.weights()
+        found = self._cloud.weights() | self._uplink.weights() | self._ends.weights()
         for edge in self._edges:
             found |= edge.weights()
         return found | (self._private.weights() if self._private is not None else {})
@@ -150,6 +179,7 @@ class Tiers(Arm):
         """Go on from there."""
         self._cloud.restore(weights)
         self._uplink.restore(weights)
+        self._ends.restore(weights)
         for edge in self._edges:
             edge.restore(weights)
         if self._private is not None:
@@ -183,10 +213,6 @@ class Tiers(Arm):
         if change.rank not in self._blank:
             self._blank[change.rank] = blank(change, linear=False)
         return self._blank[change.rank]
-
-    def _encoded_bit(self, adapter: LowRank) -> float:
-        bits = self.setting.config.compression.update_bits
-        return float(bits * adapter.numbers)
 
     def _know(self, adapters: Sequence[LowRank]) -> dict[str, dict[str, float]]:
         """Perplexity of an adapter of each edge on the edge's own domain, on the others, on public text."""
