@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from gainnet.scenario.scenario import Scenario
 from tiny import constant, scenario
+
+if TYPE_CHECKING:
+    from gainnet.knowledge.arm import Arm
 
 TINY = {
     "layers": 2, "width": 16, "heads": 2, "kv_heads": 1, "vocabulary": 300, "context": 64, "steps": 2, "batch": 2,
@@ -45,3 +50,13 @@ def learning_scenario(*, seed: int = 0, duration_s: float = 4.0, **knowledge: An
     }  # fmt: skip
     base |= {"seed": seed, "duration_s": duration_s, "knowledge": loop | knowledge}
     return Scenario.model_validate(base)
+
+
+def untaught(kind: str, **knowledge: Any) -> Arm:
+    """An arm before its first round."""
+    from gainnet.knowledge import setting
+    from gainnet.knowledge.arms import build
+
+    config = learning_scenario(arm=kind, **knowledge).knowledge
+    assert config is not None
+    return build(setting.build(config, 0, np.array([0, 0, 1, 1]), 2, lambda _what, _done, _total: None))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,27 +14,17 @@ from safetensors import SafetensorError
 from transformers import AutoTokenizer
 
 from gainnet.errors import OutputError
-from gainnet.knowledge import export, setting
-from gainnet.knowledge.arm import Arm
-from gainnet.knowledge.arms import build
+from gainnet.knowledge import export
 from gainnet.knowledge.loop import learn
 from gainnet.models import adapter as adapters
 from gainnet.models import hub
 from gainnet.models.low_rank import LowRank
-from learning import learning_scenario
+from learning import learning_scenario, untaught
 
 pytestmark = [
     pytest.mark.usefixtures("models"),
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),  # of PEFT
 ]
-
-
-def made(arm: str, **knowledge: Any) -> Arm:
-    """An arm before its first round."""
-    scenario = learning_scenario(arm=arm, **knowledge)
-    assert scenario.knowledge is not None
-    edge_of = np.array([0, 0, 1, 1])
-    return build(setting.build(scenario.knowledge, 0, edge_of, 2, lambda _what, _done, _total: None))
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -78,13 +67,13 @@ def test_a_run_leaves_what_answers_and_goes_on_to_the_same(tmp_path: Path) -> No
     ("arm", "names"), [("flat", ["cloud"]), ("central", ["cloud"]), ("local", [f"end-{end}" for end in range(4)])]
 )
 def test_the_other_arms_leave_theirs(tmp_path: Path, arm: str, names: list[str]) -> None:
-    export.export(made(arm), tmp_path / "adapters")
+    export.export(untaught(arm), tmp_path / "adapters")
     assert sorted(path.name for path in (tmp_path / "adapters").iterdir()) == ["base", *names]
     loads(tmp_path / "adapters")
 
 
 def test_the_small_models_adapters_lie_beside_their_own_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    arm = made("gainnet")
+    arm = untaught("gainnet")
     small: LowRank = arm.setting.small.adapters.fresh(4, np.random.default_rng(0))
     assert set(arm.taught().values()) == {None}
     monkeypatch.setattr(arm, "taught", lambda: {"end-A / ü": small, "end-a - Ü": small, "end-none": None})
@@ -108,9 +97,11 @@ def test_names_that_come_to_the_same_are_told_apart() -> None:
 
 
 def test_a_model_that_has_a_folder_is_named_not_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub.save(made("central").setting.language, tmp_path / "mine")
+    hub.save(untaught("central").setting.language, tmp_path / "mine")
     monkeypatch.chdir(tmp_path)
-    export.export(made("central", foundation={"kind": "pretrained", "name": "mine", "context": 64}), Path("adapters"))
+    export.export(
+        untaught("central", foundation={"kind": "pretrained", "name": "mine", "context": 64}), Path("adapters")
+    )
     assert [path.name for path in (tmp_path / "adapters").iterdir()] == ["cloud"]
     config = json.loads((tmp_path / "adapters" / "cloud" / adapters.CONFIG).read_text())
     assert config["base_model_name_or_path"] == str(tmp_path / "mine")
@@ -130,6 +121,6 @@ def test_a_full_disk_is_one_line_and_leaves_the_folder_as_it_was(
 
     monkeypatch.setattr(hub, "save", full)
     with pytest.raises(OutputError, match=f"{tmp_path / 'adapters'}: cannot be written: No space left on device"):
-        export.export(made("central"), tmp_path / "adapters")
+        export.export(untaught("central"), tmp_path / "adapters")
     assert os.listdir(tmp_path) == ["adapters"]
     assert os.listdir(tmp_path / "adapters") == ["before"]

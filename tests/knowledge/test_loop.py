@@ -19,7 +19,7 @@ from gainnet.knowledge.loop import learn
 from gainnet.knowledge.registry import Registry
 from gainnet.measurement import metrics, results
 from gainnet.scenario.scenario import Scenario
-from learning import learning_scenario
+from learning import learning_scenario, untaught
 
 pytestmark = pytest.mark.usefixtures("models")
 FORK = multiprocessing.get_context("fork")
@@ -60,6 +60,31 @@ def test_rounds_are_tasks_and_what_arrives_is_learnt(whole: tuple[dict[str, Any]
     assert knowledge["final"]["notes"] == 2
     edges = knowledge["rounds"][1]["figures"]["edges"]
     assert all(edges[name]["own"] < knowledge["start"]["cloud"]["all"] for name in edges)
+
+
+@pytest.mark.untraced
+def test_each_tier_is_measured_by_domain_from_before_the_first_round_on(whole: tuple[dict[str, Any], Path]) -> None:
+    knowledge = whole[0]["knowledge"]
+    names, start = set(knowledge["domains"]), knowledge["start"]
+    for tier in ("ends", "edges"):
+        assert start[tier].keys() == names
+        assert all(scores.keys() == {"own", "other", "public"} for scores in start[tier].values())
+    for name in names:  # an edge begins with an adapter that changes nothing
+        assert start["edges"][name]["own"] == pytest.approx(start["cloud"]["domain"][name])
+    for notes in knowledge["rounds"]:
+        for step in ("before", "merged", "cloud"):
+            found = notes["figures"][step]
+            assert found["domain"].keys() == names
+            assert np.exp(np.mean(np.log(list(found["domain"].values())))) == pytest.approx(found["all"])
+
+
+@pytest.mark.parametrize("kind", ["gainnet", "flat", "local", "central"])
+def test_what_was_measured_is_not_measured_again_to_begin(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    arm = untaught(kind)
+    arm.scores(None)
+    monkeypatch.setattr(arm, "quality", dict)
+    monkeypatch.setattr(arm.setting.tuner, "losses", None)
+    assert arm.start()["edges"].keys() == {domain.name for domain in arm.setting.corpus.domains}
 
 
 @pytest.mark.slow
@@ -248,7 +273,8 @@ def test_every_way_to_learn_runs_and_reports(changed: dict[str, Any]) -> None:
 def test_a_candidate_beyond_its_limits_is_kept_and_marked_and_the_champion_stays(tmp_path: Path) -> None:
     found = report(learning_scenario(gate={"memory_byte": 1.0, "latency_s": 60.0}), folder=tmp_path)["knowledge"]
     for notes in found["rounds"]:
-        assert notes["figures"]["cloud"] == pytest.approx(found["start"]["cloud"])
+        for key in ("all", "public", "domain"):
+            assert notes["figures"]["cloud"][key] == pytest.approx(found["start"]["cloud"][key])
         assert any("candidate refused, the champion stays: memory" in line for line in notes["lines"])
     first, *refused = Registry(tmp_path / "registry").versions("foundation")
     assert first.status == "promoted"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import GemmaConfig, GemmaForCausalLM
 from tuned import TEXTS, language, texts
 
 from gainnet.errors import InputError
@@ -14,6 +15,7 @@ from gainnet.knowledge.compress import ROWS, SENT
 from gainnet.knowledge.split import Means, SplitTuner, choose, shape_of
 from gainnet.knowledge.training_cost import NORM_BIT, Load, Shape, load_of
 from gainnet.knowledge.tuning import Diverged, Tuner
+from gainnet.models.hub import as_language
 from gainnet.scenario.knowledge import Compression, Knowledge, Privacy
 
 EXACT = Compression(activation_bits=32)
@@ -282,6 +284,29 @@ def test_the_place_of_an_end_is_as_its_training_turns_out(tuner, start):
     assert (made.end_flop, made.edge_flop) == pytest.approx((found.end_flop, found.edge_flop))
     private = config.model_copy(update={"privacy": Privacy(kind="example")})
     assert split.place(shape_of(tuner.language), texts(), rank=4, config=private, **means, **link).kind == "local"
+
+
+def test_a_model_that_cannot_be_cut_is_never_split(tuner):
+    shape = {"vocab_size": 300, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": LAYERS, "head_dim": 8}
+    model = GemmaForCausalLM(GemmaConfig(**shape, num_attention_heads=2, num_key_value_heads=1))
+    other = as_language(model, tuner.language.tokenizer, 64)
+    means = {"end_flop_per_s": 1e7, "edge_flop_per_s": 1e12, "uplink_bit_per_s": 1e9, "downlink_bit_per_s": 1e9}
+
+    def placed(found, memory_byte, way="auto"):
+        config = Knowledge(batch=4, split=way)
+        return split.place(shape_of(found), texts(), rank=4, config=config, memory_byte=memory_byte, **means)
+
+    assert placed(tuner.language, 1e9).kind == "split"
+    for way in ("auto", "always"):
+        whole = placed(other, 1e9, way)
+        assert whole.kind == "local"
+        assert placed(other, 0.9 * whole.memory_byte, way).kind == "none"
+    split.check(Knowledge(split="always"), tuner.language)
+    split.check(Knowledge(), other)
+    with pytest.raises(
+        InputError, match=r"^knowledge\.split: always: model type 'gemma' cannot be cut: one of gpt2, .*$"
+    ):
+        split.check(Knowledge(split="always"), other)
 
 
 def test_the_figures_of_a_model_are_those_of_its_weights(tuner):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from transformers import Llama4ForCausalLM, Llama4TextConfig
 from tuned import SMALL, texts
 from tuned import language as drawn
 
@@ -312,6 +313,39 @@ def test_soft_targets_of_itself_teach_nothing_and_those_of_another_are_learnt(tu
     first = tune(tuner, start, epochs=1, soft=taught)
     last = tune(tuner, start, epochs=12, soft=taught, learning_rate=2e-2)
     assert 0.0 < last.loss < 0.5 * first.loss
+
+
+def test_rows_beyond_the_tokenizers_tokens_are_never_named(tuner: Tuner) -> None:
+    """As of models whose embedding is rounded up: whatever those rows say, answers are those of the model without them."""
+    wide, tokens = language(), len(tuner.language.tokenizer)
+    wide.model.resize_token_embeddings(tokens + 20, mean_resizing=False)
+    table = wide.model.get_input_embeddings().weight.data
+    table[tokens:] = 3.0 * table[5]
+    wider = Tuner(hub.as_language(wide.model, wide.tokenizer, wide.context), [2, 4])
+    prompts = [text.token[: text.answer] for text in TEXTS]
+    with torch.inference_mode():
+        likeliest = wide.model(torch.from_numpy(prompts[0])[None]).logits[0, -1].argmax()
+    assert likeliest >= tokens, "the test needs a model that would name such a row"
+    for found in (wider, tuner):
+        assert found.language.model.get_output_embeddings().weight.shape[0] == tokens + 20 * (found is wider)
+    for one, other in zip(wider.answer(None, prompts, 8), tuner.answer(None, prompts, 8), strict=True):
+        np.testing.assert_array_equal(one, other)
+    drawn = [found.sample(None, prompts, 8, 2.0, np.random.default_rng(1)) for found in (wider, tuner)]
+    for one, other in zip(*drawn, strict=True):
+        np.testing.assert_array_equal(one, other)
+    for mine, known in zip(wider.top(None, TEXTS, tokens), tuner.top(None, TEXTS, tokens), strict=True):
+        assert mine.token.max() < tokens
+        np.testing.assert_allclose(mine.value, known.value, atol=1e-4)
+
+
+def test_a_model_without_a_body_of_its_own_is_refused_by_its_type(tuner: Tuner) -> None:
+    shape = {"vocab_size": 300, "hidden_size": 16, "intermediate_size": 16, "intermediate_size_mlp": 16, "head_dim": 8}
+    config = Llama4TextConfig(
+        **shape, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, num_local_experts=2
+    )
+    other = hub.as_language(Llama4ForCausalLM(config), tuner.language.tokenizer, SMALL.context)
+    with pytest.raises(InputError, match=r"^model type 'llama4_text' cannot be adapted: it has no body apart.*$"):
+        Tuner(other, [2])
 
 
 def test_a_head_that_is_capped_is_seen(tuner: Tuner) -> None:

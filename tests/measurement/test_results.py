@@ -14,8 +14,9 @@ import pytest
 
 import fabricated
 from gainnet.errors import OutputError
-from gainnet.measurement import results
+from gainnet.measurement import drawing, learning, learning_pictures, metrics, results
 from gainnet.measurement.record import Record
+from gainnet.measurement.report import page
 from gainnet.scenario.load import load
 
 FAULT = "execution.faults=[{kind: edge_down, edge: 1, begin_s: 2, end_s: 4}]"
@@ -121,6 +122,122 @@ def test_names_from_a_scenario_cannot_break_the_page(tmp_path: Path) -> None:
     assert "<script>alert" not in (tmp_path / "report.html").read_text()
 
 
+KNOWLEDGE = {
+    "arm": "gainnet", "ends": 4, "domains": ["A"], "uplink_bit": 0.0, "backhaul_bit": 0.0, "time_s": 0.0, "energy_j": 0.0,
+    "start": {}, "rounds": [], "payments": {"A": 0.0}, "periods": [],
+}  # fmt: skip
+
+
+def knowledge_section(record: Record, more: dict[str, object]) -> str:
+    """The section of a page whose knowledge has that too, empty where there is none."""
+    report = {**metrics.report(record), "knowledge": KNOWLEDGE | more}
+    text = page(record, report, results.environment("gainnet run"))
+    reader = _Page()
+    reader.feed(text)
+    assert reader.open == []
+    _, found, after = text.partition("<h2>Knowledge</h2>")
+    return after.split("</section>")[0] if found else ""
+
+
+def test_the_page_says_what_was_left_out_even_without_rounds(record: Record) -> None:
+    assert knowledge_section(record, {}) == ""  # as of older reports
+    assert knowledge_section(record, {"lines": [], "idle": [], "refused": []}) == ""
+    found = knowledge_section(record, {"lines": ["ends 3, 7: hold <nothing>"]})
+    assert "<li>ends 3, 7: hold &lt;nothing&gt;</li>" in found
+    assert "<th>round</th>" not in found
+    assert "paid" not in found
+    idle = [{"number": 1, "start_s": 20.0, "lines": ["no end could make it"]}]
+    found = knowledge_section(record, {"idle": idle})
+    assert "Round 1 at 20 s: nobody could take part" in found
+    assert "<li>no end could make it</li>" in found
+
+
+def test_the_page_shows_the_first_refused_rows_and_counts_the_rest(record: Record) -> None:
+    rows = [f"x.csv:{line}: <empty>" for line in range(2, 25)]
+    found = knowledge_section(record, {"refused": rows})
+    assert "Refused of the data: 23" in found
+    assert "<li>x.csv:21: &lt;empty&gt;</li>" in found
+    assert "x.csv:22" not in found
+    assert "<li>and 3 more</li>" in found
+    assert "more</li>" not in knowledge_section(record, {"refused": rows[:20]})
+
+
+def test_the_page_shows_epsilon_where_it_is_a_number(record: Record) -> None:
+    def notes(number: int, **figures: object) -> dict[str, object]:
+        return {
+            "number": number, "asks": [], "arrived": [], "late": [], "uplink_bit": 0.0, "start_s": 0.0, "close_s": 1.0,
+            "figures": figures, "lines": [],
+        }  # fmt: skip
+
+    rounds = [notes(0, epsilon=3.25), notes(1, epsilon=None), notes(2), notes(3, epsilon="not known")]
+    periods = [{"satisfaction": 0.5, "share_on_ends": 0.5, "quality": 0.5}] * 4
+    found = knowledge_section(record, {"rounds": rounds, "periods": periods})
+    assert re.findall(r"<td>([^<]*)</td></tr>", found)[:4] == ["3.25", "–", "–", "–"]
+
+
+ROUND = {"asks": [], "arrived": [], "late": [], "uplink_bit": 0.0, "start_s": 0.0, "close_s": 1.0, "lines": []}
+PERIOD = {"satisfaction": 0.5, "share_on_ends": 0.5, "quality": 0.5}
+
+
+def known(own: float, other: float, public: float) -> dict[str, dict[str, float]]:
+    """What two domains' adapters know, apart by a factor of four, so that the mean is as given."""
+    return {
+        name: {"own": own * by, "other": other * by, "public": public * by} for name, by in (("A", 0.5), ("B", 2.0))
+    }
+
+
+TAUGHT = {
+    "domains": ["A", "B"], "payments": {}, "periods": [PERIOD] * 2,
+    "start": {"ends": known(80, 81, 82), "edges": known(40, 41, 42), "cloud": {"all": 30.0, "public": 31.0}},
+    "rounds": [
+        {**ROUND, "number": number, "figures": {
+            "up": known(20 - number, 21, 22), "edges": known(16 - number, 17, 18), "ends": known(60 - number, 61, 62),
+            "cloud": {"all": 12.0 - number, "public": 13.0, "domain": {"A": 11.0, "B": 13.0}},
+        }} for number in (0, 1)
+    ],
+}  # fmt: skip
+
+
+def test_the_page_shows_each_tier_before_and_after_each_direction(record: Record) -> None:
+    found = knowledge_section(record, TAUGHT)
+    rows = re.findall(r"<tr><td>(ends|edges|cloud)</td>(.*?)</tr>", found)
+    assert [(tier, re.findall("<td>(.*?)</td>", row)) for tier, row in rows] == [
+        ("ends", ["60 → 60 → 59", "61 → 61 → 61", "62 → 62 → 62"]),
+        ("edges", ["16 → 19 → 15", "17 → 21 → 17", "18 → 22 → 18"]),
+        ("cloud", ["12 → 11 → 11", "–", "13 → 13 → 13"]),
+    ]
+
+
+def test_what_tiers_know_begins_before_the_first_round() -> None:
+    found = learning.course(KNOWLEDGE | TAUGHT)
+    assert found["ends"]["own"] == pytest.approx([80, 80, 60, 60, 59])
+    assert found["edges"]["own"] == pytest.approx([40, 20, 16, 19, 15])
+    assert found["cloud"]["own"] == [30, 12, 12, 11, 11]
+    assert found["cloud"]["other"] == [None] * 5
+
+
+def test_what_tiers_know_may_be_unknown() -> None:
+    assert learning.course({}) == learning.course(KNOWLEDGE) == {}
+    bad = {name: {"own": float("inf"), "other": float("nan"), "public": 3.0} for name in "AB"}
+    rounds = [{**ROUND, "number": 0, "figures": {"edges": bad, "cloud": {"all": float("inf"), "public": 2.0}}}]
+    found = learning.course(KNOWLEDGE | {"rounds": rounds})
+    assert set(found) == {"edges", "cloud"}
+    assert found["edges"]["own"] == found["edges"]["other"] == found["cloud"]["own"] == [None] * 3
+    assert found["edges"]["public"] == [None, None, pytest.approx(3.0)]
+
+
+def test_the_picture_of_what_tiers_know_has_a_panel_each(record: Record) -> None:
+    with drawing.style():
+        drawn = {title: picture for title, picture, _ in learning_pictures.figures(KNOWLEDGE | TAUGHT)}
+    picture = drawn["What the models know"]
+    for text in ("ends", "edges", "cloud", "rounds", "perplexity (log scale)", *learning.TEXTS.values()):
+        assert f">{text}</text>" in picture
+    assert picture.count(">own domain</text>") == 1
+    untold = KNOWLEDGE | {"rounds": [{**ROUND, "number": 0, "figures": {}}], "periods": [PERIOD]}
+    report = {**metrics.report(record), "knowledge": untold}
+    assert "What the models know" not in page(record, report, results.environment("gainnet run"))
+
+
 def test_a_full_disk_leaves_the_folder_as_it_was(folder: Path, record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {entry.name: entry.read_bytes() for entry in folder.iterdir()}
 
@@ -149,6 +266,10 @@ def test_prepare_refuses_what_it_cannot_use(tmp_path: Path) -> None:
 @pytest.mark.untraced
 def test_an_old_result_is_replaced_as_a_whole(folder: Path, record: Record, tmp_path: Path) -> None:
     (tmp_path / "compare.json").write_text("{}")
+    (tmp_path / results.ADAPTERS).mkdir()
     results.prepare(tmp_path)
+    results.begin(tmp_path, record.scenario)
+    assert not (tmp_path / results.ADAPTERS).exists()
+    (tmp_path / results.JOURNAL).rmdir()
     results.write(tmp_path, record, "again")
     assert {entry.name for entry in tmp_path.iterdir()} == set(results.RUN_FILES)

@@ -12,7 +12,7 @@ import torch
 from peft import PeftModel
 from safetensors.numpy import load_file, save_file
 from small import drawn, language
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausalLM
 
 from gainnet.errors import InputError
 from gainnet.models import adapter as storing
@@ -135,6 +135,12 @@ def test_one_model_has_one_set_of_adapters() -> None:
         Adapters(made, [1])
     with pytest.raises(InputError, match="ranks"):
         Adapters(language(), [])
+
+
+def test_a_model_that_peft_does_not_adapt_is_refused_by_its_type() -> None:
+    model = MambaForCausalLM(MambaConfig(vocab_size=70, hidden_size=8, num_hidden_layers=1, state_size=2))
+    with pytest.raises(InputError, match=r"^model type 'mamba' cannot be adapted: .*\(model_type='mamba'\)$"):
+        Adapters(hub.as_language(model, language().tokenizer, 16), [2])
 
 
 def test_a_model_whose_weights_lie_transposed_is_adapted_too() -> None:

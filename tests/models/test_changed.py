@@ -47,3 +47,14 @@ def test_a_factor_that_does_not_learn_gets_no_gradient():
     Changed(weight, None, down, up, 2.0, half=False)(torch.ones((4, 2))).sum().backward()
     assert down.grad is None
     torch.testing.assert_close(up.grad, torch.full((3, 1), 16.0))
+
+
+def test_what_it_gives_may_be_added_to_in_place():
+    """As Falcon adds its residual: autograd refuses that to a view that a function of ours made."""
+    weight, given = torch.ones((3, 2)), torch.ones((1, 4, 2))
+    down, up = (torch.nn.Parameter(torch.ones(shape)) for shape in ((1, 2), (3, 1)))
+    made = Changed(weight, None, down, up, 2.0, half=False)(given)
+    made += 1.0
+    made.square().sum().backward()
+    torch.testing.assert_close(made.detach(), torch.full((1, 4, 3), 7.0))
+    torch.testing.assert_close(up.grad, torch.full((3, 1), 4 * 2 * 7.0 * 4.0))

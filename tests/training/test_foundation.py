@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
+import itertools
 import random
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +21,7 @@ from gainnet.errors import InputError
 from gainnet.models import hub
 from gainnet.models.held_out import hold_out
 from gainnet.scenario.knowledge import SmallModel
+from gainnet.training import train
 from gainnet.training.foundation import FoundationTraining, pack
 from gainnet.training.train import Folder
 from gainnet.workers.workers import InProcess
@@ -80,6 +85,135 @@ def test_a_stopped_training_ends_with_the_same_bytes(text: Path, tmp_path: Path)
     for name in (*hub.FILES, "curve.csv", "state.safetensors", "pretrain.yaml"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes(), name
     assert (tmp_path / "whole" / "curve.svg").is_file()
+
+
+def _spoilt(monkeypatch: pytest.MonkeyPatch, moment: str, number: int, signals: Sequence[signal.Signals]) -> None:
+    """Signals come the ``number``-th time that weights moved, or that held-out perplexity was measured."""
+    where, name = {
+        "moved": (torch.optim.AdamW, "step"),
+        "held out": (FoundationTraining, "perplexity"),
+    }[moment]
+    run, times = getattr(where, name), itertools.count(1)
+
+    def spoilt(*given: Any, **named: Any) -> Any:
+        found = run(*given, **named)
+        if next(times) == number:
+            for each in signals:
+                signal.raise_signal(each)
+        return found
+
+    monkeypatch.setattr(where, name, spoilt)
+
+
+def _ended(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("moment", "number", "sent", "done"),
+    [
+        ("moved", 3, signal.SIGINT, 3),
+        ("moved", 1, signal.SIGTERM, 1),
+        ("held out", 4, signal.SIGINT, 4),
+        ("moved", 6, signal.SIGINT, 6),
+    ],
+)
+def test_a_signal_in_a_step_waits_for_its_end(
+    moment: str,
+    number: int,
+    sent: signal.Signals,
+    done: int,
+    text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _run(tmp_path / "whole", text)
+    begun = pretrain.begin(text, SHAPE, tmp_path / "stopped", steps=6, seed=3, threads=1)
+    before = signal.signal(signal.SIGTERM, _ended)
+    try:
+        with monkeypatch.context() as now:
+            _spoilt(now, moment, number, [sent])
+            with pytest.raises(KeyboardInterrupt):
+                begun.run(InProcess(), lambda done, total: None)
+        assert signal.getsignal(signal.SIGTERM) is _ended
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    gone_on = pretrain.resume(tmp_path / "stopped")
+    assert gone_on.done == done
+    gone_on.run(InProcess(), lambda done, total: None)
+    for name in (*hub.FILES, "curve.csv", "state.safetensors"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes(), name
+
+
+def test_a_second_signal_does_not_wait_and_what_was_saved_stays(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _run(tmp_path / "whole", text)
+    monkeypatch.setattr(train, "SAVE_EVERY_S", -1.0)
+    begun = pretrain.begin(text, SHAPE, tmp_path / "stopped", steps=6, seed=3, threads=1)
+    with monkeypatch.context() as now:
+        _spoilt(now, "moved", 3, [signal.SIGINT, signal.SIGINT])
+        with pytest.raises(KeyboardInterrupt):
+            begun.run(InProcess(), lambda done, total: None)
+    gone_on = pretrain.resume(tmp_path / "stopped")
+    assert gone_on.done == 2
+    gone_on.run(InProcess(), lambda done, total: None)
+    assert (tmp_path / "whole" / hub.FILES[0]).read_bytes() == (tmp_path / "stopped" / hub.FILES[0]).read_bytes()
+
+
+def test_a_step_that_fails_after_a_signal_is_an_interrupt(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(self: FoundationTraining) -> float:
+        signal.raise_signal(signal.SIGINT)
+        raise OSError("a worker is gone")
+
+    monkeypatch.setattr(FoundationTraining, "perplexity", failing)
+    with pytest.raises(KeyboardInterrupt):
+        _run(tmp_path / "out", text)
+
+
+def test_a_signal_that_is_taken_otherwise_ends_nothing(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever had the signal gets it, after the step; the training goes on where that does not end it."""
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        _spoilt(monkeypatch, "moved", 3, [signal.SIGTERM])
+        assert _run(tmp_path / "out", text).done == 6
+        assert heard == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_folder_is_its_files_of_text_by_name(text: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "texts"
+    (folder / "more.txt").mkdir(parents=True)
+    (folder / "b.txt").write_text(text.read_text())
+    with gzip.open(folder / "a.jsonl.gz", "wt") as file:
+        file.write('{"question": "what is it", "answer": "pain"}\n{"question": "what is it", "answer": "a cough"}\n')
+    (folder / "c.csv").write_text("text\nthe last one\n")
+    (folder / "picture.png").write_bytes(b"none")
+    (folder / ".hidden.txt").write_text("none\n\nof it")
+    texts, held = pretrain.read(folder)
+    assert set(texts) | set(held) == {
+        "Question: what is it\nAnswer: pain",
+        "Question: what is it\nAnswer: a cough",
+        *text.read_text().split("\n\n"),
+        "the last one",
+    }
+    in_order = [one for one in (*texts, *held) if one in ("the last one", "Question: what is it\nAnswer: pain")]
+    assert in_order == ["Question: what is it\nAnswer: pain", "the last one"]
+    begun = _run(tmp_path / "out", folder, steps=2)
+    (folder / "d.txt").write_text("one more")
+    with pytest.raises(InputError, match="texts: has changed since the pre-training was begun"):
+        pretrain.resume(begun.folder)
+    with pytest.raises(
+        InputError, match=r"more\.txt: holds no public text; it must have files that end in \.txt, \.csv"
+    ):
+        pretrain.read(folder / "more.txt")
 
 
 def test_a_training_goes_on_from_a_model_with_passages_and_notes(text: Path, tmp_path: Path) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +24,7 @@ from gainnet.rng import stream
 from gainnet.run import Run
 from gainnet.scenario.load import load
 from gainnet.training import diffusion, drl, neural, problems, rollout, train
-from gainnet.workers.workers import InProcess
+from gainnet.workers.workers import InProcess, Workers
 
 torch.set_num_threads(1)
 OVERRIDES = [
@@ -179,6 +182,39 @@ def test_an_interrupted_training_ends_with_the_same_file(kind: str, tmp_path: Pa
     assert names == {"scenario.yaml", "curve.csv", "curve.svg", "state.safetensors", f"{kind}.safetensors"}
     curves = [(tmp_path / name / "curve.csv").read_text() for name in ("whole", "stopped")]
     assert curves[0] == curves[1]
+
+
+class Elsewhere(Workers):
+    """Workers that are not this process, as far as a training can tell."""
+
+    def map(self, function: Any, jobs: Sequence[Any], name: Callable[[Any], str] = str) -> Iterator[tuple[Any, Any]]:
+        yield from InProcess().map(function, jobs, name)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """There is nothing to end."""
+
+
+@pytest.mark.untraced
+def test_an_interrupt_in_a_step_with_other_workers_undoes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = _run(tmp_path / "whole", "drl", 3)
+    begun = train.begin("drl", load("campus", OVERRIDES, duration_s=4.0), 3, tmp_path / "stopped")
+    improve, times = drl.improve, itertools.count(1)
+
+    def interrupted(*given: Any) -> Any:
+        found = improve(*given)
+        if next(times) == 2:
+            raise KeyboardInterrupt
+        return found
+
+    with monkeypatch.context() as now:
+        now.setattr(drl, "improve", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            begun.run(Elsewhere(), lambda done, total: None)
+    begun = train.resume(tmp_path / "stopped")
+    assert begun.done == 1
+    assert begun.run(InProcess(), lambda done, total: None).read_bytes() == whole
 
 
 @pytest.mark.untraced

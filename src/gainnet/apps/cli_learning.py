@@ -49,7 +49,10 @@ def train(
 
 def pretrain(
     text: Annotated[
-        Path | None, typer.Option("--text", metavar="FILE", help="Public text: .jsonl or .csv (also .gz), or .txt.")
+        Path | None,
+        typer.Option(
+            "--text", metavar="FILE", help="Public text: .jsonl or .csv (also .gz), or .txt; or a folder of it."
+        ),
     ] = None,
     settings: Annotated[
         list[str], typer.Option("--set", metavar="FIELD=X", help="Of the model: layers=8, width=384. Repeatable.")

@@ -1,4 +1,4 @@
-"""What ``gainnet pretrain`` does: a small language model, from a file of text to a folder that transformers loads."""
+"""What ``gainnet pretrain`` does: a small language model, from text to a folder that transformers loads."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Pretraining(Section):
     """What a pre-training was begun with, which is kept beside its state.
 
     Attributes:
-        text: the file that is learnt from.
+        text: the file, or the folder of files, that is learnt from.
         sha256: of the texts in it.
         seed: of weights and order.
         threads: that multiply; another number rounds otherwise.
@@ -125,7 +125,7 @@ def resume(folder: Path) -> Folder:
 
 
 def read(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The texts of a file, and those held out (see `hold_out`). InputError where it cannot be read."""
+    """The texts of a file or folder, and those held out (see `hold_out`). InputError where it cannot be read."""
     return public_text.read(path, Refused())
 
 

@@ -31,9 +31,13 @@ def own(scores: Scores, name: str) -> dict[str, float]:
     return {"own": perplexity(scores.domain[name]), "other": perplexity(other), "public": perplexity(scores.public)}
 
 
-def overall(scores: Scores) -> dict[str, float]:
-    """Perplexity over all domains (of the mean of their losses) and on public text."""
-    return {"all": perplexity(float(np.mean(list(scores.domain.values())))), "public": perplexity(scores.public)}
+def overall(scores: Scores) -> dict[str, Any]:
+    """Perplexity over all domains (of the mean of their losses), on public text, and on each domain."""
+    return {
+        "all": perplexity(float(np.mean(list(scores.domain.values())))),
+        "public": perplexity(scores.public),
+        "domain": {name: perplexity(loss) for name, loss in scores.domain.items()},
+    }
 
 
 def mean_of_domains(scores: Scores) -> float:

@@ -1,4 +1,4 @@
-"""Public text from a file: questions and answers (MedQuAD), a text a row, or paragraphs; a part is held out."""
+"""Public text from files: questions and answers (MedQuAD), a text a row, or paragraphs; a part is held out."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from gainnet.errors import InputError
 from gainnet.knowledge.rows import FIELD_MAX, FORMATS, Refused, broken, fault, kind, lines, opened, rows
 from gainnet.models.held_out import hold_out
 
-CHARACTERS_MAX = 200_000_000  # of a file; texts lie in memory
+CHARACTERS_MAX = 200_000_000  # of all; texts lie in memory
+KINDS = (".csv", ".jsonl", ".txt")
 
 _COLUMNS = (("question", "answer"), ("text",))
 
 
 def read(path: Path, refused: Refused) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The public texts of a file, and those held out (see `hold_out`).
+    """The public texts of a file, or of the files of a folder by their names, and those held out (see `hold_out`).
 
     A CSV or JSONL file has the columns question and answer (as MedQuAD), or text; a file that ends in .txt has texts
-    with empty lines between them. What is there twice is taken once. Errors: InputError where the file cannot be read
-    or has less than two texts.
+    with empty lines between them. What is there twice is taken once. Errors: InputError where a file cannot be read,
+    a folder holds none, or there are less than two texts.
     """
     taken: dict[str, None] = {}
     repeated = characters = 0
-    for text in _paragraphs(path, refused) if kind(path) == ".txt" else _rows(path, refused):
+    for text in (text for file in _files(path) for text in _texts(file, refused)):
         if characters + len(text) > CHARACTERS_MAX:
             refused.note(f"{path.name}: what is beyond {CHARACTERS_MAX:,} characters")
             break
@@ -37,8 +38,25 @@ def read(path: Path, refused: Refused) -> tuple[tuple[str, ...], tuple[str, ...]
     return hold_out(tuple(taken))
 
 
+def _files(path: Path) -> list[Path]:
+    """The file itself; of a folder, its files of public text, not those of folders in it."""
+    if not path.is_dir():
+        return [path]
+    try:
+        found = [file for file in path.iterdir() if kind(file) in KINDS and not file.name.startswith(".")]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {broken(error)}") from error
+    if files := sorted(file for file in found if file.is_file()):
+        return files
+    raise InputError(f"{path}: holds no public text; it must have files that end in .txt, {FORMATS}")
+
+
+def _texts(path: Path, refused: Refused) -> Iterator[str]:
+    return _paragraphs(path, refused) if kind(path) == ".txt" else _rows(path, refused)
+
+
 def _rows(path: Path, refused: Refused) -> Iterator[str]:
-    if kind(path) not in (".csv", ".jsonl"):
+    if kind(path) not in KINDS:
         raise InputError(f"{path}: public text must end in .txt, {FORMATS}")
     for row in rows(path, _COLUMNS, refused):
         yield "Question: {}\nAnswer: {}".format(*row.fields) if len(row.fields) == 2 else row.fields[0]

@@ -98,6 +98,9 @@ class Tuner:
     Attributes:
         adapters: the model with whichever adapter is in it.
         packs: whether texts go through it one after another in one row, without padding.
+
+    Raises:
+        InputError: a model of a type that cannot be adapted.
     """
 
     def __init__(self, language: Language, ranks: Iterable[int], bf16: bool = False) -> None:
@@ -109,7 +112,8 @@ class Tuner:
         self._at_once = ON_A_GPU if language.device.type == "cuda" else 1
         self._body: Any = language.model.base_model
         self._head: Any = language.model.get_output_embeddings()  # type: ignore[no-untyped-call]
-        self._loss_max = LOSS_MAX * float(np.log(len(language.tokenizer)))
+        self._tokens = len(language.tokenizer)
+        self._loss_max = LOSS_MAX * float(np.log(self._tokens))
         self._plain_head = self._head_is_plain()
         self.packs = self._plain_head and packs(language.model)
         self._bf16 = bf16
@@ -219,7 +223,7 @@ class Tuner:
             for group in alike([len(text.token) for text in texts], self._at_once * TOKENS_AT_ONCE):
                 whole = [Encoded(texts[index].token, 1) for index in group]
                 batch = collate(whole, self._device)
-                value, index = self._logits(batch).log_softmax(-1).topk(k, -1)
+                value, index = self._known(self._logits(batch)).log_softmax(-1).topk(k, -1)
                 ends = np.cumsum([text.counted for text in whole])[:-1]
                 parts = zip(np.split(value.cpu().numpy(), ends), np.split(index.cpu().numpy(), ends), strict=True)
                 for place, (values, indices) in zip(group, parts, strict=True):
@@ -384,9 +388,12 @@ class Tuner:
 
     def _head_is_plain(self) -> bool:
         """Whether logits are the head's output as it is: some models scale or cap it."""
-        token = torch.arange(min(8, len(self.language.tokenizer)), device=self._device)[None]
+        token = torch.arange(min(8, self._tokens), device=self._device)[None]
         with torch.inference_mode():
-            hidden = self._body(input_ids=token, use_cache=False).last_hidden_state
+            hidden = getattr(self._body(input_ids=token, use_cache=False), "last_hidden_state", None)
+            if hidden is None:
+                kind = self.language.model.config.model_type
+                raise InputError(f"model type {kind!r} cannot be adapted: it has no body apart from its head")
             return torch.allclose(self._head(hidden), self.language.model(token, use_cache=False).logits)
 
     def _generated(
@@ -410,13 +417,17 @@ class Tuner:
                     self._next,
                     [prompts[index] for index in group],
                     [room[index] for index in group],
-                    choose,
+                    lambda logits: choose(self._known(logits)),
                     pad=self._pad,
                     end=self._end,
                 )
                 for index, token in zip(group, made, strict=True):
                     found[index] = token
         return found
+
+    def _known(self, logits: torch.Tensor) -> torch.Tensor:
+        """Those of the tokenizer's tokens: some models have rows beyond, which stand for nothing."""
+        return logits if logits.shape[-1] == self._tokens else logits[..., : self._tokens]
 
     def _next(self, **given: Any) -> torch.Tensor:
         """Logits after the last position of each row."""

@@ -70,6 +70,12 @@ def axes(width_in: float = 4.7, height_in: float = 2.5) -> Axes:
     return figure.add_subplot()
 
 
+def panels(number: int, width_in: float = 4.7, height_in: float = 2.5) -> list[Axes]:
+    """Plots side by side in a figure of their own, on the same scales; call inside `style`."""
+    figure = Figure(figsize=(width_in, height_in), layout="constrained", facecolor="none")
+    return list(figure.subplots(1, number, sharex=True, sharey=True, squeeze=False)[0])
+
+
 def short(name: str) -> str:
     """A name that fits beside a plot."""
     return name if len(name) <= _NAME_MAX else name[: _NAME_MAX - 1] + "…"
@@ -81,6 +87,14 @@ def legend(ax: Axes, columns: int = 4) -> None:
     if labels:
         fitting = max(1, _LEGEND_CHARACTERS // (max(map(len, labels)) + 5))
         ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=min(columns, fitting), borderaxespad=0.1)
+
+
+def common_legend(axes: Sequence[Axes]) -> None:
+    """One legend above plots that share a figure, each label once."""
+    found = {label: line for ax in axes for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure = axes[0].get_figure()
+    if found and figure is not None:
+        figure.legend(found.values(), found.keys(), loc="outside upper left", ncols=len(found), borderaxespad=0.1)
 
 
 def spans(ax: Axes, faults: Sequence[tuple[float, float, str]], end_s: float) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
-from gainnet.measurement import drawing
+from gainnet.measurement import drawing, learning
 from gainnet.measurement.metrics import Report
 
 
@@ -18,9 +17,9 @@ def figures(knowledge: Report) -> list[tuple[str, Markup, str]]:
     rounds = knowledge.get("rounds") or []
     if not rounds:
         return []
-    drawn = [
-        ("What the models know", perplexity(knowledge), "Perplexity on held-out notes and on public text, by round.")
-    ]
+    drawn = []
+    if known := learning.course(knowledge):
+        drawn.append(("What the models know", perplexity(known), "On held-out text; half a round is its way up."))
     if any(notes["figures"].get("ends") for notes in rounds):
         drawn.append(("What ends know", ends(knowledge), "Perplexity of the ends' small models on their own domains."))
     drawn.append(
@@ -31,21 +30,22 @@ def figures(knowledge: Report) -> list[tuple[str, Markup, str]]:
     return drawn
 
 
-def perplexity(knowledge: Report) -> Markup:
-    """Foundation model and edges on notes and on public text, over the rounds."""
-    ax = drawing.axes()
-    start, rounds = knowledge["start"], knowledge["rounds"]
-    cloud = [start.get("cloud"), *(notes["figures"].get("cloud") for notes in rounds)]
-    _line(ax, [c and c["all"] for c in cloud], "cloud, all domains", 0)
-    _line(ax, [c and c["public"] for c in cloud], "cloud, public", 4)
-    edges = [None, *(notes["figures"].get("edges") for notes in rounds)]
-    for key, label, colour in (("own", "edges, own domain", 1), ("other", "edges, other domains", 3)):
-        _line(ax, [e and float(np.mean([scores[key] for scores in e.values()])) for e in edges], label, colour)
-    ax.set_yscale("log")
-    ax.yaxis.set_major_formatter("{x:g}")
-    ax.yaxis.set_minor_formatter("")
-    _axis(ax, "rounds")
-    return drawing.svg(ax, "learnt", "Perplexity of cloud and edges by round")
+def perplexity(known: learning.Course) -> Markup:
+    """Each tier on its own domain, on the others and on public text, over the rounds; half a round is its way up."""
+    panels = drawing.panels(len(known))
+    for ax, (tier, texts) in zip(panels, known.items(), strict=True):
+        for (text, values), colour in zip(texts.items(), (1, 3, 4), strict=True):
+            _line(ax, values, learning.TEXTS[text], colour, step=0.5)
+        ax.set_title(tier, fontsize=9.5)
+        ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_locator(NullLocator())
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+        ax.set_xlabel("rounds")
+    panels[0].set_ylabel("perplexity (log scale)")
+    drawing.common_legend(panels)
+    return drawing.svg(panels[0], "learnt", "Perplexity of ends, edges and cloud by round")
 
 
 def ends(knowledge: Report) -> Markup:
@@ -54,6 +54,7 @@ def ends(knowledge: Report) -> Markup:
     steps = [knowledge["start"].get("ends") or {}, *(n["figures"].get("ends") or {} for n in knowledge["rounds"])]
     for index, name in enumerate(knowledge["domains"]):
         _line(ax, [step[name]["own"] if name in step else None for step in steps], drawing.short(name), index)
+    ax.set_ylabel("perplexity")
     _axis(ax, "rounds")
     return drawing.svg(ax, "ends", "Perplexity of the ends' models on their own domains by round")
 
@@ -85,9 +86,9 @@ def contribution(knowledge: Report) -> Markup:
     return drawing.svg(ax, "contribution", "Shapley value of each edge by round")
 
 
-def _line(ax: Axes, values: list[Any], label: str, colour: int, first: int = 0) -> None:
-    """Values that are there, over their places from ``first`` on."""
-    there = [(first + index, value) for index, value in enumerate(values) if value is not None]
+def _line(ax: Axes, values: list[Any], label: str, colour: int, first: int = 0, step: float = 1.0) -> None:
+    """Values that are there, over their places from ``first`` on, ``step`` apart."""
+    there = [(first + step * index, value) for index, value in enumerate(values) if value is not None]
     if there:
         ax.plot(*zip(*there, strict=True), marker="o", markersize=2.5, label=label, color=drawing.SERIES[colour % 8])
 

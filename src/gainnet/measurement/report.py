@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gainnet.measurement import drawing, learning_pictures, pictures
+from gainnet.measurement import drawing, learning, learning_pictures, pictures
 from gainnet.measurement.metrics import Report
 from gainnet.measurement.record import Record
 from gainnet.network import topology
@@ -30,6 +30,8 @@ def page(record: Record, report: Report, environment: Report) -> str:
         map=network_map,
         movie=_movie(record, places),
         figures=figures,
+        tiers=learning.last(report["knowledge"]),
+        texts=learning.TEXTS,
         results=[result.name.lower() for result in pictures.RESULT_COLOURS],
         environment=environment,
     )

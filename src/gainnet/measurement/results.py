@@ -38,7 +38,7 @@ TRAIN_FILES = (
     "neural.safetensors", "drl.safetensors", "diffusion.safetensors",
     "pretrain.yaml", "model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
 )  # fmt: skip
-JOURNAL, REGISTRY = "rounds", "registry"  # folders of a run that learns
+JOURNAL, REGISTRY, ADAPTERS = "rounds", "registry", "adapters"  # folders of a run that learns
 _PACKAGES = ("numpy", "scipy", "numba", "pydantic", "pyarrow", "matplotlib")
 _TEMPORARY = ".writing"
 Writer = Callable[[Path], None]
@@ -52,7 +52,7 @@ def prepare(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        known = {*RUN_FILES, *COMPARE_FILES, *TRAIN_FILES, JOURNAL, REGISTRY}
+        known = {*RUN_FILES, *COMPARE_FILES, *TRAIN_FILES, JOURNAL, REGISTRY, ADAPTERS}
         foreign = sorted(e.name for e in folder.iterdir() if e.name not in known and not e.name.endswith(_TEMPORARY))
         if foreign:
             raise OutputError(f"{folder}: holds {foreign[0]!r}, no result of gainnet: give an empty folder")
@@ -72,7 +72,7 @@ def begin(folder: Path, scenario: Scenario) -> None:
         OutputError: that can't be.
     """
     try:
-        for name in (JOURNAL, REGISTRY):
+        for name in (JOURNAL, REGISTRY, ADAPTERS):
             if (folder / name).exists():
                 shutil.rmtree(folder / name)
         (folder / JOURNAL).mkdir()

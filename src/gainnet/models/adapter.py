@@ -46,7 +46,8 @@ _UNSUPPORTED = (
 class Adapters:
     """A frozen model with LoRA modules of the given ranks on every linear layer but the head; one rank is active.
 
-    The language's model is changed: what goes through it goes through whatever was `put` last.
+    The language's model is changed: what goes through it goes through whatever was `put` last. InputError where PEFT
+    adapts no model of its type.
 
     Attributes:
         language: whose model it is.
@@ -67,7 +68,11 @@ class Adapters:
         with warnings.catch_warnings():
             # PEFT still asks transformers by a name that was changed.
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-            self.model = get_peft_model(language.model, configs[self.ranks[0]], _name(self.ranks[0]))
+            try:
+                self.model = get_peft_model(language.model, configs[self.ranks[0]], _name(self.ranks[0]))
+            except ValueError as error:
+                kind, said = language.model.config.model_type, " ".join(str(error).split()).partition(". ")[0]
+                raise InputError(f"model type {kind!r} cannot be adapted: {said}") from None
         for rank in self.ranks[1:]:
             self.model.add_adapter(_name(rank), configs[rank])
         self._lora: Any = self.model.base_model

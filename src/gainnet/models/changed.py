@@ -58,7 +58,7 @@ class _Changed(torch.autograd.Function):
             found.addmm_(between, up_now.T, alpha=scale)
         ctx.save_for_backward(rows, weight, down_now, up_now, between)
         ctx.scale, ctx.kind = scale, (value.dtype, down.dtype)
-        return found.view(*value.shape[:-1], -1)
+        return found.resize_((*value.shape[:-1], len(weight)))  # no view: there are models that add to it in place
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:

@@ -161,6 +161,12 @@ class Part:
         return Passed(output.detach(), source, output)
 
 
+def uncut(model: PreTrainedModel) -> str:
+    """Why a model cannot be cut, in one line; empty where its parts are known to equal the whole."""
+    kind = model.config.model_type
+    return "" if kind in TYPES else f"model type {kind!r} cannot be cut: one of {', '.join(TYPES)}"
+
+
 class Cut:
     """A causal language model (or PEFT's wrapping of one) as parts.
 
@@ -176,8 +182,8 @@ class Cut:
         """
         whole = cast(PreTrainedModel, model.get_base_model() if isinstance(model, PeftModel) else model)
         count = whole.config.num_hidden_layers
-        if whole.config.model_type not in TYPES:
-            raise InputError(f"model type {whole.config.model_type!r} cannot be cut: one of {', '.join(TYPES)}")
+        if why := uncut(whole):
+            raise InputError(why)
         if len(at) not in (1, 2) or list(at) != sorted(set(at)) or not all(0 <= layer <= count for layer in at):
             raise InputError(f"cut at {at}: give one or two rising numbers of layers, from 0 to {count}")
         places = (0, *at, count)

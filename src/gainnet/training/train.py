@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import signal
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import FrameType, TracebackType
 from typing import Any
 
 import torch
@@ -20,8 +23,8 @@ from gainnet.scenario.scenario import Scenario
 from gainnet.training.diffusion import DiffusionTraining
 from gainnet.training.drl import DrlTraining
 from gainnet.training.neural import NeuralTraining
-from gainnet.training.training import SCENARIO, Training
-from gainnet.workers.workers import Workers
+from gainnet.training.training import SCENARIO, Arrays, Training
+from gainnet.workers.workers import InProcess, Workers
 
 TRAININGS: Mapping[str, Callable[..., Training]] = {
     "neural": NeuralTraining,
@@ -31,7 +34,61 @@ TRAININGS: Mapping[str, Callable[..., Training]] = {
 STATE, CURVE, PICTURE = "state.safetensors", "curve.csv", "curve.svg"
 STATE_BYTE_MAX = 16 * 2**30
 SAVE_EVERY_S = 30.0
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 Progress = Callable[[int, int], None]
+
+
+class Held:
+    """While entered, SIGINT and SIGTERM wait for `hand_on`, which is called between steps; a second one does not wait.
+
+    What they do is not changed: they go to whoever had them before. Only a process's main thread holds them.
+    """
+
+    def __init__(self) -> None:
+        self._before: dict[int, Any] = {}
+        self._waiting: int | None = None
+
+    def __enter__(self) -> Held:
+        if threading.current_thread() is threading.main_thread():
+            heard = {number: signal.getsignal(number) for number in SIGNALS}
+            self._before = {number: who for number, who in heard.items() if who not in (signal.SIG_IGN, None)}
+            self._hold()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._release()
+        if self._waiting is not None:
+            signal.raise_signal(self._waiting)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether one came."""
+        return self._waiting is not None
+
+    def hand_on(self) -> None:
+        """Let one that came do what it does: KeyboardInterrupt, as a rule."""
+        if self._waiting is None:
+            return
+        number, self._waiting = self._waiting, None
+        self._release()
+        signal.raise_signal(number)
+        self._hold()
+
+    def _take(self, number: int, _frame: FrameType | None) -> None:
+        if self._waiting is None:
+            self._waiting = number
+        else:
+            self.hand_on()
+
+    def _hold(self) -> None:
+        for number in self._before:
+            signal.signal(number, self._take)
+
+    def _release(self) -> None:
+        for number, who in self._before.items():
+            signal.signal(number, who)
 
 
 class Folder:
@@ -47,26 +104,45 @@ class Folder:
         self.training = training
         self.done = 0
         self.curve: list[dict[str, float]] = []
+        self._saved = 0
 
     def run(self, workers: Workers, progress: Progress) -> Path:
-        """Take the steps that are left; returns the file that was learnt. An interrupt saves the state first."""
-        training = self.training
-        saved_s = time.monotonic()
-        try:
-            training.prepare(workers)
-            while self.done < training.steps:
-                figures = training.step(self.done, workers)
-                self.curve.append({"step": float(self.done), **figures})
+        """Take the steps that are left; returns the file that was learnt.
+
+        An interrupt saves the state first, always that of whole steps: in this process it waits for the end of a step.
+        With other workers, whom Ctrl-C ends in their jobs, it does not, and the step is undone. A second interrupt does
+        not wait either; then what was saved last stays.
+        """
+        self.training.prepare(workers)
+        if isinstance(workers, InProcess):
+            with Held() as held:
+                self._run(workers, progress, held)
+        else:
+            self._run(workers, progress, None)
+        return self.folder / self.save()[0]
+
+    def _run(self, workers: Workers, progress: Progress, held: Held | None) -> None:
+        """Take the steps that are left, and save every `SAVE_EVERY_S` and before an interrupt."""
+        training, saved_s = self.training, time.monotonic()
+        while self.done < training.steps:
+            number, before = self.done, _copied(training.state()) if held is None else None
+            try:
+                figures = training.step(number, workers)
+                self.curve.append({"step": float(number), **figures})
                 self.done += 1
                 progress(self.done, training.steps)
-                if time.monotonic() - saved_s > SAVE_EVERY_S:
+                if (held is not None and held.waiting) or time.monotonic() - saved_s > SAVE_EVERY_S:
                     self.save()
                     saved_s = time.monotonic()
-        except KeyboardInterrupt:
-            if self.done:
-                self.save()
-            raise
-        return self.folder / self.save()[0]
+                if held is not None:
+                    held.hand_on()
+            except KeyboardInterrupt:
+                if self.done == number and before is not None:
+                    self._restore(before)
+                whole = self.done > number or before is not None
+                if whole and self.done > self._saved:
+                    self.save()
+                raise
 
     def save(self) -> tuple[str, ...]:
         """Write everything; returns the names of what was learnt, once all steps are taken.
@@ -86,6 +162,7 @@ class Folder:
         if learnt and self.curve:
             writers[PICTURE] = lambda path: draw(path, kind, self.curve)
         results.replace(self.folder, writers)
+        self._saved = self.done
         return tuple(learnt)
 
     def resume(self) -> None:
@@ -93,14 +170,18 @@ class Folder:
         state, notes = checkpoint.read_state(self.folder / STATE, self.training.kind, STATE_BYTE_MAX)
         if notes.get("steps") != str(self.training.steps):
             raise InputError(f"{self.folder}: its training has {notes.get('steps')} steps: give no other --steps")
+        with (self.folder / CURVE).open(encoding="utf-8", newline="") as file:
+            self.curve = [{n: float(value) for n, value in row.items() if value} for row in csv.DictReader(file)]
+        self.done = self._saved = int(notes["step"])
         try:
-            self.training.restore(state)
+            self._restore(state)
         except (KeyError, RuntimeError, ValueError):
             raise InputError(f"{self.folder / STATE}: holds no state of this training") from None
-        self.done = int(notes["step"])
-        with (self.folder / CURVE).open(encoding="utf-8", newline="") as file:
-            rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
-        self.curve = [row for row in rows if row["step"] < self.done]
+
+    def _restore(self, state: Arrays) -> None:
+        """Be as after ``done`` steps, whose state that is."""
+        self.training.restore(state)
+        self.curve = [row for row in self.curve if row["step"] < self.done]
 
     def _csv(self) -> str:
         names = list(dict.fromkeys(name for row in self.curve for name in row))
@@ -109,6 +190,11 @@ class Folder:
         writer.writeheader()
         writer.writerows({name: repr(value) for name, value in row.items()} for row in self.curve)
         return out.getvalue()
+
+
+def _copied(state: Arrays) -> Arrays:
+    """A state that no further step changes."""
+    return {name: array.copy() for name, array in state.items()}
 
 
 def begin(kind: str, scenario: Scenario, steps: int | None, folder: Path) -> Folder:
