@@ -135,3 +135,14 @@ def test_what_cannot_be_is_one_line(
     assert said in err
     assert err.count("\n") == 1
     assert folder.exists()
+
+
+def test_a_run_that_cannot_begin_leaves_an_earlier_one_as_it_was(folder: Path) -> None:
+    earlier = folder / "learnt"
+    (earlier / "rounds").mkdir(parents=True)
+    (earlier / "rounds" / "round-0000.json").write_text("{}")
+    (earlier / "scenario.yaml").write_text("kept")
+    for change in ("knowledge.data={kind: recorded, path: no.csv}", "knowledge.device=cuda:77"):
+        assert run("run", "tiny.yaml", "--out", "learnt", "--set", change) == 2
+        assert (earlier / "rounds" / "round-0000.json").read_text() == "{}"
+        assert (earlier / "scenario.yaml").read_text() == "kept"

@@ -78,9 +78,11 @@ def simulated(
                     check(registry)
                 with extra("learn"):
                     from gainnet.knowledge.loop import learn
+                    from gainnet.knowledge.setting import check as possible
                 from gainnet.measurement import results
 
                 if not resume:
+                    possible(scenario.knowledge, scenario.network.edges)
                     results.begin(folder, scenario)
                 learn(scenario, folder=folder, resume=resume, progress=advance, recorder=recorder)
     except KeyboardInterrupt:

@@ -20,10 +20,11 @@ from gainnet.knowledge.registry import Registry
 from gainnet.knowledge.renaming import Renaming
 from gainnet.knowledge.text import Encoded
 from gainnet.knowledge.tuning import Tuner
+from gainnet.models import hub
 from gainnet.models.hub import Language
 from gainnet.models.low_rank import LowRank
 from gainnet.rng import stream
-from gainnet.scenario.knowledge import Knowledge, Synthetic
+from gainnet.scenario.knowledge import Knowledge, Recorded, Synthetic
 
 ENDS_TOLD = 20  # ends that a line names
 PUBLIC_SEED = 0  # public text and foundation models are the same whatever the run's seed
@@ -132,6 +133,17 @@ class Setting:
     def encode(self, examples: Sequence[Example]) -> tuple[Encoded, ...]:
         """Examples as tokens of the foundation model."""
         return tuple(text.encode(self.language.tokenizer, example, self.language.context) for example in examples)
+
+
+def check(config: Knowledge, edges: int) -> None:
+    """Refuse data that can't be read and a device that is not there: before an earlier run gives way to one that can't begin.
+
+    Raises:
+        InputError: that is so.
+    """
+    hub.device(config.device)
+    if isinstance(config.data, Recorded):
+        corpus.read(config.data, ends_of_edge=[1] * edges, rng=stream(PUBLIC_SEED, "knowledge.data"))
 
 
 def build(
