@@ -84,28 +84,33 @@ def test_what_private_examples_spend_is_reported_and_no_more_than_promised(arm: 
 
 
 @pytest.mark.parametrize(
-    "changed",
+    ("changed", "said"),
     [
-        {"poison": {"edge": 1, "scale": 1e20}},
-        {"poison": {"edge": 1, "scale": 1e20}, "robust": {"kind": "mean"}},
-        {"poison": {"edge": 1, "scale": 1e8}, "compression": {"update_bits": 16}},
-        {"poison": {"edge": 1, "scale": 1e12}, "robust": {"kind": "mean"}},
-        {"poison": {"edge": 1, "scale": 1e30}, "robust": {"kind": "mean"}, "compression": {"update_bits": 32}},
-        {"poison": {"edge": 1, "scale": 1e12}, "robust": {"kind": "fltrust"}, "learning_rate": 1e4},
-        {"poison": {"edge": 1, "scale": 1e12}, "robust": {"kind": "krum"}, **LINEAR},
-        {"rehearsal": {"texts": 4, "learning_rate": 1e4}},
-        {"arm": "flat", "learning_rate": 1e4},
-        {"arm": "local", "learning_rate": 1e4},
-        {"arm": "central", "learning_rate": 1e4},
+        ({"poison": {"edge": 1, "scale": 1e20}}, "treatment: what it sent was refused"),
+        ({"poison": {"edge": 1, "scale": 1e20}, "robust": {"kind": "mean"}}, "treatment: what it sent was refused"),
+        (
+            {"poison": {"edge": 1, "scale": 1e8}, "compression": {"update_bits": 16}},
+            "treatment: what it sent was refused",
+        ),
+        ({"poison": {"edge": 1, "scale": 1e6}, "robust": {"kind": "mean"}}, "cloud: what it rehearsed was left out"),
+        ({"poison": {"edge": 1, "scale": 1e3}}, "treatment: suspected of poison"),
+        ({"poison": {"edge": 1, "scale": 1e12}}, "treatment: what it sent was refused: its numbers are too large"),
+        ({"robust": {"kind": "fltrust"}, "learning_rate": 1e4}, "end 3: update refused: training diverged"),
+        ({"rehearsal": {"texts": 4, "learning_rate": 1e4}}, "cloud: what it rehearsed was left out"),
+        ({"arm": "flat", "learning_rate": 1e4}, "end 3: update refused: training diverged"),
+        ({"arm": "local", "learning_rate": 1e4}, "end 3: what it learnt was left out: training diverged"),
+        ({"arm": "central", "learning_rate": 1e4}, "cloud: what it learnt was left out: training diverged"),
     ],
-    ids=lambda changed: "-".join(str(v) for v in changed.values()).replace(" ", ""),
-)
-def test_what_explodes_is_left_out_and_the_run_goes_on(changed: dict[str, Any]) -> None:
+    ids=[
+        "judged", "mean", "16 bits", "rehearsed", "suspected", "overflow", "trusted", "rehearsal", "flat", "local", "central",
+    ],
+)  # fmt: skip
+def test_what_explodes_is_left_out_and_the_run_goes_on(changed: dict[str, Any], said: str) -> None:
     found = run(**changed)
     assert len(found["rounds"]) == 2
     assert np.isfinite(found["final"]["perplexity"])
-    said = lines(found) + str([notes["figures"].get("suspected") for notes in found["rounds"]])
-    assert any(word in said for word in ("refused", "left out", found["domains"][1]))
+    for notes in found["rounds"]:
+        assert any(line.startswith(said) for line in notes["lines"])
 
 
 def test_nobody_is_suspected_where_nobody_is_hostile() -> None:
@@ -124,7 +129,12 @@ def test_a_late_update_is_learnt_from_a_round_later_or_said_to_be_of_no_use() ->
     assert any(notes["late"] for notes in found["rounds"])
     assert "came 1 late and counts half" in lines(found)
     everybody = [(notes["number"], ask["end"]) for notes in found["rounds"] for ask in notes["asks"]]
-    told = [(number, end) for number, end in everybody if f"end {end}" in lines(found)]
+    told = [
+        (notes["number"], ask["end"])
+        for notes in found["rounds"]
+        for ask in notes["asks"]
+        if any(line.startswith(f"end {ask['end']}: ") for line in notes["lines"])
+    ]
     arrived = [(notes["number"], end) for notes in found["rounds"] for end in notes["arrived"]]
     assert sorted({*told, *arrived}) == sorted(everybody)
     shorter = run(**LINEAR, deadline_s=0.1, rounds=2, duration_s=8.0)

@@ -209,7 +209,7 @@ class Cloud:
             return _Joined(self._algebra.add(self.base, [(1.0, joined.adapter)]), joined.weight, joined.suspected)
         harm = [self._harm(part) if rule.kind == "judged" else 0.0 for part in learnt]
         harmful = [index for index, part in enumerate(harm) if not part <= ROUNDING]
-        hostile = [index for index in harmful if self._hostile(learnt[index], harm[index])]
+        hostile = [index for index in harmful if not harm[index] <= HOSTILE or self._opposite_helps(index, learnt)]
         shares = [0.0 if index in harmful else weight for index, weight in enumerate(weights)]
         whole = sum(shares)
         adapter = means.of(shares) if whole > 0.0 else self.base
@@ -227,11 +227,12 @@ class Cloud:
         with_it = appraise.mean_loss(self._setting.tuner, part.teacher, held)
         return with_it / appraise.on_domain(self._setting, self.base, part.edge) - 1.0
 
-    def _hostile(self, part: Learnt, harm: float) -> bool:
-        """Whether a harmful change looks meant: it harms much, or its opposite helps, as that of what was learnt would."""
-        if not harm <= HOSTILE:
-            return True
-        opposite = self._algebra.add(self.base, [(-HALF_WAY, part.change)])
+    def _opposite_helps(self, index: int, learnt: Sequence[Learnt]) -> bool:
+        """Whether the opposite of an edge's change, no longer than others' are, makes the model better on its own domain."""
+        part, lengths = learnt[index], [aggregate.norm(one.change) for one in learnt]
+        typical = sorted(lengths)[(len(lengths) - 1) // 2]
+        way = HALF_WAY * min(1.0, typical / max(lengths[index], 1e-30))
+        opposite = self._algebra.add(self.base, [(-way, part.change)])
         loss = appraise.mean_loss(self._setting.tuner, opposite, self._setting.validation[part.edge])
         return loss < appraise.on_domain(self._setting, self.base, part.edge) * (1.0 - ROUNDING)
 

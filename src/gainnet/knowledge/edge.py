@@ -108,7 +108,7 @@ class Edge:
         try:
             joined = self._joined(number, asked, sound, privacy)
         except InputError as error:
-            return Gathering([], [*lines, f"{self.name}: no secure sum: {error}"], bit)
+            return Gathering([], [*lines, f"{self.name}: what its ends sent could not be joined: {error}"], bit)
         bit = joined.uplink_bit
         reach, self.learnt = self._reached(before, joined.adapter)
         if not self._shares:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from gainnet.errors import InputError
+from gainnet.errors import InputError, OutputError
 from gainnet.execution.outcome import Outcomes, Result
 from gainnet.knowledge import setting as settings
 from gainnet.knowledge.arm import Arm, Ask
@@ -86,7 +86,10 @@ def _learn(
         for frame in range(scenario.frames):
             loop.step(frame, recorder)
         report = loop.report(final=True)
-        loop.export()
+        try:
+            loop.export()
+        except OutputError as error:  # what was measured is worth more
+            report["lines"].append(f"adapters were not written: {error}")
     except KeyboardInterrupt:
         recorder.close(loop.run.execution.still_open(frame * scenario.frame_s), loop.report(final=False))
         raise
@@ -182,7 +185,7 @@ class Loop:
             "idle": [
                 {key: notes[key] for key in ("number", "start_s", "lines")}
                 for notes in self._rounds[1:]
-                if not notes["started"] and notes["lines"]
+                if not notes["started"] and notes.get("lines")
             ],
             "start": self._rounds[0]["start"] if self._rounds else {},
             "rounds": rounds,

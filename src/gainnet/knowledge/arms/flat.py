@@ -32,6 +32,7 @@ class Flat(Arm):
         super().__init__(setting)
         self._rank = min(setting.config.ranks)
         self._adapter = Best(setting.tuner.adapters.fresh(self._rank, setting.stream("fresh")))
+        self._fetched = self._adapter.last.halved()
         self._ends = Ends(setting, of_examples(setting))
         self._updates: list[tuple[float, LowRank]] = []
         self._loss: list[float] = []
@@ -52,7 +53,7 @@ class Flat(Arm):
         if late_by:
             self._lines.append(f"end {ask.end}: its update for round {number} came late and does not count")
             return
-        start, rng = self._adapter.last.halved(), self.setting.stream(f"compress.{number}.{ask.end}")
+        start, rng = self._fetched, self.setting.stream(f"compress.{number}.{ask.end}")
         try:
             tuned = self._ends.tune(ask.end, number, start, ask.examples)
             sent = Encoder(UPDATE_BIT).encode(start, tuned.adapter, rng)
@@ -72,6 +73,7 @@ class Flat(Arm):
         if updates:
             joined = aggregate.fedit([adapter for _, adapter in updates], [weight for weight, _ in updates])
             self._adapter.offer(joined, appraise.mean_of_domains(self.scores(joined)))
+            self._fetched = self._adapter.last.halved()
         spent = self._ends.spent()
         figures: dict[str, Any] = {
             "train_loss": float(np.mean(losses)) if losses else None,
@@ -94,4 +96,5 @@ class Flat(Arm):
     def restore(self, weights: Mapping[str, np.ndarray]) -> None:
         """Go on from there."""
         self._adapter.restore("cloud", weights, self.setting.base)
+        self._fetched = self._adapter.last.halved()
         self._ends.restore(weights)

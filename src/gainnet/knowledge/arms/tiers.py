@@ -24,6 +24,8 @@ from gainnet.knowledge.update import Update
 from gainnet.knowledge.uplink import DOWN_BIT, Uplink
 from gainnet.models.low_rank import LowRank
 
+LARGEST = float(np.finfo(np.float32).max)
+"""What the squares of a product's numbers may add up to: more, and inner products are no finite numbers."""
 BACK_BIT = 32
 """Of each number that edges fetch from the cloud."""
 TOKEN_BIT = 16
@@ -196,6 +198,8 @@ class Tiers(Arm):
         nothing = self._nothing(change)
         sent = Encoder(bits).encode(nothing, change, rng)
         received = decode(sent.data, nothing)
+        if not _most(received) < LARGEST:
+            raise InputError("its numbers are too large to be added up")
         return Learnt(
             edge=index,
             change=received,
@@ -226,3 +230,12 @@ class Tiers(Arm):
             edge.name: appraise.own(appraise.appraise(setting.small, edge.small, setting), edge.name)
             for edge in self._edges
         }
+
+
+def _most(adapter: LowRank) -> float:
+    """What the squares of the numbers of an adapter's products add up to, at most."""
+    squares = [
+        [float(np.square(part, dtype=np.float64).sum()) for part in (factors.a, factors.b)]
+        for factors in adapter.layers.values()
+    ]
+    return adapter.scale**2 * sum(a * b for a, b in squares)
