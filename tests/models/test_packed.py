@@ -4,6 +4,7 @@ import pytest
 import torch
 from kinds import KINDS, drawn
 
+from gainnet.models import attention as attending
 from gainnet.models import packed as module
 from gainnet.models.attention import _Attention, attention
 from gainnet.models.packed import packed, packs, positions
@@ -71,17 +72,23 @@ def parts(kind, grad=False):
     ]
 
 
-def test_plain_attention_has_the_gradients_that_its_output_has():
+@pytest.mark.parametrize("block", [1, 2, 5, 128])
+def test_plain_attention_has_the_gradients_that_its_output_has(block, monkeypatch):
+    monkeypatch.setattr(attending, "BLOCK", block)
     assert torch.autograd.gradcheck(lambda q, k, v: _Attention.apply(q, k, v, 0.5), parts(torch.float64, grad=True))
 
 
-def test_plain_attention_is_the_fused_one():
+@pytest.mark.parametrize("block", [1, 2, 5, 128])
+def test_plain_attention_is_the_fused_one(block, monkeypatch):
+    monkeypatch.setattr(attending, "BLOCK", block)
     q, k, v = parts(torch.float32, grad=True)
     fused = attention(q[None], k[None], v[None], 0.0, None, groups=3)
     torch.testing.assert_close(_Attention.apply(q, k, v, 0.5), fused[0])
     with torch.autocast("cpu", torch.bfloat16):
         half = attention(q[None], k[None], v[None], 0.0, None, groups=3)
     assert half.dtype == torch.bfloat16
+    with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
+        assert torch.equal(attention(q[None], k[None], v[None], 0.0, None, groups=3), half)
     torch.testing.assert_close(half.float(), fused, atol=2e-2, rtol=2e-2)
     half.float().sum().backward()
     rough = [part.grad.clone() for part in (q, k, v)]

@@ -21,7 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from gainnet.errors import GainnetError, InputError
 from gainnet.knowledge.batch import Batch, alike, collate
 from gainnet.knowledge.text import Encoded
-from gainnet.models import half
+from gainnet.models import half, heap
 from gainnet.models.adapter import Adapters
 from gainnet.models.continuation import Tokens, continued
 from gainnet.models.hub import Language
@@ -119,6 +119,8 @@ class Tuner:
         self._bf16 = bf16
         if bf16:
             half.keep_few()
+        if self._device.type == "cpu":
+            heap.keep()
 
     def tune(
         self,
