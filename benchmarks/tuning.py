@@ -50,6 +50,10 @@ MEANING = {
     "round.base_byte": "the frozen base",
     "round.growth_byte": "by how much peak memory grew in two rounds: far below 20 bases",
     "round.peak_byte": "peak memory of the process",
+    "recorded_round.overhead_s": "the same of a model of the shape that learns from MTS-Dialog (`gainnet bench medical`)",
+    "recorded_round.first_overhead_s": "the same of its first round",
+    "recorded_round.inside_s": "CPU time inside",
+    "recorded_round.parameters": "numbers of that model",
     "small_round.overhead_s": "the same of the medical scenario's own small model, median of the rounds after the first",
     "small_round.first_overhead_s": "the same of its first round",
     "small_round.inside_s": "CPU time inside, median of the same rounds",
@@ -59,6 +63,7 @@ RANK, BATCH, STEPS, RATE = 8, 8, 4, 1e-3
 CUT = (2, 4)
 ENDS, EDGES = 20, 4
 MODEL = "knowledge.foundation={kind: small, layers: 10, width: 384, heads: 6, kv_heads: 2, context: 128, steps: 0}"
+RECORDED_MODEL = "knowledge.foundation={kind: small, layers: 6, width: 384, heads: 6, kv_heads: 2, vocabulary: 4096, context: 128, steps: 0}"
 SMALL_MODEL = "knowledge.foundation={kind: small, context: 128, steps: 0}"
 ROUND = (
     "knowledge.end_model={kind: small, layers: 2, width: 64, heads: 2, kv_heads: 1, context: 128, steps: 0}",
@@ -69,6 +74,7 @@ ROUND = (
     "knowledge.rehearsal.texts=2",
     "knowledge.split=never",
 )
+TIMES = ("round.overhead_s", "round.first_overhead_s", "round.inside_s")
 NOTE = 48
 """Tokens of a note; a text has 64 to 256 of them in all."""
 
@@ -102,6 +108,7 @@ def figures(quick: bool = False) -> dict[str, float]:
     local, halves, written = (float(np.median(found)) for found in (through, cut, direct))
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as alone:  # peak memory is a process's
         found = alone.submit(_round, MODEL, 2).result()
+        recorded = alone.submit(_round, RECORDED_MODEL, 2).result()
         little = alone.submit(_round, SMALL_MODEL, 3 if quick else 8).result()
     return {
         "local_step_ratio": local / written,
@@ -111,7 +118,8 @@ def figures(quick: bool = False) -> dict[str, float]:
         "direct_step_s": written,
         "loss_difference": max(differences),
         **found,
-        **{f"small_{name}": little[name] for name in ("round.overhead_s", "round.first_overhead_s", "round.inside_s")},
+        **{f"recorded_{name}": recorded[name] for name in (*TIMES, "round.parameters")},
+        **{f"small_{name}": little[name] for name in TIMES},
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from gainnet.errors import ScenarioError
 from gainnet.measurement import metrics
 from gainnet.measurement.comparison import Comparison, Figures, figures
+from gainnet.measurement.kept import Kept
 from gainnet.measurement.record import Record
 from gainnet.run import simulate
 from gainnet.scenario import document
@@ -91,7 +92,8 @@ def compare(
     workers: int | None = 1,
     progress: Progress | None = None,
     ray: str | None = None,
-) -> tuple[Comparison, Record]:
+    kept: Kept | None = None,
+) -> tuple[Comparison, Record | None]:
     """Run every (value, arm, seed), the same seeds for every arm.
 
     Args:
@@ -103,15 +105,17 @@ def compare(
         workers: how many run at once, None for as many as there are CPUs; without Ray, 1 is this process.
         progress: called with the runs done and the runs in all.
         ray: a Ray cluster to run on (see `gainnet.workers.start.start`), or None.
+        kept: runs that are not made again, and where those that are done are kept; None for neither.
 
     Returns:
         The comparison, in the order of the arguments whatever ended first, and the whole record of the reference's run
-        at the first value and the first seed.
+        at the first value and the first seed, None where it was kept.
 
     Raises:
         ScenarioError: an arm or a value is not allowed; before anything has run.
         InputError: Ray is not installed or cannot be reached.
         GainnetError: a worker process died at every try of the same run.
+        OutputError: a run cannot be kept.
     """
     values = sweep.values if sweep else (None,)
     all_seeds = tuple(range(scenario.seed, scenario.seed + seeds))
@@ -122,19 +126,26 @@ def compare(
         for arm, overrides in arms.items()
         for seed in all_seeds
     ]  # fmt: skip
-    warm = {job.key[1]: _short(job.scenario) for job in jobs}
-    done: dict[Key, tuple[Figures, Record | None]] = {}
+    runs: dict[Key, Figures] = {}
+    for job in jobs:
+        known = None if kept is None else kept.figures(job.scenario, whole=job.whole)
+        if known is not None:
+            runs[job.key] = known
+    missing = [job for job in jobs if job.key not in runs]
+    warm = {job.key[1]: _short(job.scenario) for job in missing}
+    record: Record | None = None
     with start(workers, ray) as hired:
         for first in warm.values():
             simulate(first)  # compiles, so that no worker of this machine does
-        for job, result in hired.map(run_one, jobs, _name):
-            done[job.key] = result
+        for job, (found, whole) in hired.map(run_one, missing, _name):
+            runs[job.key], record = found, whole or record
+            if kept is not None:
+                kept.keep(job.scenario, found, whole)
             if progress is not None:
-                progress(len(done), len(jobs))
-    (record,) = (whole for _, whole in done.values() if whole is not None)
-    runs = {job.key: done[job.key][0] for job in jobs}
+                progress(len(runs), len(jobs))
+    ordered = {job.key: runs[job.key] for job in jobs}
     path = sweep.path if sweep else None
-    return Comparison(scenario.name, tuple(arms), reference, all_seeds, path, values, runs), record
+    return Comparison(scenario.name, tuple(arms), reference, all_seeds, path, values, ordered), record
 
 
 def _variant(scenario: Scenario, sweep: Sweep | None, value: Any, overrides: Sequence[str], seed: int) -> Scenario:

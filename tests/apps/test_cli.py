@@ -16,7 +16,7 @@ import typer
 import fabricated
 from gainnet.apps import bench, cli
 from gainnet.measurement.record import Recorder
-from gainnet.measurement.results import COMPARE_FILES, RUN_FILES
+from gainnet.measurement.results import COMPARE_FILES, KEPT, RUN_FILES
 from gainnet.scenario.scenario import Scenario
 
 Call = Callable[..., tuple[int, str, str]]
@@ -56,7 +56,7 @@ def test_the_command_line_is_frozen(call: Call) -> None:
         "scenarios": "name",
         "presets": "",
         "run": "scenario --set --matcher --seed --duration-s --out --resume --json",
-        "compare": "scenario --matchers --arms --seeds --sweep --arm --workers --ray --set --seed --duration-s --out",
+        "compare": "scenario --matchers --arms --seeds --sweep --arm --workers --ray --set --seed --duration-s --out --resume",
         "train": "kind scenario --set --seed --steps --workers --ray --out --resume",
         "pretrain": "--text --set --seed --steps --threads --bf16 --device --compile --extracts --from --images --out --resume",
         "bench": "name --json --data --reference --instance --model --resume --device --quick --duration-s --faults --seed"
@@ -186,7 +186,7 @@ def test_compare_prints_a_table_and_writes_its_files(call: Call) -> None:
     )  # fmt: skip
     assert (code, err) == (0, "")
     folder = Path("runs/compare-campus")
-    assert {entry.name for entry in folder.iterdir()} == {*RUN_FILES, *COMPARE_FILES}
+    assert {entry.name for entry in folder.iterdir()} == {*RUN_FILES, *COMPARE_FILES, KEPT}
     assert out.index("end") < out.index("siloed")
     assert "reference" in out
     tree = json.loads((folder / "compare.json").read_text())
@@ -195,6 +195,83 @@ def test_compare_prints_a_table_and_writes_its_files(call: Call) -> None:
     assert tree["rows"][1]["metrics"]["satisfaction"]["difference"]["mean"] == 0.0
     assert len((folder / "compare.csv").read_text().splitlines()) == 1 + 3 * 3
     assert json.loads((folder / "report.json").read_text())["matcher"] == "price"
+
+
+ASKED = ("compare", "campus", "--matchers", "price,end", "--seeds", "3", "--duration-s", "4", "--workers", "1")
+
+
+@pytest.fixture
+def ran(call: Call, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Arm and seed of each run that `compare` begins; the fifth is interrupted."""
+    found: list[tuple[str, int]] = []
+
+    def simulate(scenario: Scenario) -> Recorder:
+        if scenario.duration_s > 2.0:  # else it warms up
+            found.append((scenario.orchestrator.matcher.kind, scenario.seed))
+            if len(found) == 5:
+                raise KeyboardInterrupt
+        return _simulate(scenario)
+
+    monkeypatch.setattr("gainnet.compare.simulate", simulate)
+    return found
+
+
+def test_a_comparison_that_was_stopped_goes_on_with_what_is_missing(call: Call, ran: list[tuple[str, int]]) -> None:
+    code, out, err = call(*ASKED, "--out", "half")
+    assert (code, out) == (130, "")
+    assert ran == [("price", 0), ("price", 1), ("price", 2), ("end", 0), ("end", 1)]
+    again = f"gainnet {' '.join(ASKED)} --resume half"
+    assert err == f"gainnet: 4 of 6 runs are kept, go on: {again}\ngainnet: interrupted\n"
+    assert {entry.name for entry in Path("half").iterdir()} == {KEPT}
+    assert call(*again.split()[1:])[0] == 0
+    assert ran[5:] == [("end", 1), ("end", 2)]
+    assert call(*ASKED, "--out", "whole")[0] == 0
+    assert len(ran) == 13
+    kept, made = (Path(folder, "compare.csv").read_text().splitlines() for folder in ("half", "whole"))
+    timed = kept[0].split(",").index("decision_p50_s")
+    assert [x for n, x in enumerate(zip(*(line.split(",") for line in kept), strict=True)) if n != timed] == [
+        x for n, x in enumerate(zip(*(line.split(",") for line in made), strict=True)) if n != timed
+    ]
+    assert json.loads(Path("half/report.json").read_text())["matcher"] == "end"
+
+
+def test_a_comparison_may_become_larger(call: Call, ran: list[tuple[str, int]]) -> None:
+    small = [word if word != "3" else "2" for word in ASKED]
+    assert call(*small, "--out", "grows")[0] == 0
+    del ran[:]
+    assert call(*ASKED, "--resume", "grows")[0] == 0
+    assert ran == [("price", 2), ("end", 2)]
+    assert len(Path("grows/compare.csv").read_text().splitlines()) == 7
+
+
+def test_only_what_the_same_code_ran_is_kept(
+    call: Call, ran: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = [word if word != "3" else "1" for word in ASKED]
+    assert call(*one, "--out", "old")[0] == 0
+    for file in Path("old", KEPT).glob("*.json"):
+        file.write_text(file.read_text()[:20])  # cut short
+        break
+    assert call(*one, "--resume", "old")[0] == 0
+    assert len(ran) == 3
+    monkeypatch.setattr("gainnet.measurement.results._commit", lambda: "another")
+    ran += [("", 0), ("", 0)]
+    assert call(*one, "--resume", "old")[0] == 0
+    assert len(ran) == 7
+    assert call(*one, "--out", "old")[0] == 0  # anew
+    assert len(ran) == 9
+
+
+def test_there_must_be_something_to_go_on_with(call: Call) -> None:
+    Path("empty").mkdir()
+    assert call(*ASKED, "--resume", "empty")[2] == (
+        "gainnet: --resume empty: holds no comparison, so there is nothing to go on with\n"
+    )
+    assert call(*ASKED, "--resume", "no")[0] == 2
+    assert not Path("no").exists()
+    assert (
+        call(*ASKED, "--resume", "empty", "--out", "x")[2] == "gainnet: --resume DIR: results go there: give no --out\n"
+    )
 
 
 def test_compare_sweeps(call: Call) -> None:

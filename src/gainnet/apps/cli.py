@@ -9,21 +9,17 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
 
 from gainnet.apps import cli_learning, cli_serving
+from gainnet.apps.comparing import Stopped, compared
 from gainnet.apps.interrupt import EXIT_CODE, Interrupt, terminate_like_interrupt
 from gainnet.apps.options import DurationOption, OutOption, RayOption, ScenarioArgument, SeedOption, SetOption, slug
-from gainnet.apps.progress import progress
 from gainnet.apps.running import gone_on_with, publish, registry_of, simulated
 from gainnet.errors import GainnetError, InputError
-
-if TYPE_CHECKING:
-    from gainnet.measurement.comparison import Comparison
-    from gainnet.measurement.record import Record
 
 app = typer.Typer(
     name="gainnet",
@@ -141,15 +137,19 @@ def compare(
     seed: SeedOption = None,
     duration_s: DurationOption = None,
     out: OutOption = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", metavar="DIR", help="Go on in its folder: what ran there is kept.")
+    ] = None,
 ) -> None:
     """Run matchers on the same seeds and print their figures with 95 % intervals."""
     from gainnet.scenario.load import load
 
+    if resume is not None and out is not None:
+        raise InputError("--resume DIR: results go there: give no --out")
     base = load(scenario, overrides, seed=seed, duration_s=duration_s)
 
     import gainnet.compare as comparing
     from gainnet.apps import tables
-    from gainnet.measurement import results
 
     if learning and base.knowledge is None:
         raise InputError(f"--arms: {base.name} has no knowledge loop to compare arms of")
@@ -157,13 +157,16 @@ def compare(
     swept = comparing.parse_sweep(sweep) if sweep is not None else None
     named = (learning or matchers).replace(" ", "").split(",")
     reference = [name for name in chosen if name in named][-1]
-    folder = out or Path("runs") / slug(f"compare-{base.name}" + (f"-{swept.path}" if swept else ""))
+    folder = resume or out or Path("runs") / slug(f"compare-{base.name}" + (f"-{swept.path}" if swept else ""))
     fresh = not folder.exists()
-    results.prepare(folder)
     try:
-        with progress("comparing", quiet=False) as show:
-            found, record = comparing.compare(base, chosen, reference, seeds, swept, workers, show, ray)
-        _write_comparison(folder, found, record)
+        found = compared(
+            base, chosen, reference, seeds, swept,
+            folder=folder, resume=resume is not None, workers=workers, ray=ray, command=_arguments,
+        )  # fmt: skip
+    except Stopped as stopped:
+        _say(str(stopped))
+        raise typer.Exit(EXIT_CODE) from None
     except BaseException:
         _remove_empty(folder, fresh)
         raise
@@ -174,18 +177,6 @@ def compare(
             console.print(table)
     console.print(f"comparison: {folder / 'compare.html'}", soft_wrap=True)
     console.print(f"one run of {reference}: {folder / 'report.html'}", soft_wrap=True)
-
-
-def _write_comparison(folder: Path, found: Comparison, record: Record) -> None:
-    """The files of one whole run, and those of the comparison beside them."""
-    from gainnet.measurement import contrast, metrics, results
-
-    machine = results.environment(_command())
-    files = results.run_writers(record, metrics.report(record), machine)
-    files["compare.json"] = results.text_writer(results.as_json(found.as_tree(machine)))
-    files["compare.csv"] = results.text_writer(found.as_csv())
-    files["compare.html"] = results.text_writer(contrast.page(found, machine))
-    results.replace(folder, files)
 
 
 @app.command()

@@ -14,7 +14,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ TRAIN_FILES = (
     "pretrain.yaml", "model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
 )  # fmt: skip
 JOURNAL, REGISTRY, ADAPTERS = "rounds", "registry", "adapters"  # folders of a run that learns
+KEPT = "compared"  # folder of a comparison
 _PACKAGES = ("numpy", "scipy", "numba", "pydantic", "pyarrow", "matplotlib")
 _TEMPORARY = ".writing"
 Writer = Callable[[Path], None]
@@ -52,7 +53,7 @@ def prepare(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        known = {*RUN_FILES, *COMPARE_FILES, *TRAIN_FILES, JOURNAL, REGISTRY, ADAPTERS}
+        known = {*RUN_FILES, *COMPARE_FILES, *TRAIN_FILES, JOURNAL, REGISTRY, ADAPTERS, KEPT}
         foreign = sorted(e.name for e in folder.iterdir() if e.name not in known and not e.name.endswith(_TEMPORARY))
         if foreign:
             raise OutputError(f"{folder}: holds {foreign[0]!r}, no result of gainnet: give an empty folder")
@@ -112,6 +113,15 @@ def replace(folder: Path, writers: Mapping[str, Writer]) -> None:
     Raises:
         OutputError: a file cannot be written.
     """
+    add(folder, writers, {*RUN_FILES, *COMPARE_FILES} - set(writers))
+
+
+def add(folder: Path, writers: Mapping[str, Writer], without: Collection[str] = ()) -> None:
+    """Put the files that ``writers`` make into ``folder``, all or none, and remove those it is then to be ``without``.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
     staged: list[tuple[Path, Path]] = []
     try:
         for name, writer in writers.items():
@@ -122,7 +132,7 @@ def replace(folder: Path, writers: Mapping[str, Writer]) -> None:
             writer(temporary)
         for temporary, target in staged:
             os.replace(temporary, target)
-        for name in {*RUN_FILES, *COMPARE_FILES} - set(writers):
+        for name in without:
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from None

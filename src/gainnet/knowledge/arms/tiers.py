@@ -234,8 +234,6 @@ class Tiers(Arm):
 
 def _most(adapter: LowRank) -> float:
     """What the squares of the numbers of an adapter's products add up to, at most."""
-    squares = [
-        [float(np.square(part, dtype=np.float64).sum()) for part in (factors.a, factors.b)]
-        for factors in adapter.layers.values()
-    ]
+    flat = [[part.ravel("K") for part in (factors.a, factors.b)] for factors in adapter.layers.values()]
+    squares = [[float(np.dot(part, part)) for part in parts] for parts in flat]  # float32 that overflows is infinity
     return adapter.scale**2 * sum(a * b for a, b in squares)
