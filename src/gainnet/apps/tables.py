@@ -8,6 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from gainnet.measurement import learning
 from gainnet.measurement.comparison import METRICS, Comparison
 from gainnet.measurement.contrast import shown
 from gainnet.measurement.drawing import figure_text
@@ -56,7 +57,30 @@ def summary(report: Report) -> list[Table]:
             figure_text(service["latency_s"]["p50"], "s"), figure_text(service["latency_s"]["p95"], "s"),
             figure_text(service["quality"]["mean"], "", 2),
         )  # fmt: skip
-    return [head, services]
+    return [head, services, *(_learnt(report["knowledge"]) if report.get("knowledge") else ())]
+
+
+def _learnt(knowledge: Report) -> list[Table]:
+    """What a run learnt: perplexity of each tier on held-out notes at first and at last, and of what answers in the end."""
+    tiers = _table(f"perplexity ({knowledge['arm']})", *learning.TEXTS.values())
+    for tier, texts in learning.course(knowledge).items():
+        ways = {text: f"{figure_text(values[0])} → {figure_text(values[-1])}" for text, values in texts.items()}
+        known = {text: any(value is not None for value in values) for text, values in texts.items()}
+        tiers.add_row(tier, *(ways[text] if known[text] else "–" for text in learning.TEXTS))
+    final = knowledge.get("final") or {}
+    rouge = " / ".join(figure_text(final.get(name), "%") for name in ("rouge1", "rouge2", "rougeL"))
+    mbit, rounds = knowledge["uplink_bit"] / 1e6, len(knowledge["rounds"])
+    learnt = _table("learnt", f"{rounds} round{'s' if rounds != 1 else ''}" + ("" if final else ", not ended"))
+    for name, text in (
+        ("test perplexity", figure_text(final.get("perplexity"))),
+        ("test ROUGE-1 / 2 / L", rouge),
+        ("sent by ends", figure_text(mbit, "Mbit")),
+        ("time in rounds", figure_text(knowledge["time_s"], "s")),
+        ("energy of rounds", figure_text(knowledge["energy_j"], "J")),
+        ("lines in the report", str(len(knowledge["lines"]))),
+    ):
+        learnt.add_row(name, text)
+    return [tiers, learnt] if tiers.rows else [learnt]
 
 
 def comparison(found: Comparison) -> list[tuple[str, Table]]:
