@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import resource
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -89,7 +90,9 @@ def figures(quick: bool = False) -> dict[str, float]:
     plain = _Direct(_language(words), tuner.adapters, start)
     split = SplitTuner(tuner)
     through, cut, direct, differences = [], [], [], []
-    for turn in range(3 if quick else 7):
+    turns = 3 if quick else 7
+    for turn in range(turns):
+        sys.stderr.write(f"tuning: steps, turn {turn + 1} of {turns}\n")
         begun = time.process_time()
         tuned = tuner.tune(start, texts, epochs=1, batch=BATCH, learning_rate=RATE, rng=np.random.default_rng(turn))
         between = time.process_time()
@@ -140,10 +143,13 @@ def _rounds(model: str, count: int) -> dict[str, float]:
     for tuner in (setting.tuner, setting.small):
         for name in ("tune", "losses", "answer", "sample", "top"):
             setattr(tuner, name, watch.around(getattr(tuner, name)))
+    base = [weight for name, weight in setting.language.model.named_parameters() if "lora_" not in name]
+    parameters = float(sum(weight.numel() for weight in base))
     plenty = np.full(ENDS, 1e12)
     before, outside, inside = _peak_byte(), [], []
     with patch.object(score, "rouge1", watch.around(score.rouge1)):
         for number in range(count):
+            sys.stderr.write(f"tuning: {parameters / 1e6:.1f} M parameters, round {number + 1} of {count}\n")
             begun, watched = time.process_time(), watch.total_s
             if not number:
                 arm.start()  # as a loop does before its first round
@@ -155,10 +161,9 @@ def _rounds(model: str, count: int) -> dict[str, float]:
             inside.append(watch.total_s - watched)
             outside.append(time.process_time() - begun - inside[-1])
     after = _peak_byte()
-    base = [weight for name, weight in setting.language.model.named_parameters() if "lora_" not in name]
     return {
         "round.ends": float(len(asks)),
-        "round.parameters": float(sum(weight.numel() for weight in base)),
+        "round.parameters": parameters,
         "round.overhead_s": float(np.median(outside[1:])),
         "round.first_overhead_s": outside[0],
         "round.inside_s": float(np.median(inside[1:])),

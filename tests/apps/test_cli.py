@@ -287,6 +287,14 @@ def test_compare_sweeps(call: Call) -> None:
     assert {row["value"] for row in json.loads(Path("swept/compare.json").read_text())["rows"]} == {10, 20, 400}
 
 
+def test_bench_lists_what_there_is(call: Call) -> None:
+    code, out, _ = call("bench")
+    lines = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert code == 0
+    assert set(lines) == set(bench.names())
+    assert lines["medical"] == "The medical case study measured"
+
+
 def test_bench_prints_figures(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "toy.py").write_text(
         "MEANING = {'ratio': 'how much faster', 'peer': 'the other'}\n"

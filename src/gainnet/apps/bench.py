@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +23,15 @@ def names(folder: Path = FOLDER) -> tuple[str, ...]:
     found = tuple(sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")))
     if not found:
         raise InputError(f"benchmarks come with a source checkout of gainnet, and {folder} is none (pip install -e .)")
+    return found
+
+
+def told(folder: Path = FOLDER) -> dict[str, str]:
+    """What each benchmark is for, by its docstring up to the first full stop or colon; nothing of it is run."""
+    found = {}
+    for name in names(folder):
+        text = ast.get_docstring(ast.parse((folder / f"{name}.py").read_text("utf-8"))) or ""
+        found[name] = re.split(r"[.:](?:\s|$)", " ".join(text.split()), maxsplit=1)[0]
     return found
 
 

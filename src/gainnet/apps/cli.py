@@ -181,7 +181,9 @@ def compare(
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A benchmark, for example matching.")],
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="A benchmark, for example matching; without it all are listed.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON and nothing else.")] = False,
     data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Folder with reference data.")] = None,
     reference: Annotated[Path | None, typer.Option("--reference", metavar="FILE", help="File to compare with.")] = None,
@@ -195,9 +197,14 @@ def bench(
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of what is random in it.")] = None,
     moves: Annotated[int | None, typer.Option("--moves", min=0, help="Running ones that may move for another.")] = None,
 ) -> None:
-    """Run a benchmark of this source checkout and print its figures."""
+    """Run a benchmark of this source checkout and print its figures, or list the benchmarks."""
     from gainnet.apps import bench as benches
 
+    if name is None:
+        told = benches.told()
+        for each, text in told.items():
+            print(f"{each:<{max(map(len, told))}}  {text}")
+        return
     for option, path in (("--data", data), ("--reference", reference), ("--instance", instance), ("--model", model)):
         if path is not None and not path.exists():
             raise InputError(f"{option} {path}: there is no such file or folder")
