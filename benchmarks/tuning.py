@@ -64,7 +64,10 @@ RANK, BATCH, STEPS, RATE = 8, 8, 4, 1e-3
 CUT = (2, 4)
 ENDS, EDGES = 20, 4
 MODEL = "knowledge.foundation={kind: small, layers: 10, width: 384, heads: 6, kv_heads: 2, context: 128, steps: 0}"
-RECORDED_MODEL = "knowledge.foundation={kind: small, layers: 6, width: 384, heads: 6, kv_heads: 2, vocabulary: 4096, context: 128, steps: 0}"
+RECORDED_MODEL = (
+    "knowledge.foundation={kind: small, layers: 6, width: 384, heads: 6, kv_heads: 2, vocabulary: 4096, context: 128, "
+    "steps: 0}"
+)
 SMALL_MODEL = "knowledge.foundation={kind: small, context: 128, steps: 0}"
 ROUND = (
     "knowledge.end_model={kind: small, layers: 2, width: 64, heads: 2, kv_heads: 1, context: 128, steps: 0}",
