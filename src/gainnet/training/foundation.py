@@ -12,6 +12,7 @@ import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +22,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from gainnet.errors import InputError
 from gainnet.measurement.results import Writer
-from gainnet.models import hub, tokens
+from gainnet.models import heap, hub, tokens
 from gainnet.models.hub import Language
+from gainnet.models.packed import packed, packs, positions
 from gainnet.rng import stream
 from gainnet.scenario.knowledge import SmallModel
 from gainnet.training.training import Figures, Training
@@ -66,7 +68,8 @@ class FoundationTraining(Training):
         seed: of weights and order.
         bf16: multiply in bfloat16, which is faster only where the processor can.
         device: where it learns, see `gainnet.models.hub.device`; on a GPU the last bits are not always the same.
-        compiled: passes are compiled by torch first (Inductor), which takes a minute and pays in long trainings on a GPU.
+        compiled: passes are compiled by torch first (Inductor), which takes a minute and pays in long trainings on a GPU; on
+            CPUs in bfloat16 the attention of `gainnet.models.attention`, which is not compiled, does as much.
         tokenizer: trained on the texts where none is given.
         start: a model to go on from, with its own shape and tokenizer, instead of new weights.
         described: text files that tell how the training was begun.
@@ -103,6 +106,10 @@ class FoundationTraining(Training):
         if compiled:
             self._passed = torch.compile(self._mean_loss, dynamic=False)
         self.module.to(self._device)  # type: ignore[arg-type]
+        on_cpu = self._device.type == "cpu"
+        self._packs = on_cpu and bf16 and not compiled and packs(self.module)
+        if on_cpu:
+            heap.keep()
         self.module.requires_grad_(True)
         matrices = [weight for weight in self.module.parameters() if weight.dim() > 1]
         vectors = [weight for weight in self.module.parameters() if weight.dim() == 1]
@@ -183,8 +190,19 @@ class FoundationTraining(Training):
         return self._passed(torch.from_numpy(windows).to(self._device))
 
     def _mean_loss(self, window: torch.Tensor) -> torch.Tensor:
+        given: dict[str, Any] = {"input_ids": window[:, :-1], "use_cache": False}
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
-            logits = self.module(input_ids=window[:, :-1], use_cache=False).logits
+            if self._packs:  # for its attention, which is faster there
+                lengths = (window.shape[1] - 1,) * len(window)
+                given |= {
+                    "input_ids": window[:, :-1].reshape(1, -1),
+                    "position_ids": positions(lengths),
+                    "lengths": lengths,
+                }
+                with packed(self.module.config):
+                    logits = self.module(**given).logits
+            else:
+                logits = self.module(**given).logits
         return functional.cross_entropy(logits.float().flatten(0, 1), window[:, 1:].flatten())
 
 
