@@ -362,3 +362,21 @@ def test_a_text_that_changed_or_a_spoilt_description_is_refused(text: Path, tmp_
     (tmp_path / "out" / "pretrain.yaml").write_text("text: 3")
     with pytest.raises(InputError, match="describes no pre-training"):
         pretrain.resume(tmp_path / "out")
+
+
+def test_windows_in_one_row_learn_what_they_learn_side_by_side() -> None:
+    config = SmallModel(
+        layers=2, width=32, heads=4, kv_heads=2, vocabulary=300, context=40, batch=3, steps=4, learning_rate=1e-2
+    )
+    texts = [" ".join(random.Random(seed).choices(WORDS, k=50)) for seed in range(30)]
+
+    def losses(packs: bool) -> list[float]:
+        training = FoundationTraining(config, texts, texts[:2], 0, bf16=True)
+        assert training._packs
+        training._packs = packs
+        found = [training.step(number, InProcess()) for number in range(4)]
+        assert training.module.config._attn_implementation == "sdpa"
+        return [figures["loss"] for figures in found] + [found[-1]["held_out_perplexity"]]
+
+    assert losses(packs=True) == pytest.approx(losses(packs=False), rel=2e-2)
+    assert not FoundationTraining(config, texts, (), 0)._packs
