@@ -140,6 +140,14 @@ def test_minimal_file_and_yaml_numbers(tmp_path: Path) -> None:
     assert scenario.network.mobility.kind == "waypoint"
 
 
+def test_the_schema_says_what_the_fields_of_the_knowledge_loop_are() -> None:
+    section = schema()["$defs"]["Knowledge"]
+    assert section["description"] == "The knowledge loop."
+    assert {name for name, field in section["properties"].items() if not field.get("description")} == set()
+    assert section["properties"]["local_epochs"]["description"] == "how often an end goes over its data in a round."
+    assert section["properties"]["aggregation"]["description"].endswith("or ``fedit`` (factors apart, the baseline).")
+
+
 def test_schema_is_a_json_schema() -> None:
     tree = schema()
     assert json.loads(json.dumps(tree)) == tree

@@ -194,25 +194,47 @@ class Knowledge(Section):
         requests: name of the text service whose requests the models answer.
         cards: the models that answer them.
         closed: whether anything is learnt; False is the same network with the loop switched off.
-        rounds: how many at most, ``period_s`` apart, as far as the run lasts; tasks are due ``deadline_s`` after its start.
+        foundation: the cloud's model, which everyone adapts.
+        end_model: the small one that ends answer with.
+        data: what is learnt from.
+        rounds: how many at most, as far as the run lasts.
+        period_s: from the start of a round to that of the next.
+        deadline_s: after the start of a round its tasks are due; what comes later counts half in the next one.
         starts: a round starts at every period, or only where edges have new data or see their loss rise (drift).
         arriving: part of each end's examples that arrive in the course of the run, evenly over the rounds.
         participation: part of each edge's ends that take part in a round.
         loss: part of the participants that are lost in a round, besides what the network loses.
-        ranks: of the ends' adapters, dealt out in turn; ``edge_rank`` is what edges and the cloud keep.
+        ranks: of the ends' adapters, dealt out in turn.
+        edge_rank: of what edges and the cloud keep.
         memory_byte: what ends give to training, dealt out in turn; none is all that their machines have.
         local_epochs: how often an end goes over its data in a round.
+        batch: examples a step.
+        learning_rate: of AdamW, constant.
         prompt_weight: of the loss of a dialogue's own tokens beside that of its note.
         renamed: part of the examples, drawn anew in each round, of which words that dialogue and note share are changed for
             others (`gainnet.knowledge.renaming`).
         split: whether an end leaves its middle layers to its edge: where that is what fits or is faster, never, or always.
+        aggregation: the rule by which an edge joins its ends, and the cloud its edges: ``flexlora`` (products, cut to a rank),
+            ``flora`` (stacks, exact), ``ffa`` (one frozen a, exact) or ``fedit`` (factors apart, the baseline).
+        secure: ends mask what they send, so that their edge learns the sum only; needs ``ffa``.
+        compression: how what is sent is made small.
+        distillation: what the cloud learns from edges, and ends' models from theirs, without data of anybody.
+        rehearsal: public text that the cloud goes over again, so that it is kept.
+        privacy: noise on updates or on examples, and how much may be spent.
+        robust: the rule by which the cloud takes edges together where some may lie.
+        poison: one edge that lies, for trials.
+        gate: what a candidate must hold to become the champion.
+        incentive: what ends are paid for.
+        registry: address of an MLflow registry that versions are brought to at the end, besides the folder of the run.
+        writing: how notes are written when the end is scored.
         reach: how far an edge may go along what its ends sent, and the cloud along what edges sent, 1 being the mean;
             held-out notes choose among these, and an edge may also stay where it is.
         kept: what an edge may keep of its own beside the cloud's knowledge; its held-out data choose among these.
         begins: what an edge's ends begin a round with: what answers its domain (``own``), or the best of what the cloud's
             last round made, promoted or not (``shared``): all domains learn one model together, and each edge answers with
             what of it, and of what it makes of it, is best for its own.
-        held: held-out notes of a domain that decisions are judged on, at most; ``public_held``: pieces of public text.
+        held: held-out notes of a domain that decisions are judged on, at most.
+        public_held: the same of public text, in pieces.
         test: notes that are written for each score at the end, 0 for all.
         bf16: multiply in bfloat16 where models learn and are judged, which pays on GPUs and on processors that can; adapters
             stay in float32.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,28 @@ from gainnet.scenario.scenario import Scenario
 
 Node = dict[str, Any]
 _JSON_TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean", "none": "null"}
+_ATTRIBUTE = re.compile(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", re.MULTILINE)
 _TYPES = {"dict": "object", "list": "array", "str": "string"}
 
 
 @cache
 def schema() -> Node:
-    """The JSON schema of a scenario."""
-    return Scenario.model_json_schema()
+    """The JSON schema of a scenario; what sections say of their fields stands at the fields, where editors show it."""
+    found = Scenario.model_json_schema()
+    for section in (found, *found["$defs"].values()):
+        _described(section)
+    return found
+
+
+def _described(section: Node) -> None:
+    """Move what a section's text says under ``Attributes:`` to its fields."""
+    text, _, listed = section.get("description", "").partition("\nAttributes:\n")
+    if not listed:
+        return
+    section["description"] = text.strip()
+    for name, told in _ATTRIBUTE.findall(listed):
+        if name in section.get("properties", {}):
+            section["properties"][name].setdefault("description", " ".join(told.split()))
 
 
 def resolved(node: Node) -> Node:
