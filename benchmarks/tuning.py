@@ -54,7 +54,7 @@ MEANING = {
     "recorded_round.overhead_s": "the same of a model of the shape that learns from MTS-Dialog (`gainnet bench medical`)",
     "recorded_round.first_overhead_s": "the same of its first round",
     "recorded_round.inside_s": "CPU time inside",
-    "recorded_round.parameters": "numbers of that model",
+    "recorded_round.parameters": "numbers of that model; the text here has fewer words, layers are the same",
     "small_round.overhead_s": "the same of the medical scenario's own small model, median of the rounds after the first",
     "small_round.first_overhead_s": "the same of its first round",
     "small_round.inside_s": "CPU time inside, median of the same rounds",
