@@ -41,7 +41,7 @@ $(VENV)/compiled: $(SOURCES) $(VENV)/installed-dev  ## kernels are compiled befo
 install: $(VENV)/installed  ## the core, without torch
 
 demo: $(VENV)/installed  ## the main job: compare matchers on one network, and a report with pictures
-	$(BIN)/gainnet compare vehicular --matchers nearest,cloud,greedy,price --seeds 3 --set duration_s=20 --out runs/demo
+	$(BIN)/gainnet compare vehicular --matchers nearest,cloud,greedy,price --seeds 3 --set duration_s=20 --out runs/demo --overwrite
 
 test: $(VENV)/compiled  ## the tests, with a floor under their coverage
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=95

@@ -55,10 +55,12 @@ def test_the_command_line_is_frozen(call: Call) -> None:
     assert face == {
         "scenarios": "name",
         "presets": "",
-        "run": "scenario --set --matcher --seed --duration-s --out --resume --json",
-        "compare": "scenario --matchers --arms --seeds --sweep --arm --workers --ray --set --seed --duration-s --out --resume",
-        "train": "kind scenario --set --seed --steps --workers --ray --out --resume",
-        "pretrain": "--text --set --seed --steps --threads --bf16 --device --compile --extracts --from --images --out --resume",
+        "run": "scenario --set --matcher --seed --duration-s --out --resume --overwrite --json",
+        "compare": "scenario --matchers --arms --seeds --sweep --arm --workers --ray --set --seed --duration-s --out --resume"
+        " --overwrite",
+        "train": "kind scenario --set --seed --steps --workers --ray --out --resume --overwrite",
+        "pretrain": "--text --set --seed --steps --threads --bf16 --device --compile --extracts --from --images --out --resume"
+        " --overwrite",
         "bench": "name --json --data --reference --instance --model --resume --device --quick --duration-s --faults --seed"
         " --moves",
         "validate": "file --set",
@@ -217,12 +219,13 @@ def ran(call: Call, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
 
 def test_a_comparison_that_was_stopped_goes_on_with_what_is_missing(call: Call, ran: list[tuple[str, int]]) -> None:
-    code, out, err = call(*ASKED, "--out", "half")
+    code, out, err = call(*ASKED, "--out", "half", "--overwrite")
     assert (code, out) == (130, "")
     assert ran == [("price", 0), ("price", 1), ("price", 2), ("end", 0), ("end", 1)]
     again = f"gainnet {' '.join(ASKED)} --resume half"
     assert err == f"gainnet: 4 of 6 runs are kept, go on: {again}\ngainnet: interrupted\n"
     assert {entry.name for entry in Path("half").iterdir()} == {KEPT}
+    assert "half: holds runs of a comparison that was stopped" in call(*ASKED, "--out", "half")[2]
     assert call(*again.split()[1:])[0] == 0
     assert ran[5:] == [("end", 1), ("end", 2)]
     assert call(*ASKED, "--out", "whole")[0] == 0
@@ -269,9 +272,9 @@ def test_there_must_be_something_to_go_on_with(call: Call) -> None:
     )
     assert call(*ASKED, "--resume", "no")[0] == 2
     assert not Path("no").exists()
-    assert (
-        call(*ASKED, "--resume", "empty", "--out", "x")[2] == "gainnet: --resume DIR: results go there: give no --out\n"
-    )
+    for more in (("--out", "x"), ("--overwrite",)):
+        said = "gainnet: --resume DIR: results go there, beside what ran: give no --out or --overwrite\n"
+        assert call(*ASKED, "--resume", "empty", *more)[2] == said
 
 
 def test_compare_sweeps(call: Call) -> None:

@@ -32,7 +32,7 @@ def run(*arguments: str) -> int:
 
 @pytest.mark.slow
 def test_a_run_that_learns_writes_what_it_learnt_and_goes_on(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("run", "tiny.yaml", "--out", "learnt") == 0
+    assert run("run", "tiny.yaml", "--set", "seed=1", "--out", "learnt") == 0
     assert "satisfaction" in capsys.readouterr().out
     page = (folder / "learnt" / "report.html").read_text()
     for part in ("What the models know", "Closed loop", "Contribution", "On 2 test notes"):
@@ -45,6 +45,12 @@ def test_a_run_that_learns_writes_what_it_learnt_and_goes_on(folder: Path, capsy
     assert json.loads((folder / "learnt" / "report.json").read_text())["knowledge"] == found
     again = json.loads((folder / "learnt" / "registry" / "foundation" / "versions.json").read_text())
     assert again == versions
+    machine = json.loads((folder / "learnt" / "environment.json").read_text())
+    assert machine["command"] == "gainnet run tiny.yaml --set seed=1 --out learnt", "what makes it again"
+    capsys.readouterr()
+    assert run("run", "tiny.yaml", "--out", "learnt") == 2
+    assert "holds rounds of a run that learns: go on with --resume learnt" in capsys.readouterr().err
+    assert json.loads((folder / "learnt" / "report.json").read_text())["knowledge"] == found
 
 
 @pytest.mark.slow
@@ -111,6 +117,7 @@ def test_arms_are_compared(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     [
         (("run", "tiny", "--resume", "nowhere"), "holds no run that learns"),
         (("run", "tiny", "--resume", "nowhere", "--seed", "3"), "goes on as it was begun"),
+        (("run", "tiny", "--resume", "nowhere", "--overwrite"), "goes on as it was begun"),
         (("run", "tiny", "--resume", "nowhere", "--set", "seed=3"), "--set may give another knowledge.registry only"),
         (("run", "tiny", "--resume", "nowhere", "--set", "knowledge.registry=x"), "holds no run that learns"),
         (("compare", "campus", "--arms", "flat"), "campus has no knowledge loop"),
@@ -142,7 +149,12 @@ def test_a_run_that_cannot_begin_leaves_an_earlier_one_as_it_was(folder: Path) -
     (earlier / "rounds").mkdir(parents=True)
     (earlier / "rounds" / "round-0000.json").write_text("{}")
     (earlier / "scenario.yaml").write_text("kept")
-    for change in ("knowledge.data={kind: recorded, path: no.csv}", "knowledge.device=cuda:77"):
-        assert run("run", "tiny.yaml", "--out", "learnt", "--set", change) == 2
+    (earlier / "rounds" / "round-0001.json").write_text("{}")
+    for change in (
+        "knowledge.data={kind: recorded, path: no.csv}",
+        "knowledge.device=cuda:77",
+        "knowledge.foundation={kind: pretrained, name: .}",
+    ):
+        assert run("run", "tiny.yaml", "--out", "learnt", "--overwrite", "--set", change) == 2
         assert (earlier / "rounds" / "round-0000.json").read_text() == "{}"
         assert (earlier / "scenario.yaml").read_text() == "kept"

@@ -263,12 +263,48 @@ def test_prepare_refuses_what_it_cannot_use(tmp_path: Path) -> None:
     assert list((tmp_path / "new" / "deep").iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("names", "what"),
+    [
+        (("rounds/round-0000.json", "rounds/round-0001.json"), "rounds of a run that learns"),
+        (("state.safetensors",), "a training"),
+        (("compared/1.json",), "runs of a comparison that was stopped"),
+    ],
+)
+def test_what_took_long_to_make_is_not_written_over_unasked(tmp_path: Path, names: tuple[str, ...], what: str) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("hours")
+    again = f"go on with --resume {tmp_path}, give another --out, or --overwrite"
+    with pytest.raises(OutputError) as error:
+        results.prepare(tmp_path)
+    assert str(error.value) == f"{tmp_path}: holds {what}: {again}"
+    results.prepare(tmp_path, over=True)
+    assert all((tmp_path / name).read_text() == "hours" for name in names)
+
+
+@pytest.mark.parametrize("names", [("rounds/round-0000.json",), ("compared/1.json", "compare.json"), ("curve.csv",)])
+def test_what_is_made_again_in_no_time_is_written_over(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    results.prepare(tmp_path)
+
+
+@pytest.mark.parametrize("text", [None, "", "{}", "[]", '{"command": 3}'])
+def test_a_folder_without_a_command_was_begun_by_none(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / results.ENVIRONMENT).write_text(text)
+    assert results.begun_with(tmp_path) is None
+
+
 @pytest.mark.untraced
 def test_an_old_result_is_replaced_as_a_whole(folder: Path, record: Record, tmp_path: Path) -> None:
     (tmp_path / "compare.json").write_text("{}")
     (tmp_path / results.ADAPTERS).mkdir()
     results.prepare(tmp_path)
-    results.begin(tmp_path, record.scenario)
+    results.begin(tmp_path, record.scenario, "gainnet run campus")
+    assert results.begun_with(tmp_path) == "gainnet run campus"
     assert not (tmp_path / results.ADAPTERS).exists()
     (tmp_path / results.JOURNAL).rmdir()
     results.write(tmp_path, record, "again")

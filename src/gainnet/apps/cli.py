@@ -17,7 +17,16 @@ from typer.exceptions import TyperException
 from gainnet.apps import cli_learning, cli_serving
 from gainnet.apps.comparing import Stopped, compared
 from gainnet.apps.interrupt import EXIT_CODE, Interrupt, terminate_like_interrupt
-from gainnet.apps.options import DurationOption, OutOption, RayOption, ScenarioArgument, SeedOption, SetOption, slug
+from gainnet.apps.options import (
+    DurationOption,
+    OutOption,
+    OverwriteOption,
+    RayOption,
+    ScenarioArgument,
+    SeedOption,
+    SetOption,
+    slug,
+)
 from gainnet.apps.running import gone_on_with, publish, registry_of, simulated
 from gainnet.errors import GainnetError, InputError
 
@@ -65,6 +74,7 @@ def run(
     resume: Annotated[
         Path | None, typer.Option("--resume", metavar="DIR", help="Go on with a run that learns and was stopped.")
     ] = None,
+    overwrite: OverwriteOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print report.json and nothing else.")] = False,
 ) -> None:
     """Run a scenario and write its results folder."""
@@ -72,8 +82,9 @@ def run(
 
     chosen = [*overrides, *([f"orchestrator.matcher={matcher}"] if matcher is not None else [])]
     if resume is not None:
-        if matcher is not None or seed is not None or duration_s is not None or out is not None:
-            raise InputError("--resume DIR: goes on as it was begun: give no --matcher, --seed, --duration-s or --out")
+        if overwrite or any(given is not None for given in (matcher, seed, duration_s, out)):
+            others = "--matcher, --seed, --duration-s, --out or --overwrite"
+            raise InputError(f"--resume DIR: goes on as it was begun: give no {others}")
         folder = resume
         loaded, registry = gone_on_with(scenario, resume, overrides)
     else:
@@ -84,14 +95,16 @@ def run(
     from gainnet.measurement import results
 
     fresh = not folder.exists()
-    results.prepare(folder)
+    results.prepare(folder, over=overwrite or resume is not None)
+    command = (results.begun_with(folder) if resume is not None else None) or _command()
     try:
         with Interrupt(lambda: _remove_empty(folder, fresh)) as interrupt:
             recorder, interrupted = simulated(
-                loaded, interrupt, folder, registry=registry, resume=resume is not None, quiet=as_json
-            )
+                loaded, interrupt, folder,
+                registry=registry, command=command, resume=resume is not None, quiet=as_json,
+            )  # fmt: skip
             assert recorder.record is not None, "simulate closes its recorder"
-            report = results.write(folder, recorder.record, _command())
+            report = results.write(folder, recorder.record, command)
     except BaseException:
         _remove_empty(folder, fresh)
         raise
@@ -140,12 +153,13 @@ def compare(
     resume: Annotated[
         Path | None, typer.Option("--resume", metavar="DIR", help="Go on in its folder: what ran there is kept.")
     ] = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Run matchers on the same seeds and print their figures with 95 % intervals."""
     from gainnet.scenario.load import load
 
-    if resume is not None and out is not None:
-        raise InputError("--resume DIR: results go there: give no --out")
+    if resume is not None and (overwrite or out is not None):
+        raise InputError("--resume DIR: results go there, beside what ran: give no --out or --overwrite")
     base = load(scenario, overrides, seed=seed, duration_s=duration_s)
 
     import gainnet.compare as comparing
@@ -162,7 +176,7 @@ def compare(
     try:
         found = compared(
             base, chosen, reference, seeds, swept,
-            folder=folder, resume=resume is not None, workers=workers, ray=ray, command=_arguments,
+            folder=folder, resume=resume is not None, overwrite=overwrite, workers=workers, ray=ray, command=_arguments,
         )  # fmt: skip
     except Stopped as stopped:
         _say(str(stopped))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gainnet.apps.options import OutOption, RayOption, SeedOption, SetOption, slug
+from gainnet.apps.options import OutOption, OverwriteOption, RayOption, SeedOption, SetOption, slug
 from gainnet.apps.progress import progress
 from gainnet.apps.running import extra
 from gainnet.errors import InputError
@@ -23,14 +23,14 @@ def train(
     ray: RayOption = None,
     out: OutOption = None,
     resume: Annotated[Path | None, typer.Option("--resume", metavar="DIR", help="Go on with a training.")] = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Train a learned matcher on a scenario and write its checkpoint."""
     if resume is None and not (kind and scenario):
         raise InputError("KIND and SCENARIO are missing: gainnet train neural vehicular, or --resume DIR")
-    if resume is not None and (kind or overrides or seed is not None or steps is not None or out is not None):
-        raise InputError(
-            "--resume DIR: goes on as it was begun: give no KIND, SCENARIO, --set, --seed, --steps or --out"
-        )
+    if resume is not None and (kind or overrides or overwrite or any(x is not None for x in (seed, steps, out))):
+        others = "KIND, SCENARIO, --set, --seed, --steps, --out or --overwrite"
+        raise InputError(f"--resume DIR: goes on as it was begun: give no {others}")
     with extra("learn"):
         from gainnet.training import train as training
     from gainnet.scenario.load import load
@@ -41,7 +41,7 @@ def train(
     else:
         loaded = load(scenario, overrides, seed=seed)
         folder = out or Path("runs") / slug(f"train-{kind}-{loaded.name}-seed{loaded.seed}")
-        begun = training.begin(kind, loaded, steps, folder)
+        begun = training.begin(kind, loaded, steps, folder, overwrite=overwrite)
     with start(workers, ray) as several, progress("training", quiet=False) as show:
         made = begun.run(several, show)
     print(f"checkpoint: {made}")
@@ -77,17 +77,18 @@ def pretrain(
     ] = None,
     out: OutOption = None,
     resume: Annotated[Path | None, typer.Option("--resume", metavar="DIR", help="Go on with a training.")] = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Train a small language model on public text; transformers loads the folder. Or an image model, for diffusers."""
     begins = (text, settings or None, threads, bf16 or None, device, compiled or None, extracts, start)
     if images is not None:
         if any(given is not None for given in begins):
-            raise InputError("--images: only --seed, --steps, --out and --resume go with it")
-        _pretrain_images(images, seed, steps, out, resume)
+            raise InputError("--images: only --seed, --steps, --out, --overwrite and --resume go with it")
+        _pretrain_images(images, seed, steps, out, resume, overwrite=overwrite)
         return
     if resume is None and text is None:
         raise InputError("--text is missing: gainnet pretrain --text FILE, or --resume DIR")
-    if resume is not None and any(given is not None for given in (*begins, seed, steps, out)):
+    if resume is not None and any(given is not None for given in (*begins, seed, steps, out, overwrite or None)):
         raise InputError("--resume DIR: goes on as it was begun: give nothing else")
     with extra("learn"):
         from gainnet.apps import pretrain as pretraining
@@ -110,18 +111,21 @@ def pretrain(
             compiled=compiled,
             share=extracts or 0.0,
             start=start,
+            overwrite=overwrite,
         )
     with progress("pre-training", quiet=False) as show:
         begun.run(InProcess(), show)
     print(f"model: {begun.folder}")
 
 
-def _pretrain_images(images: str, seed: int | None, steps: int | None, out: Path | None, resume: Path | None) -> None:
+def _pretrain_images(
+    images: str, seed: int | None, steps: int | None, out: Path | None, resume: Path | None, *, overwrite: bool
+) -> None:
     with extra("learn"):
         from gainnet.apps import pretrain_images
     from gainnet.workers.workers import InProcess
 
-    begun = pretrain_images.begin(images, seed, steps, out, resume)
+    begun = pretrain_images.begin(images, seed, steps, out, resume, overwrite=overwrite)
     with progress("pre-training", quiet=False) as show:
         begun.run(InProcess(), show)
     print(f"model: {begun.folder}")

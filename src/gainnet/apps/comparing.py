@@ -29,6 +29,7 @@ def compared(
     *,
     folder: Path,
     resume: bool,
+    overwrite: bool,
     workers: int | None,
     ray: str | None,
     command: Sequence[str],
@@ -39,10 +40,12 @@ def compared(
         scenario, arms, reference, seeds, sweep, workers, ray: as there.
         folder: of the results.
         resume: runs that are kept in the folder are not made again; else they are forgotten.
+        overwrite: even those of a comparison that was stopped.
         command: the arguments that make it again.
 
     Raises:
         InputError: there is nothing to go on with, and as `compare`.
+        OutputError: the folder can't be written, or holds what should not be written over.
         Stopped: an interrupt, where runs are kept.
     """
     from gainnet.compare import compare
@@ -51,7 +54,7 @@ def compared(
 
     if resume and not (folder / results.KEPT).is_dir():
         raise InputError(f"--resume {folder}: holds no comparison, so there is nothing to go on with")
-    results.prepare(folder)
+    results.prepare(folder, over=resume or overwrite)
     machine = results.environment(shlex.join(["gainnet", *command]))
     kept = Kept(folder, machine)
     if not resume:
@@ -80,11 +83,11 @@ def compared(
 
 
 def _without_out(command: Sequence[str]) -> list[str]:
-    """The arguments without where results go."""
+    """The arguments without where results go, and what they may replace."""
     found, skip = [], False
     for word in command:
         if skip or word in ("--out", "--resume"):
             skip = not skip
-        elif not word.startswith(("--out=", "--resume=")):
+        elif word != "--overwrite" and not word.startswith(("--out=", "--resume=")):
             found.append(word)
     return found

@@ -18,6 +18,10 @@ RayOption = Annotated[
 ]
 OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Results folder. [default: runs/...]")]
 
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Begin anew where the folder holds a long work's results.")
+]
+
 
 def slug(name: str) -> str:
     """A scenario's name as one harmless part of a path."""

@@ -75,10 +75,12 @@ def begin(
     compiled: bool = False,
     share: float = 0.0,
     start: Path | None = None,
+    overwrite: bool = False,
 ) -> Folder:
     """A new pre-training of a `SmallModel` with ``field=value`` settings, or of the model in ``start``.
 
-    InputError for settings, text, a model or a device that can't be used, OutputError for a folder that can't be written.
+    InputError for settings, text, a model or a device that can't be used, OutputError for a folder that can't be written, or
+    holds a training that is not to be overwritten.
     """
     model = model_of([*settings, *([f"steps={steps}"] if steps is not None else [])])
     if model.steps < 1:
@@ -103,7 +105,7 @@ def begin(
         model=model,
     )
     hub.device(device)
-    results.prepare(folder)
+    results.prepare(folder, over=overwrite)
     return _folder(folder, chosen, texts, held, resumed=False)
 
 

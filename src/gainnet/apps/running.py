@@ -51,10 +51,18 @@ def gone_on_with(scenario: str, folder: Path, overrides: Sequence[str]) -> tuple
 
 
 def simulated(
-    scenario: Scenario, interrupt: Interrupt, folder: Path, *, registry: str | None, resume: bool, quiet: bool
+    scenario: Scenario,
+    interrupt: Interrupt,
+    folder: Path,
+    *,
+    registry: str | None,
+    command: str,
+    resume: bool,
+    quiet: bool,
 ) -> tuple[Recorder, bool]:
     """The closed recorder of a run, and whether it was interrupted. A run that learns keeps its rounds in the folder.
 
+    ``command`` is what makes it again.
     Where it will be published to a registry, that is reached before anything is learnt, or forgotten.
     """
     from gainnet.measurement.record import Recorder
@@ -83,7 +91,7 @@ def simulated(
 
                 if not resume:
                     possible(scenario.knowledge, scenario.network.edges)
-                    results.begin(folder, scenario)
+                    results.begin(folder, scenario, command)
                 learn(scenario, folder=folder, resume=resume, progress=advance, recorder=recorder)
     except KeyboardInterrupt:
         if recorder.record is None:  # nothing was simulated yet

@@ -24,7 +24,7 @@ from gainnet.models import hub
 from gainnet.models.hub import Language
 from gainnet.models.low_rank import LowRank
 from gainnet.rng import stream
-from gainnet.scenario.knowledge import Knowledge, Recorded, Synthetic
+from gainnet.scenario.knowledge import Knowledge, Pretrained, Recorded, Synthetic
 
 ENDS_TOLD = 20  # ends that a line names
 PUBLIC_SEED = 0  # public text and foundation models are the same whatever the run's seed
@@ -136,12 +136,14 @@ class Setting:
 
 
 def check(config: Knowledge, edges: int) -> None:
-    """Refuse data that can't be read and a device that is not there: before an earlier run gives way to one that can't begin.
+    """Refuse data that can't be read, a model and a device that are not there, before an earlier run gives way to this one.
 
     Raises:
         InputError: that is so.
     """
     hub.device(config.device)
+    if isinstance(config.foundation, Pretrained):
+        hub.check(config.foundation.name, config.foundation.context)
     if isinstance(config.data, Recorded):
         corpus.read(config.data, ends_of_edge=[1] * edges, rng=stream(PUBLIC_SEED, "knowledge.data"))
 

@@ -31,10 +31,11 @@ from gainnet.orchestrator.pool import POOL_KINDS
 from gainnet.scenario.load import dump
 from gainnet.scenario.scenario import Scenario
 
-RUN_FILES = ("scenario.yaml", "environment.json", "records.parquet", "frames.parquet", "report.json", "report.html")
+ENVIRONMENT, STATE = "environment.json", "state.safetensors"
+RUN_FILES = ("scenario.yaml", ENVIRONMENT, "records.parquet", "frames.parquet", "report.json", "report.html")
 COMPARE_FILES = ("compare.json", "compare.csv", "compare.html")
 TRAIN_FILES = (
-    "scenario.yaml", "curve.csv", "curve.svg", "state.safetensors",
+    "scenario.yaml", "curve.csv", "curve.svg", STATE,
     "neural.safetensors", "drl.safetensors", "diffusion.safetensors",
     "pretrain.yaml", "model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
 )  # fmt: skip
@@ -45,11 +46,15 @@ _TEMPORARY = ".writing"
 Writer = Callable[[Path], None]
 
 
-def prepare(folder: Path) -> None:
+def prepare(folder: Path, *, over: bool = False) -> None:
     """Make sure, before a run, that its results can be written to ``folder``; it is made where it is missing.
 
+    Args:
+        folder: of the results.
+        over: whether what took long to make and lies there may be gone on with, or written over.
+
     Raises:
-        OutputError: it cannot be written, or it holds files that are not results of gainnet.
+        OutputError: it cannot be written, holds files that are not results of gainnet, or what took long to make.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -57,6 +62,10 @@ def prepare(folder: Path) -> None:
         foreign = sorted(e.name for e in folder.iterdir() if e.name not in known and not e.name.endswith(_TEMPORARY))
         if foreign:
             raise OutputError(f"{folder}: holds {foreign[0]!r}, no result of gainnet: give an empty folder")
+        costly = None if over else _costly(folder)
+        if costly is not None:
+            again = f"go on with --resume {folder}, give another --out, or --overwrite"
+            raise OutputError(f"{folder}: holds {costly}: {again}")
         handle, name = tempfile.mkstemp(suffix=_TEMPORARY, dir=folder)
         os.close(handle)
         os.unlink(name)
@@ -66,8 +75,21 @@ def prepare(folder: Path) -> None:
         raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from None
 
 
-def begin(folder: Path, scenario: Scenario) -> None:
+def _costly(folder: Path) -> str | None:
+    """What a folder holds that took long to make and can be gone on with, None for nothing."""
+    if len(list((folder / JOURNAL).glob("round-*.json"))) > 1:  # the first is the start
+        return "rounds of a run that learns"
+    if (folder / STATE).is_file():
+        return "a training"
+    if any((folder / KEPT).glob("*.json")) and not (folder / COMPARE_FILES[0]).is_file():
+        return "runs of a comparison that was stopped"
+    return None
+
+
+def begin(folder: Path, scenario: Scenario, command: str) -> None:
     """Keep what is about to run, so that it can be gone on with; what an earlier run learnt in the folder is removed.
+
+    ``command`` is what makes it again, see `begun_with`.
 
     Raises:
         OutputError: that can't be.
@@ -79,7 +101,17 @@ def begin(folder: Path, scenario: Scenario) -> None:
         (folder / JOURNAL).mkdir()
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from None
-    replace(folder, {"scenario.yaml": text_writer(dump(scenario))})
+    machine = environment(command)
+    replace(folder, {"scenario.yaml": text_writer(dump(scenario)), ENVIRONMENT: text_writer(as_json(machine))})
+
+
+def begun_with(folder: Path) -> str | None:
+    """The command that began the run in a folder, None where it is not known."""
+    try:
+        found = json.loads((folder / ENVIRONMENT).read_text("utf-8"))["command"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, str) else None
 
 
 def write(folder: Path, record: Record, command: str) -> Report:
@@ -99,7 +131,7 @@ def run_writers(record: Record, report: Report, machine: Report) -> dict[str, Wr
 
     return {
         "scenario.yaml": text_writer(dump(record.scenario)),
-        "environment.json": text_writer(as_json(machine)),
+        ENVIRONMENT: text_writer(as_json(machine)),
         "records.parquet": lambda path: _write_parquet(path, task_table(record)),
         "frames.parquet": lambda path: _write_parquet(path, frame_table(record)),
         "report.json": text_writer(as_json(report)),

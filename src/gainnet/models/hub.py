@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     LlamaConfig,
@@ -151,14 +152,7 @@ def load(name: str, context: int, where: str = "cpu") -> Language:
             lacks what is needed; it has fewer positions; or the device is not there.
     """
     place = device(where)
-    folder = Path(name)
-    local = folder.is_dir()
-    if local and not list(folder.glob("*.safetensors")):
-        pickled = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
-        if pickled:
-            raise InputError(f"model {name}: {pickled[0]} is pickled code, which is never run: give safetensors")
-        raise InputError(f"model {name}: holds no safetensors file")
-    given: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False}
+    given = _given(name)
     model, notes = _opened(
         name,
         lambda: AutoModelForCausalLM.from_pretrained(
@@ -173,10 +167,36 @@ def load(name: str, context: int, where: str = "cpu") -> Language:
         if not torch.isfinite(tensor).all():
             raise InputError(f"model {name}: {key} has values that are no finite numbers")
     _check_tokenizer(name, tok, model)
-    positions = getattr(model.config, "max_position_embeddings", None)
+    _check_positions(name, model.config, context)
+    return as_language(model.to(place), tok, context)
+
+
+def check(name: str, context: int) -> None:
+    """Refuse what `load` would, as far as that shows without reading weights.
+
+    Raises:
+        InputError: there is no such model, or it has pickled weights, or fewer positions.
+    """
+    given = _given(name)
+    _check_positions(name, _opened(name, lambda: AutoConfig.from_pretrained(name, **given)), context)
+
+
+def _given(name: str) -> dict[str, Any]:
+    """How transformers is to open a model; InputError for a folder without safe weights."""
+    folder = Path(name)
+    local = folder.is_dir()
+    if local and not list(folder.glob("*.safetensors")):
+        pickled = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+        if pickled:
+            raise InputError(f"model {name}: {pickled[0]} is pickled code, which is never run: give safetensors")
+        raise InputError(f"model {name}: holds no safetensors file")
+    return {"local_files_only": local, "trust_remote_code": False}
+
+
+def _check_positions(name: str, config: Any, context: int) -> None:
+    positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and context > positions:
         raise InputError(f"context {context}: the model {name} has {positions} positions: give at most that")
-    return as_language(model.to(place), tok, context)
 
 
 def _opened(name: str, open_it: Callable[[], Any]) -> Any:

@@ -31,7 +31,7 @@ TRAININGS: Mapping[str, Callable[..., Training]] = {
     "drl": DrlTraining,
     "diffusion": DiffusionTraining,
 }
-STATE, CURVE, PICTURE = "state.safetensors", "curve.csv", "curve.svg"
+STATE, CURVE, PICTURE = results.STATE, "curve.csv", "curve.svg"
 STATE_BYTE_MAX = 16 * 2**30
 SAVE_EVERY_S = 30.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -197,13 +197,15 @@ def _copied(state: Arrays) -> Arrays:
     return {name: array.copy() for name, array in state.items()}
 
 
-def begin(kind: str, scenario: Scenario, steps: int | None, folder: Path) -> Folder:
-    """A new training. InputError for an unknown kind, OutputError for a folder that can't be written."""
+def begin(kind: str, scenario: Scenario, steps: int | None, folder: Path, *, overwrite: bool = False) -> Folder:
+    """A new training. InputError for an unknown kind, OutputError for a folder that can't be written, or holds a training
+    that is not to be overwritten.
+    """
     if kind not in TRAININGS:
         known = ", ".join(TRAININGS)
         raise InputError(f"unknown learned matcher {kind!r}: one of {known}{nearest(kind, tuple(TRAININGS))}")
     torch.set_num_threads(1)
-    results.prepare(folder)
+    results.prepare(folder, over=overwrite)
     options: dict[str, Any] = {} if steps is None else {"steps": steps}
     return Folder(folder, TRAININGS[kind](scenario, **options))
 
@@ -213,7 +215,7 @@ def resume(folder: Path) -> Folder:
     if not (folder / STATE).is_file():
         raise InputError(f"--resume {folder}: holds no {STATE}: nothing to go on from")
     _, notes = checkpoint.read_state(folder / STATE, None, STATE_BYTE_MAX)
-    found = begin(notes.get("kind", ""), load(str(folder / SCENARIO)), int(notes["steps"]), folder)
+    found = begin(notes.get("kind", ""), load(str(folder / SCENARIO)), int(notes["steps"]), folder, overwrite=True)
     found.resume()
     return found
 
