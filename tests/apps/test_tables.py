@@ -50,3 +50,32 @@ def test_a_run_that_was_stopped_says_so(rounds):
     lines = printed(told)
     assert f"learnt {len(rounds)} round{'s' * (not rounds)}, not ended" in lines
     assert "test perplexity –" in lines
+
+
+def text(table, width):
+    out = io.StringIO()
+    Console(file=out, width=width).print(table)
+    return [line.split() for line in out.getvalue().splitlines() if line.strip(" ─")]
+
+
+ROWS = [("price", "98.1", "1.2 s"), ("greedy", "97.0", "1.5 s")]
+
+
+def test_rows_are_arms_where_that_fits():
+    table = tables._fitting(40, ("arm", "satisfied", "p50"), ROWS, bold="price")
+    assert text(table, 40) == [
+        ["arm", "satisfied", "p50"],
+        ["price", "98.1", "1.2", "s"],
+        ["greedy", "97.0", "1.5", "s"],
+    ]
+    assert [row.style for row in table.rows] == ["bold", None]
+
+
+def test_columns_are_arms_where_rows_would_be_too_wide():
+    table = tables._fitting(24, ("arm", "satisfied", "p50"), ROWS, bold="price")
+    assert text(table, 30) == [
+        ["arm", "price", "greedy"],
+        ["satisfied", "98.1", "97.0"],
+        ["p50", "1.2", "s", "1.5", "s"],
+    ]
+    assert [column.style for column in table.columns] == ["", "bold", ""]

@@ -114,7 +114,7 @@ def run(
         from gainnet.apps import tables
 
         console = tables.console()
-        for table in tables.summary(report):
+        for table in tables.summary(report, console.width):
             console.print(table)
         console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
     if interrupted:
@@ -185,7 +185,7 @@ def compare(
         _remove_empty(folder, fresh)
         raise
     console = tables.console()
-    for caption, table in tables.comparison(found):
+    for caption, table in tables.comparison(found, console.width):
         console.print(caption)
         if table.columns:
             console.print(table)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.console import Console
@@ -14,7 +14,7 @@ from gainnet.measurement.contrast import shown
 from gainnet.measurement.drawing import figure_text
 from gainnet.measurement.metrics import Report
 
-_WIDTH_WHEN_PIPED = 200
+_WIDTH_WHEN_PIPED, _WIDEST = 200, 1000
 
 
 def console() -> Console:
@@ -30,8 +30,24 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def summary(report: Report) -> list[Table]:
-    """A run's headline, and a row for each service."""
+def _fitting(width: int, columns: Sequence[str], rows: Sequence[Sequence[str]], bold: str | None = None) -> Table:
+    """A table of these rows or, where that is too wide, with a column for each of them; the one named so is ``bold``."""
+    table = _table(*columns)
+    for row in rows:
+        table.add_row(*row, style="bold" if row[0] == bold else None)
+    if Console(width=_WIDEST).measure(table).maximum <= width:
+        return table
+    table = _table(columns[0], *(row[0] for row in rows))
+    table.columns[0].no_wrap = False
+    for column, row in zip(table.columns[1:], rows, strict=True):
+        column.style = column.header_style = "bold" if row[0] == bold else ""
+    for number, name in enumerate(columns[1:], 1):
+        table.add_row(name, *(row[number] for row in rows))
+    return table
+
+
+def summary(report: Report, width: int) -> list[Table]:
+    """A run's headline, and a row for each service; or a column, where these would be wider than ``width`` characters."""
     qos, energy, decisions = report["qos"], report["energy_j"], report["orchestration"]
     head = _table("", report["scenario"])
     for name, text in (
@@ -50,13 +66,15 @@ def summary(report: Report) -> list[Table]:
     ):
         head.add_row(name, text)
     counts = ("arrived", "served", "late", "rejected", "failed", "open")
-    services = _table("service", *counts, "satisfied", "p50", "p95", "quality")
-    for name, service in report["services"].items():
-        services.add_row(
+    rows = [
+        (
             name, *(str(service["tasks"][count]) for count in counts), figure_text(service["satisfaction"], "%"),
             figure_text(service["latency_s"]["p50"], "s"), figure_text(service["latency_s"]["p95"], "s"),
             figure_text(service["quality"]["mean"], "", 2),
-        )  # fmt: skip
+        )
+        for name, service in report["services"].items()
+    ]  # fmt: skip
+    services = _fitting(width, ("service", *counts, "satisfied", "p50", "p95", "quality"), rows)
     return [head, services, *(_learnt(report["knowledge"]) if report.get("knowledge") else ())]
 
 
@@ -83,14 +101,16 @@ def _learnt(knowledge: Report) -> list[Table]:
     return [tiers, learnt] if tiers.rows else [learnt]
 
 
-def comparison(found: Comparison) -> list[tuple[str, Table]]:
-    """Without a sweep one table, a row for each arm; with one, a table for each metric, a row for each value."""
+def comparison(found: Comparison, width: int) -> list[tuple[str, Table]]:
+    """Without a sweep a row for each arm, or a column where that would be wider than ``width`` characters; with one, a table
+    for each metric, a row for each value.
+    """
     if found.path is None:
         served, learnt = (
             [m for m in found.metrics if (METRICS[m][2][0] == "knowledge") == late] for late in (False, True)
         )
-        tables = [(_caption(found), _arms(found, served, "satisfaction"))]
-        return tables + ([("what was learnt", _arms(found, learnt, "rouge1"))] if learnt else [])
+        tables = [(_caption(found), _arms(found, served, "satisfaction", width))]
+        return tables + ([("what was learnt", _arms(found, learnt, "rouge1", width))] if learnt else [])
     tables = []
     for metric in found.metrics:
         title, unit, _ = METRICS[metric]
@@ -112,17 +132,18 @@ def _caption(found: Comparison) -> str:
     return f"{found.scenario}, {seeds}, mean ± 95 % interval"
 
 
-def _arms(found: Comparison, metrics: list[str], compared: str) -> Table:
-    """A row for each arm: these metrics, and the difference of one of them to the reference's."""
+def _arms(found: Comparison, metrics: list[str], compared: str, width: int) -> Table:
+    """Of each arm these metrics, and the difference of one of them to the reference's."""
     named = [METRICS[metric] for metric in metrics]
     titles = [f"{title} (%)" if unit == "%" else title for title, unit, _ in named]
-    table = _table("arm", *titles, f"Δ {METRICS[compared][0]} to {found.reference} (points)")
+    rows = []
     for arm in found.arms:
         cells = [shown(found.mean(0, arm, metric), METRICS[metric][1]) for metric in metrics]
         own = arm == found.reference
         difference = "reference" if own else shown(found.difference(0, arm, compared), "%", signed=True)
-        table.add_row(arm, *cells, difference, style="bold" if own else None)
-    return table
+        rows.append((arm, *cells, difference))
+    columns = ("arm", *titles, f"Δ {METRICS[compared][0]} to {found.reference} (points)")
+    return _fitting(width, columns, rows, bold=found.reference)
 
 
 def bench(figures: Mapping[str, float], meaning: Mapping[str, str]) -> Table:
