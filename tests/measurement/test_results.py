@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -289,6 +290,38 @@ def test_what_is_made_again_in_no_time_is_written_over(tmp_path: Path, names: tu
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     results.prepare(tmp_path)
+
+
+def test_the_commit_tells_of_changes_since_and_is_none_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*words: str) -> str:
+        who = ("-c", "user.name=a", "-c", "user.email=a@localhost")
+        command = ["git", *who, *words]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
+
+    package = tmp_path / "package" / "__init__.py"
+    package.parent.mkdir()
+    package.write_text("one = 1\n")
+    monkeypatch.setattr("gainnet.__file__", str(package))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert results._commit() is None, "no checkout"
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "another's")
+    assert results._commit() is None, "a checkout that it is no part of"
+    git("add", ".")
+    git("commit", "-q", "-m", "one")
+    head = git("rev-parse", "HEAD")
+    assert results._commit() == head
+    (tmp_path / "README").write_text("not the package")
+    git("add", ".")
+    assert results._commit() == head
+    found = {results._commit()}
+    for text in ("two = 2\n", "three = 3\n"):
+        package.write_text(text)
+        found.add(results._commit())
+    assert len(found) == 3
+    assert all(made is not None and made.split("+")[0] == head for made in found)
 
 
 @pytest.mark.parametrize("text", [None, "", "{}", "[]", '{"command": 3}'])

@@ -7,6 +7,7 @@ as it was.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+import gainnet
 from gainnet.errors import OutputError
 from gainnet.execution.outcome import Result
 from gainnet.measurement import metrics
@@ -206,15 +208,22 @@ def environment(command: str) -> Report:
 
 
 def _commit() -> str | None:
-    """The commit of the source checkout, None outside of one."""
+    """The commit of the source checkout, with a digest of what was changed in the package since; None outside of one."""
     try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"],  # noqa: S607  whichever git the person uses
-            cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5, check=True,
-        )  # fmt: skip
+        _git("ls-files", "--error-unmatch", Path(gainnet.__file__).name)  # else it is installed in somebody's checkout
+        commit = _git("rev-parse", "HEAD").decode().strip()
+        changed = _git("diff", "HEAD", "--no-ext-diff", "--binary", "--", ".")
     except (OSError, subprocess.SubprocessError):
         return None
-    return found.stdout.strip() or None
+    return f"{commit}+{hashlib.sha256(changed).hexdigest()[:12]}" if commit and changed else commit or None
+
+
+def _git(*words: str) -> bytes:
+    """What git says in the package's folder. OSError or SubprocessError where it can't."""
+    return subprocess.run(  # noqa: S603  words are this module's
+        ["git", *words],  # noqa: S607  whichever git the person uses
+        cwd=Path(gainnet.__file__).parent, capture_output=True, timeout=5, check=True,
+    ).stdout  # fmt: skip
 
 
 def task_table(record: Record) -> Any:
