@@ -10,6 +10,7 @@ typer reads, and the scenario, whose annotations pydantic holds it to.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import Generator, Iterator
@@ -76,6 +77,16 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 def _found(name: str) -> bool:
     return find_spec(name.partition(".")[0]) is not None
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """A test leaves signals to whom it found them with, though event loops and the command line take them in it."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

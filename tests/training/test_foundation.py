@@ -6,7 +6,7 @@ import gzip
 import itertools
 import random
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +43,6 @@ WORDS = [
     "better",
 ]
 SHAPE = ["layers=1", "width=16", "heads=2", "kv_heads=1", "vocabulary=300", "context=32", "batch=2"]
-
-
-@pytest.fixture(autouse=True)
-def python_takes_signals() -> Iterator[None]:
-    """Whatever an event loop of an earlier test left there."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")
