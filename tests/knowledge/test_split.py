@@ -10,8 +10,8 @@ from transformers import GemmaConfig, GemmaForCausalLM
 from tuned import TEXTS, language, texts
 
 from gainnet.errors import InputError
-from gainnet.knowledge import split
-from gainnet.knowledge.compress import ROWS, SENT
+from gainnet.knowledge import compress, split
+from gainnet.knowledge.compress import ROWS, SENT, Encoder, decode
 from gainnet.knowledge.split import Means, SplitTuner, choose, shape_of
 from gainnet.knowledge.training_cost import NORM_BIT, Load, Shape, load_of
 from gainnet.knowledge.tuning import Diverged, Tuner
@@ -317,3 +317,63 @@ def test_the_figures_of_a_model_are_those_of_its_weights(tuner):
     adapter = tuner.adapters.fresh(4, np.random.default_rng(0))
     assert 4 * LAYERS * shape.layer_lora == adapter.numbers
     assert len(TEXTS) == len(texts())
+
+
+def test_layers_are_known_by_their_names(tuner):
+    names = ["transformer.h.2.attn.c_attn", "model.layers.12.q_proj", "layers.1.x", "model.lm_head", "a.players.2.x"]
+    assert split.at_edge(names, (1, 3)) == ("transformer.h.2.attn.c_attn", "layers.1.x")
+    assert split.at_edge(names, (12, 13)) == ("model.layers.12.q_proj",)
+    assert split.at_edge(names, (0, 0)) == ()
+    assert {name.split(".")[2] for name in split.at_edge(tuner.adapters.layers, (1, 3))} == {"1", "2"}
+
+
+@pytest.mark.parametrize(("bits", "basis"), [(4, None), (32, None), (4, "shared a")])
+def test_an_end_sends_its_own_layers_and_the_edge_has_the_others_whole(tuner, start, bits, basis):
+    cut = (1, 3)
+    trained = (
+        SplitTuner(tuner)
+        .tune(
+            start,
+            texts(),
+            rng=np.random.default_rng(1),
+            factors="b" if basis else "ab",
+            cut=cut,
+            compression=EXACT,
+            **HOW,
+        )
+        .tuned.adapter
+    )
+    edge = split.at_edge(start.layers, cut)
+    encoder = Encoder(bits)
+    whole = Encoder(bits).encode(start, trained, np.random.default_rng(2), basis)
+    sent = encoder.encode(start, split.told(start, trained, edge), np.random.default_rng(2), basis)
+    assert sent.bit < 0.52 * whole.bit, "two of four layers stay"
+    found = split.joined(start, decode(sent.data, start), trained, edge)
+    assert list(found.layers) == list(start.layers)
+    for name, factors in found.layers.items():
+        own = trained.layers[name]
+        rough = 0.0 if name in edge or bits == 32 else 0.2 * np.abs(own.b - start.layers[name].b).max()
+        assert np.abs(factors.b - own.b).max() <= rough
+        assert (np.array_equal(factors.a, own.a)) == (name in edge or bits == 32 or basis is not None)
+
+
+def test_what_compression_owes_a_layer_reaches_it_when_the_edge_trains_it(tuner, start):
+    def moved(part):
+        layers = {
+            n: replace(f, b=f.b + (part * (1 + np.arange(f.b.size) % 7).reshape(f.b.shape)).astype(np.float32))
+            for n, f in start.layers.items()
+        }
+        return replace(start, layers=layers)
+
+    first, trained = moved(1e-3), moved(2e-3)
+    edge = split.at_edge(start.layers, (1, 3))
+    encoder = Encoder(2)
+    arrived = decode(encoder.encode(start, first, np.random.default_rng(0), "shared a").data, start)
+    sent = encoder.encode(start, split.told(start, trained, edge), np.random.default_rng(1), "shared a")
+    found = split.joined(start, decode(sent.data, start), trained, edge)
+    still = compress._made_of(start, encoder.feedback.lost)
+    for name in edge:
+        owed = first.layers[name].b - arrived.layers[name].b
+        added = found.layers[name].b - trained.layers[name].b
+        assert added == pytest.approx(owed - still.layers[name].b, abs=1e-6)
+        assert np.abs(added).max() > 0.0

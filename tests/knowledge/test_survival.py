@@ -74,6 +74,19 @@ def test_masked_updates_are_sent_as_the_network_was_told_and_nothing_is_split() 
     assert sum(ask["uplink_bit"] for ask in notes["asks"]) == notes["uplink_bit"]
 
 
+def test_who_splits_fetches_and_sends_the_adapter_of_its_own_layers() -> None:
+    adapter_bit = []
+    for way in ("always", "never"):
+        (notes,) = run(split=way, rounds=1)["rounds"]
+        header_bit = notes["uplink_bit"] - sum(ask["uplink_bit"] for ask in notes["asks"])
+        assert header_bit == 200 * len(notes["arrived"]) > 0
+        adapter_bit.append(
+            {ask["downlink_bit"] - ask["uplink_bit"] for ask in notes["asks"]}
+        )  # activations are as many
+    ((split,), (local,)) = adapter_bit
+    assert split == local / 2  # of two layers the edge has one
+
+
 @pytest.mark.parametrize("arm", ["gainnet", "flat", "local"])
 def test_what_private_examples_spend_is_reported_and_no_more_than_promised(arm: str, tmp_path: Path) -> None:
     found = run(tmp_path, arm=arm, privacy={"kind": "example"}, arriving=0.5, batch=2, rounds=2)

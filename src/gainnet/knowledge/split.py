@@ -4,15 +4,17 @@ Neither texts nor labels are sent (U-shaped, arXiv 1812.00564; with LoRA in all 
 them from the link, not from an edge that wants to know: it has the model's weights, and the gradient that it gets tells the
 labels of small models all but surely (arXiv 2102.08504). Who must hide them trains locally, with `privacy` or `secure`.
 In each step four things cross the link: activations up, the edge's output down, its gradient up, and the gradient of
-the activations down. `choose` says whether an end should do so at all, and where the model is cut.
+the activations down. Of the adapter a round fetches and sends the end's own layers; the edge has the others. `choose`
+says whether an end should do so at all, and where the model is cut.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -24,10 +26,12 @@ from gainnet.knowledge.compress import Rows, pack_rows, unpack_rows
 from gainnet.knowledge.text import Encoded
 from gainnet.knowledge.training_cost import NORM_BIT, Load, Shape, load_of
 from gainnet.knowledge.tuning import GRADIENT_MAX, Diverged, Tuned, Tuner
-from gainnet.models.cut import Cut, Part, uncut
+from gainnet.models.cut import LAYERS, Cut, Part, uncut
 from gainnet.models.hub import Language, weights
-from gainnet.models.low_rank import LowRank
+from gainnet.models.low_rank import Factors, LowRank
 from gainnet.scenario.knowledge import Compression, Knowledge
+
+_NUMBER = re.compile(rf"(?:^|\.)(?:{'|'.join(LAYERS)})\.(\d+)\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +179,29 @@ def check(config: Knowledge, language: Language) -> None:
     """InputError where ends are always to split a model that cannot be cut."""
     if config.split == "always" and (why := uncut(language.model)):
         raise InputError(f"knowledge.split: always: {why}")
+
+
+def at_edge(names: Iterable[str], cut: tuple[int, int]) -> tuple[str, ...]:
+    """Of an adapter's layers, by the names of the modules that they change, those that a cut leaves to the edge."""
+    found = ((name, _NUMBER.search(name)) for name in names)
+    return tuple(name for name, number in found if number is not None and cut[0] <= int(number[1]) < cut[1])
+
+
+def told(before: LowRank, trained: LowRank, edge: Iterable[str]) -> LowRank:
+    """What an end has to tell its edge of a training: its own layers. Those of the ``edge`` stand as they were before."""
+    return replace(trained, layers={**trained.layers, **{name: before.layers[name] for name in edge}})
+
+
+def joined(before: LowRank, arrived: LowRank, trained: LowRank, edge: Iterable[str]) -> LowRank:
+    """The whole at the edge: layers that arrived from the end, and those it trained itself.
+
+    What arrives for a layer of the ``edge`` is what compression owed it from earlier rounds; it is added.
+    """
+    own = dict(arrived.layers)
+    for name in edge:
+        made, came, was = trained.layers[name], arrived.layers[name], before.layers[name]
+        own[name] = Factors(made.a + (came.a - was.a), made.b + (came.b - was.b))
+    return replace(arrived, layers=own)
 
 
 def shape_of(language: Language) -> Figures:

@@ -51,13 +51,17 @@ class Uplink:
         asks, lines = [], []
         for end in ends:
             rank = self._setting.rank(end)
-            sent_bit = self._masked_bit(end, ends) if self._setting.config.secure else self._update_bit(rank)
-            down_bit = DOWN_BIT * self._numbers(rank) + besides_bit[int(self._setting.edge_of[end])]
+            numbers, besides = self._numbers(rank), besides_bit[int(self._setting.edge_of[end])]
+            sent_bit = self._masked_bit(end, ends) if self._setting.config.secure else self._update_bit(numbers)
+            down_bit = DOWN_BIT * numbers + besides
             examples = self._ends.fitting(end, number, links, down_bit, sent_bit)
             place = self._place(end, number, examples, links)
             if place.kind == "none":
                 lines.append(f"end {end}: does not take part: {place.reason}")
                 continue
+            if place.kind == "split":  # the edge has the adapter of its layers
+                numbers = self._numbers(rank, place.cut)
+                sent_bit, down_bit = self._update_bit(numbers), DOWN_BIT * numbers + besides
             asks.append(
                 Ask(
                     end=end,
@@ -76,7 +80,7 @@ class Uplink:
         """Train an end on its data and rebuild its update at its edge; Diverged or InputError where there is none."""
         setting, end = self._setting, ask.end
         before = self._cut(start, setting.rank(end))
-        moved_bit = 0.0
+        moved_bit, edge = 0.0, split.at_edge(before.layers, ask.cut)
         if ask.place == "split":
             made = self._split.tune(
                 before,
@@ -95,14 +99,16 @@ class Uplink:
             tuned = self._ends.tune(end, number, before, ask.examples)
         basis = SHARED_BASIS if self._algebra.linear else None
         rng = setting.stream(f"compress.{number}.{end}")
-        sent = self._encoder[end].encode(before, tuned.adapter, rng, basis)
+        told = split.told(before, tuned.adapter, edge) if edge else tuned.adapter
+        sent = self._encoder[end].encode(before, told, rng, basis)
+        arrived = decode(sent.data, before)
         return Update(
             end=end,
             number=number,
             digest=sent.digest,
             weight=float(len(setting.held(end, number))) * STALE**late_by,
             before=before,
-            after=decode(sent.data, before),
+            after=split.joined(before, arrived, tuned.adapter, edge) if edge else arrived,
             loss=tuned.loss,
             uplink_bit=sent.bit + moved_bit,
         )
@@ -129,15 +135,16 @@ class Uplink:
             self._cuts[key] = start, self._algebra.cut(start, rank).halved(factors)
         return self._cuts[key][1]
 
-    def _update_bit(self, rank: int) -> float:
-        """What an update of that rank takes, to within its header."""
-        bits, numbers = self._setting.config.compression.update_bits, self._numbers(rank)
+    def _update_bit(self, numbers: int) -> float:
+        """What an update of so many numbers takes, to within its header."""
+        bits = self._setting.config.compression.update_bits
         return float(bits * numbers + (16 * -(-numbers // BLOCK) if bits < 16 else 0))
 
-    def _numbers(self, rank: int) -> int:
-        """How many numbers of an adapter of that rank are sent."""
-        shapes = self._setting.tuner.adapters.layers.values()
-        return sum(rank * (outward + (0 if self._algebra.linear else inward)) for outward, inward in shapes)
+    def _numbers(self, rank: int, cut: tuple[int, int] = (0, 0)) -> int:
+        """How many numbers of an adapter of that rank are sent, where the edge has the layers of a cut."""
+        shapes = self._setting.tuner.adapters.layers
+        kept = shapes.keys() - split.at_edge(shapes, cut)
+        return sum(rank * (shapes[name][0] + (0 if self._algebra.linear else shapes[name][1])) for name in kept)
 
     def _masked_bit(self, end: int, ends: Sequence[int]) -> float:
         """What an end sends to a sum of masked updates (`secure.masked_sum`): every number of ``b`` whole, keys and shares."""
