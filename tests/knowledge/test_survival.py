@@ -87,6 +87,13 @@ def test_who_splits_fetches_and_sends_the_adapter_of_its_own_layers() -> None:
     assert split == local / 2  # of two layers the edge has one
 
 
+def test_factors_that_hardly_moved_are_not_sent_where_that_is_asked() -> None:
+    every, moved = (run(compression={"update_change": least}, begins="shared") for least in (0.0, 0.5))
+    assert [len(notes["arrived"]) for notes in moved["rounds"]] == [4, 4]
+    assert moved["uplink_bit"] < 0.6 * every["uplink_bit"], "a, which was drawn at random, moves little"
+    assert moved["rounds"][-1]["figures"]["cloud"]["all"] < moved["start"]["cloud"]["all"]
+
+
 @pytest.mark.parametrize("arm", ["gainnet", "flat", "local"])
 def test_what_private_examples_spend_is_reported_and_no_more_than_promised(arm: str, tmp_path: Path) -> None:
     found = run(tmp_path, arm=arm, privacy={"kind": "example"}, arriving=0.5, batch=2, rounds=2)

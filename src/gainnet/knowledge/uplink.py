@@ -38,7 +38,8 @@ class Uplink:
         self._setting, self._algebra, self._ends = setting, algebra, ends
         self._split = SplitTuner(setting.tuner)
         self._cuts: dict[tuple[int, int], tuple[LowRank, LowRank]] = {}
-        self._encoder = {end: Encoder(setting.config.compression.update_bits) for end in range(len(setting.shards))}
+        how = setting.config.compression
+        self._encoder = {end: Encoder(how.update_bits, how.update_change) for end in range(len(setting.shards))}
 
     def ask(
         self, number: int, ends: list[int], links: Links, besides_bit: Sequence[float]

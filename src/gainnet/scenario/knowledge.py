@@ -78,12 +78,14 @@ Data = Annotated[Synthetic | Recorded, Field(discriminator="kind")]
 class Compression(Section):
     """How what is sent is made small.
 
-    Updates are quantised to ``update_bits`` a number with stochastic rounding (what is lost is added to the next), and
-    activations of split training to ``activation_bits``; an activation is sent anew only when it moved by more than
-    ``activation_change`` of its norm.
+    Updates are quantised to ``update_bits`` a number with stochastic rounding (what is lost is added to the next, where
+    factors have a basis in common: ``aggregation: ffa``), and a factor of an adapter's layer is sent only where it moved by
+    more than ``update_change`` of its norm. Activations of split training are quantised to ``activation_bits``, and one is sent
+    anew only where it moved by more than ``activation_change`` of its norm since an earlier epoch of the round.
     """
 
     update_bits: Literal[2, 4, 8, 16, 32] = 4
+    update_change: Fraction = 0.0
     activation_bits: Literal[4, 8, 16, 32] = 8
     activation_change: Fraction = 0.0
 
