@@ -137,9 +137,9 @@ def final(
     """Scores on the test notes: perplexity and ROUGE, over all of them and over those whose reference stands once.
 
     ``answering`` has the adapters of each domain that answer its notes, in turn; ``limit`` is how many notes of a domain
-    are written at most, 0 for all; ``progress`` is called with the domains done and the domains in all. Notes are written
-    as `knowledge.writing` has it (``ways`` says how in each domain); where that is not greedily, ROUGE of greedy ones stands
-    beside.
+    are written at most, 0 for all; ``progress`` is called with the domains done and the domains in all, several times for each.
+    Notes are written as `knowledge.writing` has it (``ways`` says how in each domain); where that is not greedily, ROUGE of
+    greedy ones stands beside.
     """
     nat, token = 0.0, 0
     greedy: list[str] = []
@@ -155,10 +155,12 @@ def final(
         for turn, adapter in enumerate(adapters):
             mine = test[turn :: len(adapters)]
             if mine:
+                progress(done, setting.domains)  # between what takes long, so that it can be interrupted there
                 lost, counted = setting.tuner.losses(adapter, setting.encode(mine))
                 nat, token = nat + float(lost.sum()), token + int(counted.sum())
                 greedy.extend(write(setting.tuner, adapter, setting, mine))
                 if way != "greedy":
+                    progress(done, setting.domains)
                     drawn = _drawn(setting, adapter, mine, setting.stream(f"writing.{done}.{turn}"))
                     written.extend(map(writing.WAYS[way], (example.dialogue for example in mine), drawn))
                 examples.extend(mine)
