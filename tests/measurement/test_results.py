@@ -303,7 +303,7 @@ def test_the_commit_tells_of_changes_since_and_is_none_elsewhere(
     package = tmp_path / "package" / "__init__.py"
     package.parent.mkdir()
     package.write_text("one = 1\n")
-    monkeypatch.setattr("gainnet.__file__", str(package))
+    monkeypatch.setattr(results, "_PACKAGE", package.parent)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert results._commit() is None, "no checkout"
     git("init", "-q")

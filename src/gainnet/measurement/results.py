@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 
-import gainnet
 from gainnet.errors import OutputError
 from gainnet.execution.outcome import Result
 from gainnet.measurement import metrics
@@ -45,6 +44,7 @@ JOURNAL, REGISTRY, ADAPTERS = "rounds", "registry", "adapters"  # folders of a r
 KEPT = "compared"  # folder of a comparison
 _PACKAGES = ("numpy", "scipy", "numba", "pydantic", "pyarrow", "matplotlib")
 _TEMPORARY = ".writing"
+_PACKAGE = Path(__file__).parents[1]
 Writer = Callable[[Path], None]
 
 
@@ -210,7 +210,7 @@ def environment(command: str) -> Report:
 def _commit() -> str | None:
     """The commit of the source checkout, with a digest of what was changed in the package since; None outside of one."""
     try:
-        _git("ls-files", "--error-unmatch", Path(gainnet.__file__).name)  # else it is installed in somebody's checkout
+        _git("ls-files", "--error-unmatch", "__init__.py")  # else it is installed in somebody's checkout
         commit = _git("rev-parse", "HEAD").decode().strip()
         changed = _git("diff", "HEAD", "--no-ext-diff", "--binary", "--", ".")
     except (OSError, subprocess.SubprocessError):
@@ -222,7 +222,7 @@ def _git(*words: str) -> bytes:
     """What git says in the package's folder. OSError or SubprocessError where it can't."""
     return subprocess.run(  # noqa: S603  words are this module's
         ["git", *words],  # noqa: S607  whichever git the person uses
-        cwd=Path(gainnet.__file__).parent, capture_output=True, timeout=5, check=True,
+        cwd=_PACKAGE, capture_output=True, timeout=5, check=True,
     ).stdout  # fmt: skip
 
 
