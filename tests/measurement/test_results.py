@@ -290,6 +290,7 @@ def test_what_is_made_again_in_no_time_is_written_over(tmp_path: Path, names: tu
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     results.prepare(tmp_path)
+    assert all((tmp_path / name).exists() for name in names), "not before its results are there"
 
 
 def test_the_commit_tells_of_changes_since_and_is_none_elsewhere(

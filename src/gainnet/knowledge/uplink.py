@@ -137,7 +137,7 @@ class Uplink:
         return self._cuts[key][1]
 
     def _update_bit(self, numbers: int) -> float:
-        """What an update of so many numbers takes, to within its header."""
+        """What an update of so many numbers takes, to within its header; at most, where `update_change` leaves some out."""
         bits = self._setting.config.compression.update_bits
         return float(bits * numbers + (16 * -(-numbers // BLOCK) if bits < 16 else 0))
 

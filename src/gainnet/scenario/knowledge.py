@@ -80,8 +80,9 @@ class Compression(Section):
 
     Updates are quantised to ``update_bits`` a number with stochastic rounding (what is lost is added to the next, where
     factors have a basis in common: ``aggregation: ffa``), and a factor of an adapter's layer is sent only where it moved by
-    more than ``update_change`` of its norm. Activations of split training are quantised to ``activation_bits``, and one is sent
-    anew only where it moved by more than ``activation_change`` of its norm since an earlier epoch of the round.
+    more than ``update_change`` of its norm; links are booked for all of them, before it is known. Activations of split training
+    are quantised to ``activation_bits``, and one is sent anew only where it moved by more than ``activation_change`` of its
+    norm since an earlier epoch of the round.
     """
 
     update_bits: Literal[2, 4, 8, 16, 32] = 4
