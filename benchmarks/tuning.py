@@ -45,17 +45,17 @@ MEANING = {
     "direct_step_s": "CPU time of the same step written in PEFT and transformers",
     "loss_difference": "largest difference of the trainings' losses: they do the same",
     "round.ends": "ends of a federated round of a model of round.parameters numbers",
-    "round.overhead_s": "CPU time of a second round outside training, evaluation (losses, notes, ROUGE), sampling; at most 0.2",
+    "round.overhead_s": "CPU time of a round outside training, evaluation, sampling: median after the first; at most 0.2",
     "round.first_overhead_s": "the same of a run's first round, with what is done before it (models judged)",
-    "round.inside_s": "CPU time of these",
+    "round.inside_s": "CPU time of these, median of the same rounds",
     "round.base_byte": "the frozen base",
-    "round.growth_byte": "by how much peak memory grew in two rounds: far below 20 bases",
+    "round.growth_byte": "by how much peak memory grew in these rounds: far below 20 bases",
     "round.peak_byte": "peak memory of the process",
     "recorded_round.overhead_s": "the same of a model of the shape that learns from MTS-Dialog (`gainnet bench medical`)",
     "recorded_round.first_overhead_s": "the same of its first round",
-    "recorded_round.inside_s": "CPU time inside",
+    "recorded_round.inside_s": "CPU time inside, median of the same rounds",
     "recorded_round.parameters": "numbers of that model; the text here has fewer words, layers are the same",
-    "small_round.overhead_s": "the same of the medical scenario's own small model, median of the rounds after the first",
+    "small_round.overhead_s": "the same of the medical scenario's own small model",
     "small_round.first_overhead_s": "the same of its first round",
     "small_round.inside_s": "CPU time inside, median of the same rounds",
 }
@@ -113,8 +113,8 @@ def figures(quick: bool = False) -> dict[str, float]:
         differences.append(max(abs(tuned.loss - loss), abs(apart.tuned.loss - loss)))
     local, halves, written = (float(np.median(found)) for found in (through, cut, direct))
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as alone:  # peak memory is a process's
-        found = alone.submit(_round, MODEL, 2).result()
-        recorded = alone.submit(_round, RECORDED_MODEL, 2).result()
+        found = alone.submit(_round, MODEL, 2 if quick else 5).result()
+        recorded = alone.submit(_round, RECORDED_MODEL, 2 if quick else 5).result()
         little = alone.submit(_round, SMALL_MODEL, 3 if quick else 8).result()
     return {
         "local_step_ratio": local / written,

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from matplotlib.axes import Axes
 
 import fabricated
 from gainnet.errors import OutputError
@@ -171,13 +172,13 @@ def test_the_page_shows_epsilon_where_it_is_a_number(record: Record) -> None:
         }  # fmt: skip
 
     rounds = [notes(0, epsilon=3.25), notes(1, epsilon=None), notes(2), notes(3, epsilon="not known")]
-    periods = [{"satisfaction": 0.5, "share_on_ends": 0.5, "quality": 0.5}] * 4
+    periods = [PERIOD] * 4
     found = knowledge_section(record, {"rounds": rounds, "periods": periods})
     assert re.findall(r"<td>([^<]*)</td></tr>", found)[:4] == ["3.25", "–", "–", "–"]
 
 
 ROUND = {"asks": [], "arrived": [], "late": [], "uplink_bit": 0.0, "start_s": 0.0, "close_s": 1.0, "lines": []}
-PERIOD = {"satisfaction": 0.5, "share_on_ends": 0.5, "quality": 0.5}
+PERIOD = {"begin_s": 0.0, "satisfaction": 0.5, "share_on_ends": 0.5, "quality": 0.5}
 
 
 def known(own: float, other: float, public: float) -> dict[str, dict[str, float]]:
@@ -231,12 +232,23 @@ def test_the_picture_of_what_tiers_know_has_a_panel_each(record: Record) -> None
     with drawing.style():
         drawn = {title: picture for title, picture, _ in learning_pictures.figures(KNOWLEDGE | TAUGHT)}
     picture = drawn["What the models know"]
-    for text in ("ends", "edges", "cloud", "rounds", "perplexity (log scale)", *learning.TEXTS.values()):
+    for text in ("ends", "edges", "cloud", "rounds closed", "perplexity (log scale)", *learning.TEXTS.values()):
         assert f">{text}</text>" in picture
     assert picture.count(">own domain</text>") == 1
     untold = KNOWLEDGE | {"rounds": [{**ROUND, "number": 0, "figures": {}}], "periods": [PERIOD]}
     report = {**metrics.report(record), "knowledge": untold}
     assert "What the models know" not in page(record, report, results.environment("gainnet run"))
+
+
+def test_pictures_call_rounds_and_periods_what_tables_call_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    places: dict[str, list[float]] = {}
+    monkeypatch.setattr(Axes, "plot", lambda _, at, values, label, **kw: places.__setitem__(label, list(at)))
+    rounds = [{"number": n, "figures": {"contribution": {"A": 1.0} if n < 3 else {}}} for n in (0, 2, 3)]  # 1 was idle
+    periods = [PERIOD | {"begin_s": 20.0 * n, "quality": 0.5 if n else None} for n in range(3)]
+    with drawing.style():
+        learning_pictures.contribution({"domains": ["A"], "rounds": rounds})
+        learning_pictures.loop({"periods": periods})
+    assert places == {"A": [0.0, 2.0], "satisfied": [0, 20, 40], "on ends": [0, 20, 40], "quality": [20, 40]}
 
 
 def test_a_full_disk_leaves_the_folder_as_it_was(folder: Path, record: Record, monkeypatch: pytest.MonkeyPatch) -> None:

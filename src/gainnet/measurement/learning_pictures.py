@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
@@ -35,14 +38,14 @@ def perplexity(known: learning.Course) -> Markup:
     panels = drawing.panels(len(known))
     for ax, (tier, texts) in zip(panels, known.items(), strict=True):
         for (text, values), colour in zip(texts.items(), (1, 3, 4), strict=True):
-            _line(ax, values, learning.TEXTS[text], colour, step=0.5)
+            _line(ax, values, learning.TEXTS[text], colour, at=np.arange(len(values)) / 2.0)
         ax.set_title(tier, fontsize=9.5)
         ax.set_yscale("log")
         ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
         ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_locator(NullLocator())
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-        ax.set_xlabel("rounds")
+        ax.set_xlabel("rounds closed")
     panels[0].set_ylabel("perplexity (log scale)")
     drawing.common_legend(panels)
     return drawing.svg(panels[0], "learnt", "Perplexity of ends, edges and cloud by round")
@@ -55,7 +58,7 @@ def ends(knowledge: Report) -> Markup:
     for index, name in enumerate(knowledge["domains"]):
         _line(ax, [step[name]["own"] if name in step else None for step in steps], drawing.short(name), index)
     ax.set_ylabel("perplexity")
-    _axis(ax, "rounds")
+    _axis(ax, "rounds closed")
     return drawing.svg(ax, "ends", "Perplexity of the ends' models on their own domains by round")
 
 
@@ -68,10 +71,10 @@ def loop(knowledge: Report) -> Markup:
         ("share_on_ends", "on ends", 1),
         ("quality", "quality", 0),
     ):
-        _line(ax, [period[key] for period in periods], label, colour, first=1)
+        _line(ax, [period[key] for period in periods], label, colour, at=[period["begin_s"] for period in periods])
     ax.set_ylim(0.0, 1.03)
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-    _axis(ax, "period")
+    _axis(ax, "begin of the period (s)")
     return drawing.svg(ax, "loop", "Requests satisfied and answered on ends by period")
 
 
@@ -79,16 +82,26 @@ def contribution(knowledge: Report) -> Markup:
     """The value that each edge added, by round."""
     ax = drawing.axes()
     rounds = [notes["figures"].get("contribution") or {} for notes in knowledge["rounds"]]
+    numbers = [
+        float(notes["number"]) for notes in knowledge["rounds"]
+    ]  # as tables and texts call them: some may be missing
     for index, name in enumerate(knowledge["domains"]):
-        _line(ax, [shares.get(name) for shares in rounds], drawing.short(name), index, first=1)
+        _line(ax, [shares.get(name) for shares in rounds], drawing.short(name), index, at=numbers)
     ax.set_ylabel("nat a token")
     _axis(ax, "round")
     return drawing.svg(ax, "contribution", "Shapley value of each edge by round")
 
 
-def _line(ax: Axes, values: list[Any], label: str, colour: int, first: int = 0, step: float = 1.0) -> None:
-    """Values that are there, over their places from ``first`` on, ``step`` apart."""
-    there = [(first + step * index, value) for index, value in enumerate(values) if value is not None]
+def _line(
+    ax: Axes,
+    values: Sequence[Any],
+    label: str,
+    colour: int,
+    at: Sequence[float] | Float[np.ndarray, " value"] | None = None,
+) -> None:
+    """Values that are there, over their places: 0, 1, ... where none are given."""
+    places = range(len(values)) if at is None else at
+    there = [(place, value) for place, value in zip(places, values, strict=True) if value is not None]
     if there:
         ax.plot(*zip(*there, strict=True), marker="o", markersize=2.5, label=label, color=drawing.SERIES[colour % 8])
 
