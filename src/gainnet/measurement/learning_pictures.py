@@ -14,6 +14,14 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentForma
 from gainnet.measurement import drawing, learning
 from gainnet.measurement.metrics import Report
 
+SUBS = (
+    (10.0, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)),
+    (100.0, (1.0, 2.0, 5.0)),
+    (3e3, (1.0, 3.0)),
+    (float("inf"), (1.0,)),
+)  # fmt: skip
+"""Multiples of powers of ten that are told, up to each ratio of an axis's ends."""
+
 
 def figures(knowledge: Report) -> list[tuple[str, Markup, str]]:
     """Title, picture and what to read in it; none without rounds."""
@@ -36,12 +44,14 @@ def figures(knowledge: Report) -> list[tuple[str, Markup, str]]:
 def perplexity(known: learning.Course) -> Markup:
     """Each tier on its own domain, on the others and on public text, over the rounds; half a round is its way up."""
     panels = drawing.panels(len(known))
+    every = [value for texts in known.values() for course in texts.values() for value in course if value]
+    subs = _subs(max(every) / min(every)) if every else (1.0,)
     for ax, (tier, texts) in zip(panels, known.items(), strict=True):
         for (text, values), colour in zip(texts.items(), (1, 3, 4), strict=True):
             _line(ax, values, learning.TEXTS[text], colour, at=np.arange(len(values)) / 2.0)
         ax.set_title(tier, fontsize=9.5)
         ax.set_yscale("log")
-        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+        ax.yaxis.set_major_locator(LogLocator(subs=subs))
         ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_locator(NullLocator())
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
@@ -49,6 +59,11 @@ def perplexity(known: learning.Course) -> Markup:
     panels[0].set_ylabel("perplexity (log scale)")
     drawing.common_legend(panels)
     return drawing.svg(panels[0], "learnt", "Perplexity of ends, edges and cloud by round")
+
+
+def _subs(span: float) -> tuple[float, ...]:
+    """Which multiples of powers of ten are told at a logarithmic axis whose ends have this ratio, so that none overlap."""
+    return next(subs for most, subs in SUBS if span <= most)
 
 
 def ends(knowledge: Report) -> Markup:
@@ -108,5 +123,5 @@ def _line(
 
 def _axis(ax: Axes, label: str) -> None:
     ax.set_xlabel(label)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=[1, 2, 5, 10]))
     drawing.legend(ax)
