@@ -63,6 +63,7 @@ SHAPE = SmallModel(layers=6, width=384, heads=6, kv_heads=2, vocabulary=4096, co
 RANK, BATCH, STEPS, RATE = 8, 8, 4, 1e-3
 CUT = (2, 4)
 ENDS, EDGES = 20, 4
+ROUNDS = 5
 MODEL = "knowledge.foundation={kind: small, layers: 10, width: 384, heads: 6, kv_heads: 2, context: 128, steps: 0}"
 RECORDED_MODEL = (
     "knowledge.foundation={kind: small, layers: 6, width: 384, heads: 6, kv_heads: 2, vocabulary: 4096, context: 128, "
@@ -113,8 +114,8 @@ def figures(quick: bool = False) -> dict[str, float]:
         differences.append(max(abs(tuned.loss - loss), abs(apart.tuned.loss - loss)))
     local, halves, written = (float(np.median(found)) for found in (through, cut, direct))
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as alone:  # peak memory is a process's
-        found = alone.submit(_round, MODEL, 2 if quick else 5).result()
-        recorded = alone.submit(_round, RECORDED_MODEL, 2 if quick else 5).result()
+        found = alone.submit(_round, MODEL, 2 if quick else ROUNDS).result()
+        recorded = alone.submit(_round, RECORDED_MODEL, 2 if quick else ROUNDS).result()
         little = alone.submit(_round, SMALL_MODEL, 3 if quick else 8).result()
     return {
         "local_step_ratio": local / written,

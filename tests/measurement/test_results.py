@@ -240,14 +240,14 @@ def test_the_picture_of_what_tiers_know_has_a_panel_each(record: Record) -> None
     assert "What the models know" not in page(record, report, results.environment("gainnet run"))
 
 
-@pytest.mark.parametrize("span", [1.5, 8.0, 90.0, 2500.0, 1e6])
+@pytest.mark.parametrize("span", [1.02, 1.5, 8.0, 90.0, 2500.0, 1e6])
 def test_a_logarithmic_axis_has_some_labels_and_none_overlap(span: float) -> None:
-    known = {"ends": {"own": [2.0 * span, 2.0, None], "other": [None] * 3, "public": [3.0] * 3}}
+    known = {"ends": {"own": [2.0 * span, 2.0, None], "other": [None] * 3, "public": [2.0] * 3}}
     with drawing.style():
         picture = str(learning_pictures.perplexity(known))
     labels = {float(text) for text in re.findall(r">([\d.e+]+)</text>", picture)} - {0.0, 1.0}  # rounds are 0 and 1
     shown = {label for label in labels if 2.0 <= label <= 2.0 * span}
-    assert 2 <= len(shown) <= 8
+    assert 2 <= len(shown) <= 9  # of 12 that an axis has room for
 
 
 def test_pictures_call_rounds_and_periods_what_tables_call_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,12 +94,10 @@ def loop(knowledge: Report) -> Markup:
 
 
 def contribution(knowledge: Report) -> Markup:
-    """The value that each edge added, by round."""
+    """The value that each edge added, by the number that tables and texts give a round; an idle one is not among them."""
     ax = drawing.axes()
     rounds = [notes["figures"].get("contribution") or {} for notes in knowledge["rounds"]]
-    numbers = [
-        float(notes["number"]) for notes in knowledge["rounds"]
-    ]  # as tables and texts call them: some may be missing
+    numbers = [float(notes["number"]) for notes in knowledge["rounds"]]
     for index, name in enumerate(knowledge["domains"]):
         _line(ax, [shares.get(name) for shares in rounds], drawing.short(name), index, at=numbers)
     ax.set_ylabel("nat a token")
