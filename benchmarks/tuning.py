@@ -181,7 +181,7 @@ def _compiled(adapters: Adapters) -> None:
     """Have what is compiled at its first call compiled, or read from the disk."""
     drawn = [adapters.fresh(16, np.random.default_rng(seed)) for seed in range(4)]
     decode(Encoder(4).encode(drawn[0], drawn[1], np.random.default_rng(0)).data, drawn[0])
-    aggregate.total(drawn[0], [(1.0, other) for other in drawn[1:]], 16)
+    aggregate.total(drawn[0], [(1.0, other) for other in drawn[1:]], 16).halved()
 
 
 def _peak_byte() -> float:

@@ -10,12 +10,13 @@ from transformers import GemmaConfig, GemmaForCausalLM
 from tuned import TEXTS, language, texts
 
 from gainnet.errors import InputError
-from gainnet.knowledge import compress, split
+from gainnet.knowledge import split
 from gainnet.knowledge.compress import ROWS, SENT, Encoder, decode
 from gainnet.knowledge.split import Means, SplitTuner, choose, shape_of
 from gainnet.knowledge.training_cost import NORM_BIT, Load, Shape, load_of
 from gainnet.knowledge.tuning import Diverged, Tuner
 from gainnet.models.hub import as_language
+from gainnet.models.low_rank import LowRank
 from gainnet.scenario.knowledge import Compression, Knowledge, Privacy
 
 EXACT = Compression(activation_bits=32)
@@ -371,7 +372,7 @@ def test_what_compression_owes_a_layer_reaches_it_when_the_edge_trains_it(tuner,
     arrived = decode(encoder.encode(start, first, np.random.default_rng(0), "shared a").data, start)
     sent = encoder.encode(start, split.told(start, trained, edge), np.random.default_rng(1), "shared a")
     found = split.joined(start, decode(sent.data, start), trained, edge)
-    still = compress._made_of(start, encoder.feedback.lost)
+    still = LowRank.of(encoder.feedback.lost, start.shapes, start.scale, start.base)
     for name in edge:
         owed = first.layers[name].b - arrived.layers[name].b
         added = found.layers[name].b - trained.layers[name].b

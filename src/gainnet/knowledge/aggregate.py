@@ -37,13 +37,16 @@ def truncate(adapter: LowRank, rank: int) -> LowRank:
     _positive(rank)
     if adapter.rank <= rank:
         return adapter
-    if _is_balanced(adapter):
-        cut = {
-            name: Factors(np.ascontiguousarray(layer.a[:rank]), np.ascontiguousarray(layer.b.T[:rank]).T)
-            for name, layer in adapter.layers.items()
-        }
-        return replace(adapter, layers=cut)
-    return _join([(1.0, adapter)], rank)
+    return first(adapter, rank) if _is_balanced(adapter) else _join([(1.0, adapter)], rank)
+
+
+def first(adapter: LowRank, rank: int) -> LowRank:
+    """Its first rows of a and columns of b: views, where these lie in one piece."""
+    cut = {
+        name: Factors(np.ascontiguousarray(layer.a[:rank]), np.ascontiguousarray(layer.b.T[:rank]).T)
+        for name, layer in adapter.layers.items()
+    }
+    return replace(adapter, layers=cut)
 
 
 def total(base: LowRank, parts: Sequence[Term], rank: int, *, nearly: bool = False) -> LowRank:
@@ -183,7 +186,8 @@ def _norm(terms: Sequence[Term]) -> float:
 
 def _join(terms: Sequence[Term], rank: int, *, nearly: bool = False) -> LowRank:
     """The weighted sum of products, cut to a rank."""
-    stack, weights = Stack([adapter for _, adapter in terms]), [weight for weight, _ in terms]
+    weights = [weight for weight, _ in terms]
+    stack = Stack([adapter for _, adapter in terms], weights)
     return stack.near(weights, rank) if nearly else stack.sum(weights, rank)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -39,9 +40,18 @@ class Algebra:
         self.rule, self.rank = rule, rank
         self.linear = rule == "ffa"
 
-    def cut(self, adapter: LowRank, rank: int) -> LowRank:
-        """What an end of that rank begins with."""
-        return aggregate.truncate(adapter, rank)
+    def handed(self, adapter: LowRank) -> LowRank:
+        """An adapter as those get it who learn from it: at 16 bits a number, in factors that `cut` finds the best cut of.
+
+        Joining what they made of it begins with the same numbers, so that these cancel.
+        """
+        if self.linear:
+            return adapter.halved("b")
+        return (adapter if self.rule == "fedit" else self.balanced(adapter)).halved()
+
+    def cut(self, handed: LowRank, rank: int) -> LowRank:
+        """What an end of that rank has of what is handed out: the first rows and columns, as they are."""
+        return handed if handed.rank <= rank else aggregate.first(handed, rank)
 
     def gather(self, start: LowRank, updates: Sequence[Update]) -> LowRank:
         """An edge's adapter with what its ends learnt, each counted by its weight; its factors need not be balanced."""
@@ -73,10 +83,14 @@ class Algebra:
     def mix(self, cloud: LowRank, own: LowRank, kept: float) -> LowRank:
         """The cloud's adapter, with ``kept`` of an edge's own in its place."""
         if kept in (0.0, 1.0):
-            return aggregate.truncate(own if kept else cloud, self.rank)
+            return self.kept(own if kept else cloud)
         if self.linear:
             return shifted(cloud, [(kept, own), (-kept, cloud)])
-        return aggregate.truncate(aggregate.mix(cloud, own, kept, nearly=True), self.rank)
+        return self.kept(aggregate.mix(cloud, own, kept, nearly=True))
+
+    def kept(self, adapter: LowRank) -> LowRank:
+        """An adapter as edges and the cloud keep it: cut to their rank where it has more."""
+        return aggregate.truncate(adapter, self.rank)
 
     def balanced(self, adapter: LowRank) -> LowRank:
         """The same product, of factors whose first rows and columns are its best cut to any lower rank."""
@@ -101,9 +115,7 @@ class Means:
     """
 
     def __init__(self, adapters: Sequence[LowRank], rank: int, *, linear: bool) -> None:
-        self._adapters, self._rank = tuple(adapters), rank
-        self._stack = None if linear else Stack(adapters)
-        self._span: Span | None = None
+        self._adapters, self._rank, self._is_linear = tuple(adapters), rank, linear
         self._known: dict[tuple[float, ...], LowRank] = {}
 
     def of(self, weights: Sequence[float]) -> LowRank:
@@ -111,9 +123,7 @@ class Means:
         share = _shares(weights)
         found = self._at_hand(share)
         if found is None:
-            found = self._known[share] = (
-                self._linear(share) if self._stack is None else self._stack.sum(share, self._rank)
-            )
+            found = self._known[share] = self._linear(share) if self._is_linear else self._stack.sum(share, self._rank)
         return found
 
     def near(self, weights: Sequence[float]) -> LowRank:
@@ -125,11 +135,15 @@ class Means:
         found = self._at_hand(share)
         if found is not None:
             return found
-        if self._stack is None:
-            return self._linear(share)
-        if self._span is None:
-            self._span = Span(self._stack, WIDER * self._rank)
-        return self._span.at(share)
+        return self._linear(share) if self._is_linear else self._span.at(share)
+
+    @cached_property
+    def _stack(self) -> Stack:
+        return Stack(self._adapters)
+
+    @cached_property
+    def _span(self) -> Span:
+        return Span(self._stack, WIDER * self._rank)
 
     def _at_hand(self, share: tuple[float, ...]) -> LowRank | None:
         return self._adapters[share.index(1.0)] if 1.0 in share else self._known.get(share)
@@ -226,10 +240,7 @@ def scaled(adapter: LowRank, factor: float) -> LowRank:
     return replace(adapter, layers=layers)
 
 
-def blank(adapter: LowRank, *, linear: bool) -> LowRank:
-    """What a receiver has before an adapter of these shapes is sent: zeros, but ``a`` where all share it."""
-    layers = {
-        name: Factors(factors.a if linear else np.zeros_like(factors.a), np.zeros_like(factors.b))
-        for name, factors in adapter.layers.items()
-    }
+def blank(adapter: LowRank) -> LowRank:
+    """What a receiver has of an adapter's factors before they are sent: zeros of these shapes."""
+    layers = {name: Factors(np.zeros_like(f.a), np.zeros_like(f.b)) for name, f in adapter.layers.items()}
     return replace(adapter, layers=layers)

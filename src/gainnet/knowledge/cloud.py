@@ -46,20 +46,18 @@ ROOT_OF_DOMAIN = 4
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """What an edge sent: a change of the cloud's adapter, and texts that it made up.
+    """What an edge sent: what it made of the cloud's adapter, and texts that it made up.
 
     Attributes:
         edge: which.
-        change: as an adapter of its own.
         weight: examples behind it.
         ends: that contributed.
         bit: what it took.
-        teacher: the edge's adapter, whose predictions teach.
+        teacher: the edge's adapter, which is joined, and whose predictions teach.
         texts: that it sampled.
     """
 
     edge: int
-    change: LowRank
     weight: float
     ends: int
     bit: float
@@ -159,9 +157,9 @@ class Cloud:
         self, number: int, candidate: LowRank, learnt: Sequence[Learnt], weights: Sequence[float], spent: Spent | None
     ) -> dict[str, Any]:
         """Judge a candidate; what is refused whole may pass in part, on the way there from the champion."""
-        setting = self._setting
+        setting, way = self._setting, self._algebra.means([self.adapter, candidate])
         for part in PARTS:
-            tried = self._algebra.mix(self.adapter, candidate, part)
+            tried = way.of([1.0 - part, part])
             scores = self._scored(tried)
             verdict = judge(scores, self.scores, setting.config.gate, self._origin)
             self._register(number, tried, scores, learnt, weights, verdict, spent)
@@ -199,12 +197,12 @@ class Cloud:
         rule = self._setting.config.robust
         weights = [part.weight for part in learnt]
         if rule.kind != "mean" and rule.kind != "judged":
+            changes = [self._algebra.change(self.base, part.teacher) for part in learnt]
             try:
-                trusted = self._reference(number, learnt) if rule.kind == "fltrust" else None
+                trusted = self._reference(number, changes) if rule.kind == "fltrust" else None
             except Diverged as error:
                 said.append(f"cloud: it has no update of its own to trust others by, so none counts: {error}")
                 return _Joined(self.base, (0.0,) * len(learnt), ())
-            changes = [part.change for part in learnt]
             joined = robust.join(rule.kind, changes, weights, hostile_max=rule.hostile_max, trusted=trusted)
             return _Joined(self._algebra.add(self.base, [(1.0, joined.adapter)]), joined.weight, joined.suspected)
         harm = [self._harm(part) if rule.kind == "judged" else 0.0 for part in learnt]
@@ -229,10 +227,10 @@ class Cloud:
 
     def _opposite_helps(self, index: int, learnt: Sequence[Learnt]) -> bool:
         """Whether the opposite of an edge's change, no longer than others' are, makes the model better on its own domain."""
-        part, lengths = learnt[index], [aggregate.norm(one.change) for one in learnt]
+        part, lengths = learnt[index], [aggregate.distance(one.teacher, self.base) for one in learnt]
         typical = sorted(lengths)[(len(lengths) - 1) // 2]
         way = HALF_WAY * min(1.0, typical / max(lengths[index], 1e-30))
-        opposite = self._algebra.add(self.base, [(-way, part.change)])
+        opposite = self._algebra.add(self.base, [(-way, self._algebra.change(self.base, part.teacher))])
         loss = appraise.mean_loss(self._setting.tuner, opposite, self._setting.validation[part.edge])
         return loss < appraise.on_domain(self._setting, self.base, part.edge) * (1.0 - ROUNDING)
 
@@ -257,7 +255,7 @@ class Cloud:
         """A few held-out notes of every domain."""
         return [encoded for found in self._setting.validation for encoded in found[:JUDGED_OF_DOMAIN]]
 
-    def _reference(self, number: int, learnt: Sequence[Learnt]) -> LowRank:
+    def _reference(self, number: int, changes: Sequence[LowRank]) -> LowRank:
         """The cloud's own update, from a few held-out examples of every domain (FLTrust's root data).
 
         It is as long as the median of the edges': a few examples tell the direction, not how far to go.
@@ -274,7 +272,7 @@ class Cloud:
             factors="b" if self._algebra.linear else "ab",
         )
         own = self._algebra.change(self.base, tuned.adapter)
-        typical = float(np.median([aggregate.norm(part.change) for part in learnt]))
+        typical = float(np.median([aggregate.norm(change) for change in changes]))
         length = aggregate.norm(own)
         return scaled(own, typical / length) if length > 0.0 and typical > 0.0 else own
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float, Int, UInt16
 from gainnet.errors import InputError
 from gainnet.knowledge import compress_kernel as kernel
 from gainnet.knowledge.compress_kernel import BLOCK
-from gainnet.models.low_rank import Factors, LowRank
+from gainnet.models.low_rank import LowRank
 
 MARK = b"gnU1"
 HEADER = struct.Struct("<4sB8sI")
@@ -139,7 +139,8 @@ def decode(data: bytes, before: LowRank) -> LowRank:
     every = bool(mask.all())
     origin = before.flat() if every and bits != 32 else ZEROS
     numbers = _unpack(body, int(sizes[mask].sum()), bits, origin)
-    return _made_of(before, numbers if every else _spread(before, np.repeat(mask, sizes), numbers, whole=bits == 32))
+    held = numbers if every else _spread(before, np.repeat(mask, sizes), numbers, whole=bits == 32)
+    return LowRank.of(held, before.shapes, before.scale, before.base)
 
 
 def _spread(
@@ -151,24 +152,13 @@ def _spread(
     return held
 
 
-def _made_of(before: LowRank, numbers: Float[np.ndarray, " number"]) -> LowRank:
-    """An adapter of a shape, of these numbers."""
-    found, at = {}, 0
-    for name in sorted(before.layers):
-        outward, rank, inward = before.shapes[name]
-        middle, end = at + rank * inward, at + rank * (inward + outward)
-        found[name] = Factors(numbers[at:middle].reshape(rank, inward), numbers[middle:end].reshape(rank, outward).T)
-        at = end
-    return replace(before, layers={name: found[name] for name in before.layers}).made_of(numbers)
-
-
 def _same_shape(before: LowRank, after: LowRank) -> None:
     if before.base != after.base or before.scale != after.scale or before.layers.keys() != after.layers.keys():
         raise InputError("update: its two adapters are not of one base, scale and set of layers")
-    for name, factors in before.layers.items():
-        other = after.layers[name]
-        if factors.a.shape != other.a.shape or factors.b.shape != other.b.shape:
-            raise InputError(f"update: layer {name} has another shape after training than before")
+    if before.shapes == after.shapes:
+        return
+    name = next(name for name, shape in before.shapes.items() if after.shapes[name] != shape)
+    raise InputError(f"update: layer {name} has another shape after training than before")
 
 
 def _sizes(adapter: LowRank) -> Int[np.ndarray, " factor"]:

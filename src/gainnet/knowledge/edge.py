@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,10 +86,11 @@ class Edge:
             return any(fresh.values())
         return watch.seen(self._each(recent)).drifted
 
-    def begin(self, number: int, cloud: LowRank) -> None:
-        """A round starts: its ends fetch what the edge has now, or what the cloud has."""
+    def begin(self, number: int, cloud: LowRank, handed: Callable[[LowRank], LowRank]) -> None:
+        """A round starts: its ends fetch what the edge has now, or what the cloud has, as it is then ``handed`` out."""
         self.start = {earlier: adapter for earlier, adapter in self.start.items() if earlier >= number - 1}
-        self.start[number] = self.learnt = cloud if self._shares else self.adapter
+        self.learnt = cloud if self._shares else self.adapter
+        self.start[number] = handed(self.learnt)
 
     def gather(self, number: int, asked: Sequence[int], privacy: Protection | None) -> Gathering:
         """Join what arrived into what the edge has learnt; where its ends did not begin from the cloud's, that answers.
@@ -121,7 +122,7 @@ class Edge:
         self, number: int, asked: Sequence[int], updates: Sequence[Update], privacy: Protection | None
     ) -> Gathered:
         """What its ends learnt, joined in the way that the scenario protects it."""
-        setting, before = self._setting, self.learnt
+        setting, before = self._setting, self.start[number]
         masks = Masks(asked, setting.stream(f"masks.{number}.{self._index}").bytes) if setting.config.secure else None
         if privacy is not None:
             noise = setting.stream(f"noise.{number}.{self._index}")
@@ -140,14 +141,11 @@ class Edge:
         setting = self._setting
         held = setting.validation[self._index]
         if not held:
-            return 1.0, self._algebra.balanced(joined)
+            return 1.0, joined
         line = self._algebra.line(before, joined)
         found = [(0.0, before)] + [(reach, line.at(reach)) for reach in setting.config.reach]
         losses = [self._loss(adapter, known=adapter is before) for _, adapter in found]
-        if not np.isfinite(losses).any():
-            return 1.0, self._algebra.balanced(joined)
-        reach, best = found[int(np.nanargmin(losses))]
-        return reach, self._algebra.balanced(best) if reach else best
+        return found[int(np.nanargmin(losses))] if np.isfinite(losses).any() else (1.0, joined)
 
     def _loss(self, adapter: LowRank, *, known: bool) -> float:
         """On the domain's held-out notes; ``known`` where it may have been measured before."""

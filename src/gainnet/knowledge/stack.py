@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from gainnet.errors import InputError
 from gainnet.knowledge import stack_kernel as kernel
-from gainnet.knowledge.stack_group import Group, Part, leading
+from gainnet.knowledge.stack_group import NOTHING, Group, Part, leading
 from gainnet.models.low_rank import Factors, LowRank
 
 RIDGE, FINE_RIDGE = 2e-6, 1e-14
@@ -51,6 +51,7 @@ class Stack:
 
     Args:
         adapters: at least one; sums have the scale of the first.
+        weights: of the only sum that is wanted: columns that cancel in it are left out; None for any sums.
 
     Attributes:
         adapters: these.
@@ -61,7 +62,7 @@ class Stack:
         InputError: adapters of other bases, layers or shapes; from their sums, NaN or infinity in any.
     """
 
-    def __init__(self, adapters: Sequence[LowRank]) -> None:
+    def __init__(self, adapters: Sequence[LowRank], weights: Sequence[float] | None = None) -> None:
         agree(adapters)
         self.adapters = tuple(adapters)
         self._blocks: list[LowRank] = []
@@ -82,6 +83,7 @@ class Stack:
             known[id(adapters[index])] = at
             self.place[index] = (self._begin[at], rank)
         self._width = width
+        self._counts = np.ones(width, bool) if weights is None else np.abs(self._columns(weights)) > NOTHING
         self.groups = self._grouped()
 
     def sum(self, weights: Sequence[float], rank: int) -> LowRank:
@@ -110,15 +112,19 @@ class Stack:
 
     def _summed(self, weights: Sequence[float], cut: _Cut) -> LowRank:
         """A sum whose layers, group by group, are what ``cut`` makes of it."""
-        column = np.zeros(self._width)
-        scale = self.adapters[0].scale
-        for weight, adapter, (begin, held) in zip(weights, self.adapters, self.place, strict=True):
-            column[begin : begin + held] += weight * adapter.scale / scale
+        column = self._columns(weights)
         found: dict[str, Factors] = {}
         for group in self.groups:
             found |= cut(group, column[group.column])
         first = self.adapters[0]
         return replace(first, layers={name: found[name] for name in first.layers})
+
+    def _columns(self, weights: Sequence[float]) -> Float[np.ndarray, " stack"]:
+        """What each column weighs in a sum."""
+        column, scale = np.zeros(self._width), self.adapters[0].scale
+        for weight, adapter, (begin, held) in zip(weights, self.adapters, self.place, strict=True):
+            column[begin : begin + held] += weight * adapter.scale / scale
+        return column
 
     def _grouped(self) -> list[Group]:
         shapes: dict[tuple[int, ...], dict[tuple[int, int], list[str]]] = defaultdict(lambda: defaultdict(list))
@@ -129,19 +135,25 @@ class Stack:
         return [self._group(list(found.values()), ranks) for ranks, found in shapes.items()]
 
     def _group(self, layers: list[list[str]], ranks: tuple[int, ...]) -> Group:
-        parts = [self._stacked(names, ranks) for names in layers]
-        column = np.concatenate([np.arange(begin, begin + r) for begin, r in zip(self._begin, ranks, strict=True)])
-        return Group(parts, column)
+        begun = list(zip(self._begin, ranks, strict=True))
+        column = np.concatenate([np.arange(begin, begin + rank) for begin, rank in begun])
+        counts = self._counts if self._counts[column].any() else np.ones_like(self._counts)
+        kept = [np.flatnonzero(counts[begin : begin + rank]) for begin, rank in begun]
+        return Group([self._stacked(names, kept) for names in layers], column[counts[column]])
 
-    def _stacked(self, names: list[str], ranks: tuple[int, ...]) -> Part:
-        """Layers of one shape, side by side."""
+    def _stacked(self, names: list[str], kept: list[Int[np.ndarray, " _"]]) -> Part:
+        """Layers of one shape, side by side: the columns of each block that are kept."""
         first = self.adapters[0].layers[names[0]]
-        a, b = (np.empty((len(names), sum(ranks), size), np.float32) for size in (first.a.shape[1], len(first.b)))
-        ends = np.cumsum(ranks).tolist()
+        width = sum(map(len, kept))
+        a, b = (np.empty((len(names), width, size), np.float32) for size in (first.a.shape[1], len(first.b)))
+        taken = [(block, _run(columns)) for block, columns in zip(self._blocks, kept, strict=True) if len(columns)]
+        ends = np.cumsum([len(columns) for columns in kept if len(columns)]).tolist()
         for number, name in enumerate(names):
-            for block, rank, end in zip(self._blocks, ranks, ends, strict=True):
+            begin = 0
+            for (block, rows), end in zip(taken, ends, strict=True):
                 factors = block.layers[name]
-                a[number, end - rank : end], b[number, end - rank : end] = factors.a, factors.b.T
+                a[number, begin:end], b[number, begin:end] = factors.a[rows], factors.b.T[rows]
+                begin = end
         return Part(names, a, b)
 
     def _cut(self, group: Group, weight: Float[np.ndarray, " stack"], rank: int) -> dict[str, Factors]:
@@ -199,15 +211,27 @@ class Stack:
             down[number, dead] = spare[dead]
 
 
+def _run(columns: Int[np.ndarray, " _"]) -> slice | Int[np.ndarray, " _"]:
+    """The same as a slice, which copies nothing, where they follow each other."""
+    first, last = int(columns[0]), int(columns[-1])
+    return slice(first, last + 1) if last - first == len(columns) - 1 else columns
+
+
 def _begins(longer: LowRank, shorter: LowRank, rank: int) -> bool:
     """Whether every layer of one has the first columns of another's, which has this rank in all layers."""
     return longer is shorter or all(
         factors.rank == rank
         and longer.layers[name].rank >= rank
-        and np.array_equal(factors.b, longer.layers[name].b[:, :rank])
-        and np.array_equal(factors.a, longer.layers[name].a[:rank])
+        and _equal(factors.b, longer.layers[name].b[:, :rank])
+        and _equal(factors.a, longer.layers[name].a[:rank])
         for name, factors in shorter.layers.items()
     )
+
+
+def _equal(one: Float[np.ndarray, "row column"], other: Float[np.ndarray, "row column"]) -> bool:
+    """Whether numbers are equal; those of one memory are."""
+    here, there = one.__array_interface__, other.__array_interface__
+    return (here["data"] == there["data"] and one.strides == other.strides) or np.array_equal(one, other)
 
 
 def _singular(

@@ -12,7 +12,6 @@ from gainnet.knowledge.arm import Ask, Links
 from gainnet.knowledge.compress import Encoder, Feedback, decode
 from gainnet.knowledge.compress_kernel import BLOCK
 from gainnet.knowledge.ends import Ends
-from gainnet.knowledge.privacy import Sent
 from gainnet.knowledge.setting import Setting
 from gainnet.knowledge.split import SplitTuner
 from gainnet.knowledge.update import Update
@@ -37,6 +36,7 @@ class Uplink:
     def __init__(self, setting: Setting, algebra: Algebra, ends: Ends) -> None:
         self._setting, self._algebra, self._ends = setting, algebra, ends
         self._split = SplitTuner(setting.tuner)
+        self._handed: dict[int, tuple[LowRank, LowRank]] = {}
         self._cuts: dict[tuple[int, int], tuple[LowRank, LowRank]] = {}
         how = setting.config.compression
         self._encoder = {end: Encoder(how.update_bits, how.update_change) for end in range(len(setting.shards))}
@@ -48,6 +48,7 @@ class Uplink:
 
         ``besides_bit``: what else goes down to an end, by its edge.
         """
+        self._handed.clear()
         self._cuts.clear()
         asks, lines = [], []
         for end in ends:
@@ -77,8 +78,17 @@ class Uplink:
             )
         return asks, lines
 
+    def handed(self, adapter: LowRank) -> LowRank:
+        """An adapter as ends get it, computed once in a round: edges may have one in common."""
+        if id(adapter) not in self._handed:
+            self._handed[id(adapter)] = adapter, self._algebra.handed(adapter)
+        return self._handed[id(adapter)][1]
+
     def receive(self, number: int, ask: Ask, start: LowRank, late_by: int) -> Update:
-        """Train an end on its data and rebuild its update at its edge; Diverged or InputError where there is none."""
+        """Train an end on its data and rebuild its update at its edge; Diverged or InputError where there is none.
+
+        ``start``: what was `handed` out in that round.
+        """
         setting, end = self._setting, ask.end
         before = self._cut(start, setting.rank(end))
         moved_bit, edge = 0.0, split.at_edge(before.layers, ask.cut)
@@ -129,11 +139,10 @@ class Uplink:
             encoder.feedback = None if owed is None else Feedback(SHARED_BASIS, owed)
 
     def _cut(self, start: LowRank, rank: int) -> LowRank:
-        """What ends of that rank begin with, as it reaches them: one adapter for all of them."""
+        """What ends of that rank begin with: one adapter for all of them."""
         key = id(start), rank
         if key not in self._cuts:
-            factors: Sent = "b" if self._algebra.linear else "ab"
-            self._cuts[key] = start, self._algebra.cut(start, rank).halved(factors)
+            self._cuts[key] = start, self._algebra.cut(start, rank)
         return self._cuts[key][1]
 
     def _update_bit(self, numbers: int) -> float:

@@ -198,7 +198,7 @@ class Adapters:
         """A copy of the active adapter, which was put with this rank or a smaller one; it comes in one piece too."""
         if self._active is None or rank > self._active:
             raise ValueError(f"no adapter of rank {rank} is active")
-        tensors, at = self._tensors(), 0
+        tensors = self._tensors()
         pairs = [tensors[name] for name in sorted(tensors)]
         if rank < self._active:
             rest = [part.flatten() for down, up in pairs for part in (down[rank:], up[:, rank:])]
@@ -206,15 +206,8 @@ class Adapters:
                 raise ValueError(f"the active adapter has a rank above {rank}")
         parts = [part.flatten() for down, up in pairs for part in (down[:rank], up[:, :rank].T)]
         numbers = torch.cat(parts).cpu().numpy()
-        found: dict[str, Factors] = {}
-        for name in sorted(tensors):
-            outward, inward = self.layers[name]
-            middle, end = at + rank * inward, at + rank * (inward + outward)
-            found[name] = Factors(
-                numbers[at:middle].reshape(rank, inward), numbers[middle:end].reshape(rank, outward).T
-            )
-            at = end
-        return LowRank({name: found[name] for name in tensors}, SCALE, self.language.digest).made_of(numbers)
+        shapes = {name: (self.layers[name][0], rank, self.layers[name][1]) for name in tensors}
+        return LowRank.of(numbers, shapes, SCALE, self.language.digest)
 
     def check(self, adapter: LowRank) -> None:
         """InputError where `put` would refuse it."""

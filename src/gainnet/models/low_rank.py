@@ -13,6 +13,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
+from gainnet.models import half_kernel as kernel
+
 
 @dataclass(frozen=True, slots=True)
 class Factors:
@@ -69,8 +71,12 @@ class LowRank:
 
     def halved(self, factors: Literal["ab", "b"] = "ab") -> LowRank:
         """As 16 bits a number carry it (IEEE half precision): both factors or, where a stays where it is, b alone."""
-        layers = {name: Factors(_half(f.a) if factors == "ab" else f.a, _half(f.b)) for name, f in self.layers.items()}
-        return replace(self, layers=layers)
+        numbers = self.flattened()
+        kernel.halve(numbers, numbers.view(np.uint32))
+        found = LowRank.of(numbers, self.shapes, self.scale, self.base)
+        if factors == "ab":
+            return found
+        return replace(self, layers={name: Factors(f.a, found.layers[name].b) for name, f in self.layers.items()})
 
     def product(self, layer: str) -> Float[np.ndarray, "output input"]:
         """The change of a layer's weight, scale included."""
@@ -86,10 +92,22 @@ class LowRank:
             self._flat.append(self.flattened())
         return self._flat[0]
 
-    def made_of(self, numbers: Float[np.ndarray, " number"]) -> LowRank:
-        """Itself, told that its factors are views of these numbers, in the order of `flat`."""
-        self._flat[:] = [numbers]
-        return self
+    @classmethod
+    def of(
+        cls, numbers: Float[np.ndarray, " number"], shapes: Mapping[str, tuple[int, int, int]], scale: float, base: str
+    ) -> LowRank:
+        """An adapter of these shapes, as in `shapes`, whose factors are views of these numbers, in the order of `flat`."""
+        found, at = {}, 0
+        for name in sorted(shapes):
+            outward, rank, inward = shapes[name]
+            middle, end = at + rank * inward, at + rank * (inward + outward)
+            found[name] = Factors(
+                numbers[at:middle].reshape(rank, inward), numbers[middle:end].reshape(rank, outward).T
+            )
+            at = end
+        made = cls({name: found[name] for name in shapes}, scale, base)
+        made._flat.append(numbers)
+        return made
 
     def flattened(self) -> Float[np.ndarray, " number"]:
         """What `flat` says, as an array of the caller's own."""
@@ -116,7 +134,3 @@ class LowRank:
             found.update(np.ascontiguousarray(factors.b, np.float32).data)
         self._digest.append(found.hexdigest())
         return self._digest[0]
-
-
-def _half(part: Float[np.ndarray, "row column"]) -> Float[np.ndarray, "row column"]:
-    return part.astype(np.float16).astype(np.float32)

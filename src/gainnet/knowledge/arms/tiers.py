@@ -10,10 +10,10 @@ from typing_extensions import override
 
 from gainnet.errors import InputError
 from gainnet.knowledge import appraise
-from gainnet.knowledge.algebra import Algebra, blank, scaled
+from gainnet.knowledge.algebra import Algebra, blank
 from gainnet.knowledge.arm import NOTES_OF_QUALITY, Arm, Ask, Closed, Links
 from gainnet.knowledge.cloud import Cloud, Learnt
-from gainnet.knowledge.compress import Encoder, decode
+from gainnet.knowledge.compress import Bits, Encoder, decode
 from gainnet.knowledge.distill import Text
 from gainnet.knowledge.edge import Edge
 from gainnet.knowledge.ends import Ends
@@ -26,6 +26,8 @@ from gainnet.models.low_rank import LowRank
 
 LARGEST = float(np.finfo(np.float32).max)
 """What the squares of a product's numbers may add up to: more, and inner products are no finite numbers."""
+TWICE: dict[Bits, Bits] = {2: 4, 4: 8, 8: 16, 16: 16, 32: 32}
+"""Bits of each number that edges send of a whole adapter, by those of an update."""
 BACK_BIT = 32
 """Of each number that edges fetch from the cloud."""
 TOKEN_BIT = 16
@@ -61,7 +63,7 @@ class Tiers(Arm):
         self._lines.extend(lines)
         self._asked = [ask.end for ask in asks]
         for edge in self._edges:
-            edge.begin(number, self._cloud.base)
+            edge.begin(number, self._cloud.base, self._uplink.handed)
         return tuple(asks)
 
     @override
@@ -189,34 +191,31 @@ class Tiers(Arm):
 
     def _sent(self, number: int, index: int, updates: Sequence[Update], texts: list[Text]) -> Learnt:
         """What an edge sends to the cloud, compressed like all that is sent; a poisoned one lies."""
-        edge, poison = self._edges[index], self.setting.config.poison
-        change = self._algebra.change(self._cloud.base, edge.learnt)
+        edge, poison, base = self._edges[index], self.setting.config.poison, self._cloud.base
+        told, bits = self._algebra.kept(edge.learnt), self.setting.config.compression.update_bits
         if poison is not None and poison.edge == index and number >= poison.from_round:
-            change = scaled(change, -poison.scale)
-        bits = self.setting.config.compression.update_bits
+            told = self._algebra.add(base, [(-poison.scale, self._algebra.change(base, told))])
         rng = self.setting.stream(f"backhaul.{number}.{index}")
-        nothing = self._nothing(change)
-        sent = Encoder(bits).encode(nothing, change, rng)
-        received = decode(sent.data, nothing)
+        # Factors that have none in common with the base's are sent whole. Their change has twice the rank: this takes no more.
+        before, encoder = (base, Encoder(bits)) if self._algebra.linear else (self._nothing(told), Encoder(TWICE[bits]))
+        sent = encoder.encode(before, told, rng)
+        received = decode(sent.data, before)
         if not _most(received) < LARGEST:
             raise InputError("its numbers are too large to be added up")
         return Learnt(
             edge=index,
-            change=received,
             weight=sum(update.weight for update in updates),
             ends=len(updates),
             bit=float(sent.bit + TOKEN_BIT * sum(len(text.encoded.token) for text in texts)),
-            teacher=self._algebra.add(self._cloud.base, [(1.0, received)]),
+            teacher=received,
             texts=texts,
         )
 
-    def _nothing(self, change: LowRank) -> LowRank:
-        """What the cloud has before a change arrives; the same for all that have no factor in common with it."""
-        if self._algebra.linear:
-            return blank(change, linear=True)
-        if change.rank not in self._blank:
-            self._blank[change.rank] = blank(change, linear=False)
-        return self._blank[change.rank]
+    def _nothing(self, adapter: LowRank) -> LowRank:
+        """What the cloud has of an adapter's factors before they arrive: zeros of these shapes."""
+        if adapter.rank not in self._blank:
+            self._blank[adapter.rank] = blank(adapter)
+        return self._blank[adapter.rank]
 
     def _know(self, adapters: Sequence[LowRank]) -> dict[str, dict[str, float]]:
         """Perplexity of an adapter of each edge on the edge's own domain, on the others, on public text."""
