@@ -11,6 +11,7 @@ from jaxtyping import Float
 from gainnet.errors import InputError
 from gainnet.knowledge import aggregate
 from gainnet.knowledge.algebra import Algebra, Rule
+from gainnet.knowledge.stack import Stack
 from gainnet.knowledge.update import Update
 from gainnet.models.low_rank import Factors, LowRank
 
@@ -179,6 +180,38 @@ def test_what_is_balanced_is_cut_at_its_beginning(rank: int) -> None:
     assert aggregate.distance(found, whole) <= 1e-5 * aggregate.norm(whole)
     cut = aggregate.truncate(found, rank)
     np.testing.assert_array_equal(cut.layers["q"].a, found.layers["q"].a[:rank])
+
+
+@pytest.mark.parametrize("rule", ["fedit", "ffa", "flexlora", "flora"])
+def test_what_is_handed_out_is_what_sixteen_bits_carry_of_it(rule: Rule) -> None:
+    held = adapter(0)
+    found = Algebra(rule, 4).handed(held)
+    for name, factors in found.layers.items():
+        parts = [factors.b] if rule == "ffa" else [factors.a, factors.b]
+        assert all(np.array_equal(part, part.astype(np.float16)) for part in parts)
+        if rule == "ffa":
+            assert factors.a is held.layers[name].a
+    assert 0.0 < aggregate.distance(found, held) <= 1e-3 * aggregate.norm(held)
+    if rule in ("flexlora", "flora"):  # the others' ends have the rank of their edge
+        cut = Algebra(rule, 4).cut(found, 2)
+        best = aggregate.total(held, [], 2)
+        assert aggregate.distance(cut, best) <= 2e-3 * aggregate.norm(best)
+
+
+def test_columns_that_cancel_in_a_sum_are_not_stacked() -> None:
+    algebra = Algebra("flexlora", 4)
+    start = algebra.handed(adapter(0))
+    before = algebra.cut(start, 3)
+    after = [near(before, seed, 0.1) for seed in (1, 2)]
+    terms, weights = [start, before, before, *after], [1.0, -0.25, -0.75, 0.25, 0.75]
+    found = Stack(terms, weights)
+    assert [part.a.shape[1] for group in found.groups for part in group.parts] == [7, 7]
+    assert [part.a.shape[1] for group in Stack(terms).groups for part in group.parts] == [10, 10]
+    for layer in SHAPES:
+        exact = sum(w * product(one, layer) for w, one in zip(weights, terms, strict=True))
+        assert np.linalg.norm(product(found.exact(weights), layer) - exact) <= 1e-5 * np.linalg.norm(exact)
+    nothing = Stack([start, start], [1.0, -1.0])
+    assert aggregate.norm(nothing.sum([1.0, -1.0], 4)) == 0.0
 
 
 @pytest.mark.parametrize("rule", ["fedit", "ffa", "flexlora", "flora"])

@@ -9,19 +9,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gainnet.knowledge import masked
+from gainnet.knowledge import aggregate, masked
 from gainnet.knowledge import setting as settings
 from gainnet.knowledge.algebra import Algebra
+from gainnet.knowledge.arms.tiers import Tiers
+from gainnet.knowledge.cloud import Learnt
 from gainnet.knowledge.edge import Edge, Gathering
 from gainnet.knowledge.loop import Loop, learn
 from gainnet.knowledge.protection import Protection
 from gainnet.knowledge.text import Encoded
 from gainnet.measurement import metrics
 from gainnet.measurement.record import Recorder
-from learning import learning_scenario
+from gainnet.models.low_rank import LowRank
+from learning import TINY, learning_scenario
 
 pytestmark = [pytest.mark.usefixtures("models"), pytest.mark.untraced]
 LINEAR: dict[str, Any] = {"aggregation": "ffa", "ranks": [4], "edge_rank": 4}
+WIDE: dict[str, Any] = {"foundation": {"kind": "small", **TINY, "width": 128}, "ranks": [8], "edge_rank": 16}
 
 
 def run(folder: Path | None = None, *, duration_s: float = 4.0, **changed: Any) -> dict[str, Any]:
@@ -33,6 +37,33 @@ def run(folder: Path | None = None, *, duration_s: float = 4.0, **changed: Any) 
 
 def lines(found: dict[str, Any]) -> str:
     return "\n".join([*found["lines"], *(line for notes in found["rounds"] for line in notes["lines"])])
+
+
+@pytest.mark.parametrize(
+    "changed", [WIDE, LINEAR, {"compression": {"update_bits": 32}}], ids=["whole", "change", "exact"]
+)
+def test_what_an_edge_learnt_reaches_the_cloud(monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any]) -> None:
+    sent: list[tuple[LowRank, LowRank, LowRank]] = []
+    send = Tiers._sent
+
+    def watched(self: Tiers, number: int, index: int, *rest: Any) -> Learnt:
+        found = send(self, number, index, *rest)
+        sent.append((self._cloud.base, self._edges[index].learnt, found.teacher))
+        change = 2 * 4 * found.teacher.numbers  # of twice the rank, at 4 bits
+        assert "compression" in changed or found.bit <= 1.05 * change + 20_000.0  # scales of blocks, texts
+        return found
+
+    monkeypatch.setattr(Tiers, "_sent", watched)
+    run(**changed)
+    assert len(sent) == 4
+    for base, learnt, teacher in sent:
+        off = aggregate.distance(teacher, learnt)
+        if "compression" in changed:
+            assert off <= 1e-12
+        elif changed is LINEAR:
+            assert 0.0 < off <= 0.3 * aggregate.distance(learnt, base)
+        else:
+            assert 0.0 < off <= 0.03 * aggregate.norm(learnt)
 
 
 def test_an_update_that_is_late_never_counts_where_updates_are_private(monkeypatch: pytest.MonkeyPatch) -> None:

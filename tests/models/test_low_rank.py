@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 
+from gainnet.models import low_rank_kernel as kernel
 from gainnet.models.low_rank import Factors, LowRank
 
 
@@ -73,3 +74,32 @@ def test_all_numbers_in_one_piece_layers_by_name() -> None:
         assert each.flattened() is not each.flat()
         assert len(each.flattened()) == each.numbers
     assert replace(held, layers=adapter(1.0).layers).flat() is not held.flat()
+
+
+def test_half_precision_is_that_of_numpy_for_every_number_where_it_turns() -> None:
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32).view(np.uint32).astype(np.int64)
+    beside = np.concatenate([halves + step for step in (-4097, -4096, -4095, -1, 0, 1, 4095, 4096, 4097)])
+    tiny = np.arange(-3000, 3000, dtype=np.float32) * np.float32(2.0**-26)  # between the smallest numbers it has
+    numbers = np.concatenate([beside.astype(np.uint32).view(np.float32), tiny, [np.float32(0.0), np.float32(-0.0)]])
+    with np.errstate(over="ignore", invalid="ignore"):
+        wanted = numbers.astype(np.float16).astype(np.float32)
+    found = numbers.copy()
+    kernel.halve(found, found.view(np.uint32))
+    good = ~np.isnan(wanted)
+    assert np.isnan(found[~good]).all()
+    np.testing.assert_array_equal(found[good].view(np.uint32), wanted[good].view(np.uint32))
+
+
+def test_halves_are_of_both_factors_or_of_one_and_in_one_piece() -> None:
+    held = adapter()
+    both, one = held.halved(), held.halved("b")
+    for name, factors in held.layers.items():
+        half = factors.b.astype(np.float16).astype(np.float32)
+        np.testing.assert_array_equal(both.layers[name].a, factors.a.astype(np.float16).astype(np.float32))
+        np.testing.assert_array_equal(both.layers[name].b, half)
+        np.testing.assert_array_equal(one.layers[name].b, half)
+        assert one.layers[name].a is factors.a
+    assert list(both.layers) == list(held.layers)
+    assert np.shares_memory(both.flat(), both.layers["k"].a)
+    np.testing.assert_array_equal(both.flat(), both.flattened())
+    assert (both.scale, both.base) == (held.scale, held.base)

@@ -57,7 +57,7 @@ def total(base: LowRank, parts: Sequence[Term], rank: int, *, nearly: bool = Fal
     factors are counted once, so that ends which began at one adapter cost the stack no more than one.
 
     Raises:
-        InputError: adapters of other bases, layers or shapes; NaN or infinity in any.
+        InputError: adapters of other bases, layers or shapes; NaN or infinity in any that does not cancel.
     """
     _positive(rank)
     return _join([(1.0, base), *parts], rank, nearly=nearly)

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from gainnet.models import half_kernel as kernel
+from gainnet.models import low_rank_kernel as kernel
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +107,7 @@ class LowRank:
             at = end
         made = cls({name: found[name] for name in shapes}, scale, base)
         made._flat.append(numbers)
+        made._shapes.append(dict(shapes))
         return made
 
     def flattened(self) -> Float[np.ndarray, " number"]:

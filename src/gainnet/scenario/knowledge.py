@@ -80,7 +80,8 @@ class Compression(Section):
 
     Updates are quantised to ``update_bits`` a number with stochastic rounding (what is lost is added to the next, where
     factors have a basis in common: ``aggregation: ffa``), and a factor of an adapter's layer is sent only where it moved by
-    more than ``update_change`` of its norm; links are booked for all of them, before it is known. Activations of split training
+    more than ``update_change`` of its norm; links are booked for all of them, before it is known. Edges send the cloud their
+    whole adapter at twice these bits (at most 16, or 32), or its change under ``ffa``. Activations of split training
     are quantised to ``activation_bits``, and one is sent anew only where it moved by more than ``activation_change`` of its
     norm since an earlier epoch of the round.
     """

@@ -27,7 +27,7 @@ from gainnet.models.low_rank import LowRank
 LARGEST = float(np.finfo(np.float32).max)
 """What the squares of a product's numbers may add up to: more, and inner products are no finite numbers."""
 TWICE: dict[Bits, Bits] = {2: 4, 4: 8, 8: 16, 16: 16, 32: 32}
-"""Bits of each number that edges send of a whole adapter, by those of an update."""
+"""Bits of each number that edges send of a whole adapter, by those of an update: 16 lose nothing to speak of, 32 nothing."""
 BACK_BIT = 32
 """Of each number that edges fetch from the cloud."""
 TOKEN_BIT = 16
