@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -55,6 +56,10 @@ MEANING = {
     "recorded_round.first_overhead_s": "the same of its first round",
     "recorded_round.inside_s": "CPU time inside, median of the same rounds",
     "recorded_round.parameters": "numbers of that model; the text here has fewer words, layers are the same",
+    "model_round.overhead_s": "the same of the foundation model in --model, if there is one",
+    "model_round.first_overhead_s": "the same of its first round",
+    "model_round.inside_s": "CPU time inside, median of the same rounds",
+    "model_round.parameters": "numbers of that model",
     "small_round.overhead_s": "the same of the medical scenario's own small model",
     "small_round.first_overhead_s": "the same of its first round",
     "small_round.inside_s": "CPU time inside, median of the same rounds",
@@ -84,8 +89,13 @@ NOTE = 48
 """Tokens of a note; a text has 64 to 256 of them in all."""
 
 
-def figures(quick: bool = False) -> dict[str, float]:
-    """The figures of MEANING; ``quick`` takes fewer turns."""
+def figures(model: Path | None = None, quick: bool = False) -> dict[str, float]:
+    """The figures of MEANING.
+
+    Args:
+        model: a foundation model made by `gainnet pretrain`, whose rounds are timed too.
+        quick: fewer turns.
+    """
     torch.set_num_threads(1)
     texts = _texts(BATCH * STEPS)
     words = hub.tokenizer(("".join(map(chr, range(32, 127))),), 300, SHAPE.context)
@@ -116,6 +126,7 @@ def figures(quick: bool = False) -> dict[str, float]:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as alone:  # peak memory is a process's
         found = alone.submit(_round, MODEL, 2 if quick else ROUNDS).result()
         recorded = alone.submit(_round, RECORDED_MODEL, 2 if quick else ROUNDS).result()
+        given = {} if model is None else alone.submit(_round, _pretrained(model), 2 if quick else ROUNDS).result()
         little = alone.submit(_round, SMALL_MODEL, 3 if quick else 8).result()
     return {
         "local_step_ratio": local / written,
@@ -126,8 +137,13 @@ def figures(quick: bool = False) -> dict[str, float]:
         "loss_difference": max(differences),
         **found,
         **{f"recorded_{name}": recorded[name] for name in (*TIMES, "round.parameters")},
+        **{f"model_{name}": given[name] for name in (*TIMES, "round.parameters") if given},
         **{f"small_{name}": little[name] for name in TIMES},
     }
+
+
+def _pretrained(folder: Path) -> str:
+    return f"knowledge.foundation={{kind: pretrained, name: {folder.resolve()}, context: 128}}"
 
 
 def _round(model: str, count: int) -> dict[str, float]:
