@@ -59,7 +59,7 @@ class Stack:
         groups: layers of the same ranks.
 
     Raises:
-        InputError: adapters of other bases, layers or shapes; from their sums, NaN or infinity in any.
+        InputError: adapters of other bases, layers or shapes; from their sums, NaN or infinity in any column that is stacked.
     """
 
     def __init__(self, adapters: Sequence[LowRank], weights: Sequence[float] | None = None) -> None:
